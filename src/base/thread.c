@@ -1,0 +1,157 @@
+/* thread.c - see thread.h. One job at a time: its fields are written before `ticket` is raised; a worker that sees the new
+ * ticket joins, takes chunks from `next`, and counts itself out. The caller takes chunks too. */
+#define _GNU_SOURCE
+#include "base/thread.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+
+enum { SPIN_ROUNDS = 2000 };                      /* some ten microseconds: longer than a gap between two operations */
+
+struct pool {
+    int threads;                                  /* with the caller */
+    pthread_t *workers;
+    _Atomic uint32_t ticket;                      /* raised for every job; workers wait on it */
+    _Atomic uint32_t running;                     /* workers that have not finished the job; the caller waits on it */
+    atomic_bool stop;
+    pool_fn fn;
+    void *arg;
+    int64_t count, chunk;
+    _Atomic int64_t next;
+    _Atomic int ids;
+};
+
+static void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake_all(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Until *word != value. */
+static void wait_change(_Atomic uint32_t *word, uint32_t value)
+{
+    for (int i = 0; i < SPIN_ROUNDS; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != value) return;
+        cpu_relax();
+    }
+    while (atomic_load_explicit(word, memory_order_acquire) == value) futex_wait(word, value);
+}
+
+static void take_chunks(pool *p, int thread)
+{
+    for (;;) {
+        int64_t begin = atomic_fetch_add_explicit(&p->next, p->chunk, memory_order_relaxed);
+        if (begin >= p->count) return;
+        int64_t end = begin + p->chunk < p->count ? begin + p->chunk : p->count;
+        p->fn(p->arg, begin, end, thread);
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    pool *p = arg;
+    int thread = atomic_fetch_add(&p->ids, 1) + 1;
+    for (uint32_t seen = 0;;) {
+        wait_change(&p->ticket, seen);
+        if (atomic_load(&p->stop)) return NULL;
+        seen++;
+        take_chunks(p, thread);
+        if (atomic_fetch_sub_explicit(&p->running, 1, memory_order_acq_rel) == 1) futex_wake_all(&p->running);
+    }
+}
+
+void pool_for(pool *p, int64_t count, int64_t grain, pool_fn fn, void *arg)
+{
+    if (count <= 0) return;
+    if (grain < 1) grain = 1;
+    if (!p || p->threads == 1 || count <= grain) {
+        fn(arg, 0, count, 0);
+        return;
+    }
+    int64_t chunk = count / (4 * (int64_t)p->threads);      /* about four chunks a thread: balance against atomics */
+    p->chunk = chunk < grain ? grain : chunk / grain * grain;
+    p->fn = fn;
+    p->arg = arg;
+    p->count = count;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->running, (uint32_t)p->threads - 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->ticket, 1, memory_order_release);
+    futex_wake_all(&p->ticket);
+    take_chunks(p, 0);
+    for (uint32_t left; (left = atomic_load_explicit(&p->running, memory_order_acquire)) != 0;)
+        wait_change(&p->running, left);
+}
+
+pool *pool_new(int threads, vlm_error *error)
+{
+    if (threads <= 0) threads = cpu_count();
+    if (threads > 1024) threads = 1024;
+    pool *p = MEM_NEW(pool);
+    if (!p || !(p->workers = MEM_ARRAY((size_t)threads, pthread_t))) {
+        mem_free(p);
+        return err_memory(error, sizeof *p), NULL;
+    }
+    for (p->threads = 1; p->threads < threads; p->threads++) {
+        if (mem_inject() || pthread_create(&p->workers[p->threads - 1], NULL, worker_main, p)) {
+            err_set(error, VLM_MEMORY, "cannot start compute thread %d of %d", p->threads, threads);
+            pool_free(p);
+            return NULL;
+        }
+    }
+    return p;
+}
+
+void pool_free(pool *p)
+{
+    if (!p) return;
+    atomic_store(&p->stop, true);
+    atomic_fetch_add(&p->ticket, 1);
+    futex_wake_all(&p->ticket);
+    for (int i = 0; i < p->threads - 1; i++) pthread_join(p->workers[i], NULL);
+    mem_free(p->workers);
+    mem_free(p);
+}
+
+int pool_threads(const pool *p) { return p ? p->threads : 1; }
+
+/* CPUs allowed by a cgroup v2 quota ("max 100000" or "150000 100000"), or a large number. */
+static int cgroup_cpus(void)
+{
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
+    long long quota = 0, period = 0;
+    int fields = f ? fscanf(f, "%lld %lld", &quota, &period) : 0;
+    if (f) fclose(f);
+    if (fields != 2 || quota <= 0 || period <= 0) return INT_MAX;
+    return (int)((quota + period - 1) / period);
+}
+
+int cpu_count(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int quota = cgroup_cpus();
+    if (n > quota) n = quota;
+    return n < 1 ? 1 : n;
+}
