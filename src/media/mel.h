@@ -1,0 +1,33 @@
+/* mel.h - log-mel spectrograms as the families' feature extractors compute them: one function, the differences are data. */
+#ifndef VLM_MEDIA_MEL_H
+#define VLM_MEDIA_MEL_H
+
+#include "media/media.h"
+
+typedef enum mel_scale { MEL_HTK, MEL_SLANEY, MEL_KALDI } mel_scale;
+typedef enum mel_log { MEL_LN_FLOOR /* ln(max(x, floor)) */, MEL_LN_PLUS /* ln(x + floor) */, MEL_LOG10_WHISPER } mel_log;
+
+typedef struct mel_spec {
+    int rate;                      /* 16000 */
+    int frame_length, hop, fft;    /* samples; window of frame_length, zero-padded to fft */
+    int bins;                      /* mel channels */
+    double min_hz, max_hz;
+    mel_scale scale;
+    bool slaney_norm;              /* area-normalised filters */
+    bool power;                    /* |X|^2, else |X| */
+    bool periodic_window;          /* Hann */
+    double preemphasis;            /* 0: none */
+    bool preemphasis_htk;
+    double input_scale;            /* samples are multiplied with it; 1 */
+    int pad_left, pad_right;       /* zeros (or reflection) around the signal */
+    bool pad_reflect;
+    int frame_extra;               /* samples that a frame reads beyond frame_length (Gemma unfolds frame_length + 1) */
+    mel_log log;
+    double floor;
+    const double *mean, *stddev;   /* [bins] or NULL */
+} mel_spec;
+
+/* out: [*frames, bins] float32, allocated with mem_*; the caller frees. */
+bool mel_spectrogram(const float *samples, int64_t count, const mel_spec *spec, float **out, int64_t *frames, vlm_error *error);
+
+#endif

@@ -1,0 +1,172 @@
+/* model.h - what a family is (vlm_arch), what a loaded checkpoint is (struct vlm_model), and what passes between engine and family.
+ *
+ * A family is one file: src/models/NAME.c ends with `const vlm_arch vlm_arch_NAME = {...}` and models.def gets one line. */
+#ifndef VLM_MODELS_MODEL_H
+#define VLM_MODELS_MODEL_H
+
+#include "media/media.h"
+#include "tensor/ops.h"
+#include "tensor/tap.h"
+#include "text/chat.h"
+#include "text/tokenizer.h"
+#include "weights/bind.h"
+#include "weights/checkpoint.h"
+#include "weights/config.h"
+
+typedef enum vlm_task { TASK_GENERATE, TASK_EMBED, TASK_RERANK } vlm_task;
+enum { TAKES_IMAGE = 1, TAKES_VIDEO = 2, TAKES_AUDIO = 4 };
+enum { MAX_ROPE_AXES = 3, MAX_PROCESSED = 8 };
+
+/* ---- media on their way into the decoder ------------------------------------------------------------------------- */
+
+/* A fetched, decoded medium. */
+typedef struct media_item {
+    media_kind kind;
+    const chat_media *part;        /* its options */
+    image image;
+    video video;
+    audio audio;
+    digest digest;                 /* of the raw bytes and the sampling options */
+} media_item;
+
+/* A tensor of the family's processor under the name that the reference gives it ("pixel_values", "image_grid_thw" ...). */
+typedef struct processed { const char *name; dtype type; int dims; int64_t dim[5]; void *data; } processed;
+
+/* What the family's processor made of one medium. Memory is its arena. */
+typedef struct media_input {
+    media_kind kind;
+    processed tensors[MAX_PROCESSED];
+    int n_tensors;
+    int tokens;                    /* embedding rows that the encoder will give = placeholder tokens in the prompt */
+    int grid[3];                   /* t, h, w in patches, where the family has it */
+    double *seconds;               /* [frames] time of each frame group, where the family has it */
+    int frames;
+    double seconds_per_grid;
+    digest key;                    /* raw bytes + processor settings: with the model's identity the vision cache's key */
+    void *family;                  /* anything else the family wants to remember */
+    arena memory;
+} media_input;
+const processed *media_input_find(const media_input *in, const char *name);
+/* Adds a tensor with zeroed data in the input's arena; NULL when out of memory. */
+processed *media_input_add(media_input *in, const char *name, dtype type, int dims, const int64_t *dim);
+void media_input_free(media_input *in);
+
+/* Embedding rows of one medium: what enters the decoder, and what is cached. */
+typedef struct media_rows {
+    int count, cols;
+    int levels;                    /* 1 + further levels that are added inside the decoder (deepstack) */
+    float *data;                   /* [levels][count][cols] */
+} media_rows;
+
+/* An encoding in progress. Encoders can be interrupted between layers: the engine runs a few stages per step. */
+typedef struct encode_job {
+    const media_input *in;
+    int stage, stages;             /* next and number; encode() does one stage and raises `stage` */
+    double cost;                   /* rough FLOPs of one stage, for the budget */
+    arena *memory;                 /* lives until the job ends: what must survive from stage to stage */
+    void *family;
+    tensor x;                      /* activations between stages, in `memory` */
+    tensor rows;                   /* result after the last stage: [levels * tokens, hidden], in `memory` */
+} encode_job;
+
+/* ---- the batch ---------------------------------------------------------------------------------------------------- */
+
+/* Rows of a medium that replace the embeddings of some of the batch's tokens. */
+typedef struct embed_rows {
+    int first, count;              /* tokens of the batch */
+    const media_rows *rows;
+    int offset;                    /* first row of `rows` that is used */
+    media_kind kind;
+} embed_rows;
+
+typedef struct batch {
+    ragged ragged;                 /* runs, positions, pages */
+    const int32_t *tokens;         /* [n_tokens] */
+    const uint8_t *is_media;       /* [n_tokens] 1: a placeholder whose embedding comes from media */
+    const int32_t *rope[MAX_ROPE_AXES];  /* [rope_axes][n_tokens] */
+    const embed_rows *embeds;
+    int n_embeds;
+    const int32_t *logit_tokens;   /* which tokens want logits */
+    int n_logits;
+    void *const *state[2];         /* recurrent families: [n_runs] state to read from / write to (engine/pages.h) */
+} batch;
+
+/* A medium in the prompt's ids. */
+typedef struct media_span {
+    int first, count;              /* placeholder ids [first, first + count) */
+    int media;                     /* index of the media_input */
+    int row;                       /* first row of that medium which this span shows (a video can be cut into several spans) */
+} media_span;
+
+/* ---- family ------------------------------------------------------------------------------------------------------- */
+
+typedef struct vlm_arch {
+    const char *name;              /* of the file */
+    const char *title;             /* for people: "Gemma 4 (E2B, E4B, 26B-A4B, 31B)" */
+    const char *const *model_types;/* values of config.json model_type, NULL-terminated */
+    vlm_task task;
+    unsigned takes;                /* TAKES_*: what the family can take; configure() may narrow it per checkpoint */
+
+    /* config -> m->family (from m->memory), m->hidden, vocab, context, cache shape ... Failures through the config's sticky error. */
+    bool (*configure)(vlm_model *m, config *c);
+    bool (*bind)(vlm_model *m, binder *b);
+
+    /* Medium -> processor tensors and token count. options: request's media_options object, may be NULL. Any thread. */
+    bool (*process)(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error);
+    /* Which frames of a video to decode. */
+    bool (*pick_frames)(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
+                        int *count, vlm_error *error);
+    int (*audio_rate)(const vlm_model *m);                            /* NULL: 16000 */
+    /* The placeholder text that the chat template writes for a kind (NULL: the kind is not taken), and the token id that is
+     * replaced by rows, -1 if none. */
+    const char *(*placeholder)(const vlm_model *m, media_kind kind);
+    int32_t (*media_token)(const vlm_model *m, media_kind kind);
+    /* The text that takes the placeholder's place: begin marker, `tokens` media tokens, end marker, timestamps ... */
+    bool (*expand)(const vlm_model *m, const media_input *in, buf *text, vlm_error *error);
+    /* Rope positions of a prompt: axes[a][i]. *next: position of the token after the prompt (all axes). NULL: 0,1,2... */
+    bool (*positions)(const vlm_model *m, const int32_t *id, int n, const media_span *spans, int n_spans, media_input *const *media,
+                      int32_t *const *axes, int32_t *next, vlm_error *error);
+
+    /* Sets job->stages, cost, x ...; then encode() once per stage. NULL: text only. */
+    bool (*encode_start)(run *r, const vlm_model *m, encode_job *job);
+    bool (*encode)(run *r, const vlm_model *m, encode_job *job);
+    /* The batch through the decoder; logits [n_logits, vocab] (in scratch). */
+    tensor (*forward)(run *r, const vlm_model *m, const batch *b);
+} vlm_arch;
+
+struct vlm_model {
+    const vlm_arch *arch;
+    char *path;
+    config *cfg;                   /* config.json + generation_config.json */
+    config *processor;             /* preprocessor_config.json, processor_config.json, video_...: merged, may be empty */
+    checkpoint *files;
+    tokenizer *tok;
+    chat_template *chat;           /* NULL: none */
+    device dev;
+    binder binder;
+    arena memory;
+    void *family;
+    digest identity;               /* of config, weight file names, sizes and times: part of every cache key */
+
+    /* set by configure() */
+    int hidden, vocab, layers, context;
+    unsigned takes;
+    int rope_axes;                 /* 1, or 3 for M-RoPE */
+    bool bidirectional_media;      /* media blocks see themselves whole: their tokens must be computed in one step */
+    int n_groups;
+    kv_shape group[MAX_KV_GROUPS]; /* type is filled in by vlm_load */
+    size_t state_bytes;            /* recurrent state per sequence; 0: none */
+
+    /* from generation_config.json, config.json and tokenizer */
+    int32_t eos[32];
+    int n_eos;
+    int32_t bos;                   /* -1: none */
+    float temperature, top_p;      /* NAN: not given */
+    int top_k;                     /* -1: not given */
+};
+
+/* NULL-terminated list from models.def. */
+extern const vlm_arch *const vlm_archs[];
+const vlm_arch *arch_find(const char *model_type, vlm_error *error);   /* unknown: the message lists near names */
+
+#endif

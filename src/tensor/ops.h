@@ -1,0 +1,140 @@
+/* ops.h - THE list of operations: what a backend implements, each with its formula.
+ *
+ * Models call op_*(run, ...), which checks shapes, does nothing after a failure, and calls the backend through struct ops.
+ * A row of the result depends on that row's inputs only, and its sums run in an order fixed by the shapes of weight and row:
+ * never by how many rows there are, how many threads, or which chunk (so a request gives the same bits alone and in a batch).
+ *
+ * ref.c is the definition in plain C; every backend and instruction set is tested against it (tests/ops).
+ * Letters: n rows (tokens), d columns, h heads, D head_dim. In-place is allowed where `out` and `x` are named alike. */
+#ifndef VLM_TENSOR_OPS_H
+#define VLM_TENSOR_OPS_H
+
+#include "tensor/ragged.h"
+#include "tensor/tensor.h"
+
+typedef enum activation { ACT_NONE, ACT_SILU, ACT_GELU /* erf */, ACT_GELU_TANH, ACT_QUICK_GELU, ACT_RELU, ACT_SIGMOID, ACT_TANH } activation;
+
+typedef struct attention_spec {
+    int heads, kv_heads, head_dim;                 /* query head i uses kv head i / (heads / kv_heads) */
+    float scale;                                   /* scores = scale * q.k */
+    float softcap;                                 /* > 0: softcap * tanh(score / softcap) */
+    int group, slot;                               /* paged attention: whose keys and values (ragged.group[group], slot in it) */
+    bool bidirectional;                            /* honours ragged.see_to */
+    const float *sinks;                            /* [heads] extra logit in the softmax denominator, or NULL */
+} attention_spec;
+
+typedef struct moe_spec {
+    int experts, top_k;
+    activation act;
+    const weight *gate, *up;                       /* experts x [ffn, d]; gate_up != NULL: fused [2 ffn, d], gate first */
+    const weight *gate_up;
+    const weight *down;                            /* experts x [d, ffn] */
+} moe_spec;
+
+typedef struct ops {
+    const char *name;
+    bool (*open)(device *dev, const char *isa, vlm_error *error);    /* isa: NULL = best, or a name to cap at (VLM_CPU) */
+    void (*close)(device *dev);
+    /* Called once for each weight after loading, from one thread; may repack into w->packed (freed by release). */
+    bool (*prepare)(device *dev, weight *w, vlm_error *error);
+    void (*release)(device *dev, weight *w);
+
+    /* y[n,rows] = x[n,cols] . w^T (+ bias) */
+    void (*linear)(run *r, tensor y, tensor x, const weight *w, const float *bias);
+    /* out[i] = scale * row ids[i] of table */
+    void (*embed)(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
+    /* y = x / sqrt(mean(x^2) + eps) * (w + offset), per `width` columns (0: all of them; head_dim: per head). w NULL: no weight.
+     * w has `width` values. */
+    void (*rmsnorm)(run *r, tensor y, tensor x, const float *w, float offset, float eps, int64_t width);
+    /* y = (x - mean) / sqrt(var + eps) * w + b; w, b may be NULL */
+    void (*layernorm)(run *r, tensor y, tensor x, const float *w, const float *b, float eps);
+    /* out = a + scale * b */
+    void (*add)(run *r, tensor out, tensor a, tensor b, float scale);
+    /* out = a * b, element by element */
+    void (*mul)(run *r, tensor out, tensor a, tensor b);
+    /* x = x * factor, then times columns[c] (NULL: none) */
+    void (*scale)(run *r, tensor x, float factor, const float *columns);
+    /* y = act(x) */
+    void (*activate)(run *r, tensor y, tensor x, activation act);
+    /* y = act(gate) * up */
+    void (*glu)(run *r, tensor y, tensor gate, tensor up, activation act);
+    /* x = min(max(x, lo), hi) */
+    void (*clip)(run *r, tensor x, float lo, float hi);
+    /* x = cap * tanh(x / cap) */
+    void (*softcap)(run *r, tensor x, float cap);
+    /* out[i] = x[index[i]]; index < 0: zeros */
+    void (*gather)(run *r, tensor out, tensor x, const int32_t *index);
+    /* out[index[i]] = x[i]; index < 0: skipped */
+    void (*scatter)(run *r, tensor out, tensor x, const int32_t *index);
+    /* out[index[i]] += factor * x[i], i in order; index < 0: skipped (average pooling over arbitrary groups) */
+    void (*scatter_add)(run *r, tensor out, tensor x, const int32_t *index, float factor);
+
+    /* Rotary embedding of x [n, heads * head_dim], in place. The first blocks * block_dim columns of each head form blocks;
+     * in block b, column i is paired with column i + block_dim/2 (i < block_dim/2), rotated by angle (b * block_dim/2 + i) of the
+     * row: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin). cos, sin: [n, blocks * block_dim/2]. Plain rope: blocks = 1.
+     * interleaved: column 2i is paired with 2i+1 instead. */
+    void (*rope)(run *r, tensor x, int heads, int head_dim, int blocks, int block_dim, bool interleaved, tensor cosine, tensor sine);
+
+    /* Keys and values [n, kv_heads * head_dim] of the batch into their pages. */
+    void (*kv_write)(run *r, const ragged *batch, int group, int slot, tensor k, tensor v);
+    /* out[n, heads * head_dim]: token t at position p attends to positions j with j < see (p + 1; see_to[t] when bidirectional) and,
+     * if the group has a window, j > p - window. */
+    void (*attention)(run *r, tensor out, tensor q, const ragged *batch, const attention_spec *spec);
+    /* Encoders: full attention inside segments; segment s is rows [starts[s], starts[s+1]) of q, k, v. */
+    void (*attention_segments)(run *r, tensor out, tensor q, tensor k, tensor v, const int32_t *starts, int segments,
+                               const attention_spec *spec);
+    /* Audio: row i attends to rows j with i - left <= j <= i + right, score = softcap(q_i.k_j + q_i.rel[i - j + right]); rel has
+     * left + right + 1 rows (distance -right .. left), [.., heads * head_dim]. No scale: it is in q. */
+    void (*attention_relative)(run *r, tensor out, tensor q, tensor k, tensor v, tensor rel, int left, int right,
+                               const attention_spec *spec);
+
+    /* index[n, top_k], probability[n, top_k] of the largest logits in falling order (ties: lower index first);
+     * probability = softmax over all logits (normalize: divided by the sum of the chosen). */
+    void (*topk)(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
+    /* out[i] = sum_k weight[i,k] * down_e( act(gate_e x_i) * up_e x_i ), e = index[i,k], k in order */
+    void (*moe)(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weight);
+
+    /* x: [height * width, in] channels last; w: [out, kh * kw * in] (columns ordered kh, kw, in); y: [oh * ow, out]. */
+    void (*conv2d)(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
+                   int padding);
+    /* y[t, c] = sum_k w[c, k] * x[t + k - left, c]; rows outside are zero */
+    void (*conv1d_depthwise)(run *r, tensor y, tensor x, const float *w, int kernel, int left);
+} ops;
+
+extern const ops ops_ref;                          /* cpu/ref.c: slow and obvious, the oracle */
+extern const ops ops_cpu;                          /* cpu/cpu.c: instruction sets chosen at run time */
+
+/* Opens the CPU device. isa NULL: environment VLM_CPU, else the best that this machine has. */
+bool device_open_cpu(device *dev, int threads, precision precision, const char *isa, vlm_error *error);
+void device_close(device *dev);
+
+/* ---- what models call: the same list, shape-checked, sticky ---- */
+tensor op_linear(run *r, tensor x, const weight *w, const float *bias);                       /* new [n, w->rows] */
+void op_linear_to(run *r, tensor y, tensor x, const weight *w, const float *bias);
+tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale);
+tensor op_rmsnorm(run *r, tensor x, const float *w, float offset, float eps);                 /* whole rows */
+void op_rmsnorm_heads(run *r, tensor x, const float *w, float offset, float eps, int head_dim);  /* in place, per head */
+tensor op_layernorm(run *r, tensor x, const float *w, const float *b, float eps);
+void op_add_inplace(run *r, tensor x, tensor b);                                              /* x += b */
+void op_add_scaled(run *r, tensor x, tensor b, float scale);                                  /* x += scale * b */
+void op_mul_inplace(run *r, tensor x, tensor b);
+void op_scale(run *r, tensor x, float factor, const float *columns);
+void op_activate(run *r, tensor x, activation act);                                           /* in place */
+tensor op_glu(run *r, tensor gate, tensor up, activation act);
+void op_clip(run *r, tensor x, float lo, float hi);
+void op_softcap(run *r, tensor x, float cap);
+tensor op_gather(run *r, tensor x, const int32_t *index, int64_t n);
+void op_scatter(run *r, tensor out, tensor x, const int32_t *index);
+void op_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor);
+void op_rope(run *r, tensor x, int heads, int head_dim, int blocks, int block_dim, bool interleaved, tensor cosine, tensor sine);
+void op_kv_write(run *r, const ragged *batch, int group, int slot, tensor k, tensor v);
+tensor op_attention(run *r, tensor q, const ragged *batch, const attention_spec *spec);
+tensor op_attention_segments(run *r, tensor q, tensor k, tensor v, const int32_t *starts, int segments, const attention_spec *spec);
+tensor op_attention_relative(run *r, tensor q, tensor k, tensor v, tensor rel, int left, int right, const attention_spec *spec);
+void op_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
+tensor op_moe(run *r, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
+tensor op_conv2d(run *r, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride, int padding,
+                 int *out_height, int *out_width);
+tensor op_conv1d_depthwise(run *r, tensor x, const float *w, int kernel, int left);
+
+#endif

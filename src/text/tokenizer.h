@@ -1,0 +1,46 @@
+/* tokenizer.h - tokenizer.json as Hugging Face `tokenizers` runs it; the streaming detokenizer. */
+#ifndef VLM_TEXT_TOKENIZER_H
+#define VLM_TEXT_TOKENIZER_H
+
+#include <jansson.h>
+#include "base/mem.h"
+#include "vlm.h"
+
+typedef struct tokenizer tokenizer;
+typedef struct ids { int32_t *id; size_t count, capacity; bool failed; } ids;
+bool ids_add(ids *list, int32_t id);
+void ids_free(ids *list);
+
+/* dir: checkpoint directory with tokenizer.json (and tokenizer_config.json). */
+tokenizer *tokenizer_load(const char *dir, vlm_error *error);
+/* From parsed JSON; config may be NULL. For tests and other containers. */
+tokenizer *tokenizer_from_json(const json_t *tokenizer_json, const json_t *tokenizer_config, vlm_error *error);
+void tokenizer_free(tokenizer *t);
+
+/* Appends the ids of `text`. special: added tokens marked special are recognised in the text. No BOS/EOS is added unless
+ * add_special (the post-processor's template). Bytes that are not UTF-8 become U+FFFD.
+ * Characters TOKENIZER_GUARD (see chat.h) hinder recognition of control tokens and vanish before encoding. */
+typedef struct encode_options { bool special, add_special; const char *guard; } encode_options;
+bool tokenizer_encode(const tokenizer *t, const char *text, size_t size, const encode_options *options, ids *out, vlm_error *error);
+/* The text of ids, as decode(ids, skip_special_tokens) of the reference without clean-up unless tokenizer_config asks for it. */
+bool tokenizer_decode(const tokenizer *t, const int32_t *id, size_t count, bool skip_special, buf *out, vlm_error *error);
+
+int32_t tokenizer_id(const tokenizer *t, const char *token);          /* -1: no such token */
+const char *tokenizer_token(const tokenizer *t, int32_t id);          /* NULL: no such id; as stored in the vocabulary */
+bool tokenizer_is_special(const tokenizer *t, int32_t id);
+size_t tokenizer_size(const tokenizer *t);                            /* largest id + 1 */
+/* Special tokens by role from tokenizer_config.json: "bos_token", "eos_token", "pad_token", "unk_token" ...; NULL if none. */
+const char *tokenizer_role(const tokenizer *t, const char *role);
+const json_t *tokenizer_config(const tokenizer *t);                   /* tokenizer_config.json, may be NULL */
+/* Every added token's content, for guarding user text. */
+size_t tokenizer_added_count(const tokenizer *t);
+const char *tokenizer_added(const tokenizer *t, size_t index, bool *special);
+
+/* ---- streaming: ids in, whole UTF-8 out; all pieces together equal tokenizer_decode of all ids ---- */
+typedef struct detokenizer detokenizer;
+detokenizer *detokenizer_new(const tokenizer *t, bool skip_special, vlm_error *error);
+void detokenizer_free(detokenizer *d);
+bool detokenizer_add(detokenizer *d, int32_t id, buf *out, vlm_error *error);     /* appends what is certain now */
+bool detokenizer_finish(detokenizer *d, buf *out, vlm_error *error);              /* appends the rest */
+
+#endif

@@ -1,0 +1,54 @@
+/* bind.h - the checked weight table: a family names each weight with the shape that its config implies; a mismatch is a message.
+ *
+ *     bind_linear(b, &w->q_proj, heads * head_dim, hidden, "layers.%d.self_attn.q_proj", i);
+ *
+ * Names are looked up below the binder's current prefix; a prefix may have several spellings (bind_prefix), all tried in order. A linear's
+ * storage format is what the file has: F32, F16, BF16, or MLX affine (weight U32 + scales + biases; bits and group from config.json
+ * "quantization", per-module overrides by path). Sticky: after the first failure nothing more is done. In dummy mode (vlm bench on a bare config)
+ * weights are made up at random in the asked format. */
+#ifndef VLM_WEIGHTS_BIND_H
+#define VLM_WEIGHTS_BIND_H
+
+#include "tensor/ops.h"
+#include "weights/checkpoint.h"
+#include "weights/config.h"
+
+typedef struct binder {
+    const checkpoint *files;       /* NULL in dummy mode */
+    config *cfg;
+    device *dev;                   /* whose prepare is called for every matrix */
+    arena *memory;                 /* lives as long as the model: converted vectors, permuted kernels, dummy weights */
+    const char *prefixes[8];       /* alternatives of the current prefix, NULL-terminated; "" is none */
+    const char *dummy_format;      /* NULL: real weights */
+    uint8_t *used;                 /* [checkpoint_count] for vlm inspect */
+    struct bound_list *bound;      /* every weight handed out, for device release and sizes */
+    uint64_t parameters;
+    bool failed;
+    vlm_error error;
+    vlm_progress_fn progress;
+    void *progress_user;
+} binder;
+
+/* Sets the prefix alternatives, e.g. bind_prefix(b, "model.language_model.", "language_model.model.", "model.", NULL). */
+void bind_prefix(binder *b, const char *first, ...) __attribute__((sentinel));
+/* Matrix `name`.weight [rows, cols]; an optional bias `name`.bias comes through bind_vector_optional. */
+void bind_linear(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Like bind_linear, but absent is fine: out->data == NULL, returns false. */
+bool bind_linear_optional(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* `experts` matrices in one tensor [experts, rows, cols] (plain or affine). The full tensor name is given, without ".weight" added
+ * when a tensor of just that name exists. */
+void bind_experts(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
+bool bind_experts_optional(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
+/* The full tensor name, values widened to float32. n is checked against the number of elements. */
+void bind_vector(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
+bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Convolution kernel [out, in, kh, kw] (or [out, kh, kw, in] as MLX stores it) as the matrix [out, kh * kw * in] that op_conv2d wants; float32. */
+void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...) __attribute__((format(printf, 7, 8)));
+/* Depthwise kernel [channels, 1, k] or [channels, k, 1] as float32 [channels, k]. */
+void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Is there a tensor of that name below the prefix (always true in dummy mode)? */
+bool bind_exists(binder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool bind_fail(binder *b, vlm_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void bind_release(binder *b);      /* gives every bound weight back to the device and frees the lists */
+
+#endif
