@@ -1,0 +1,71 @@
+/* cpu.h - inside the CPU backend: what this machine has, the table of row kernels, and the two halves of the backend.
+ *
+ *   ops.c        shape checks          cpu.c         ops_cpu: one driver per operation: cuts rows into chunks for the pool and
+ *   ref*.c       ops_ref, the oracle                 calls a row kernel of dev's struct cpu_kernels
+ *   vec_*.h      one vocabulary of vectors per instruction set; *_tmpl.h: kernels written in it; elementwise_avx2.c ...: a
+ *                template compiled for one instruction set
+ *   linear*.c    matrix products, expert products, embedding rows, and what is prepared for them at load
+ *
+ * The kernel table is filled for plain C first; each instruction set that the machine has and the cap allows then overrides
+ * what it does better ("C first, then overrides"). Matrix products keep a table of their own, made the same way.
+ *
+ * A kernel computes one row: its result is a function of that row alone (tails use masked vectors: a value does not depend on
+ * where in the row it stands), so that cutting rows among threads and batches changes no bit. */
+#ifndef VLM_TENSOR_CPU_H
+#define VLM_TENSOR_CPU_H
+
+#include "base/err.h"
+#include "base/thread.h"
+#include "tensor/ops.h"
+
+/* Sets of instructions, as the files' suffixes name them; a machine has several of them. */
+enum {
+    CPU_AVX2 = 1,                                  /* avx2 fma f16c bmi2 */
+    CPU_AVX512 = 2,                                /* f bw dq vl, and all of AVX2 */
+    CPU_AVX512VNNI = 4,                            /* vnni bf16 vbmi, and all of AVX512 */
+    CPU_AMX = 8,                                   /* tile bf16 int8, permitted by the system, and all of AVX512 with vnni and bf16 */
+    CPU_NEON = 16,                                 /* Armv8.0 baseline */
+    CPU_NEONDOT = 32,                              /* dotprod fp16 */
+};
+
+/* What the machine has, without what lies above `cap` ("c", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot"; NULL: no cap).
+ * False with a message when cap is no name or the machine lacks it. *name: the best set that is left, for people. */
+bool cpu_features(const char *cap, unsigned *features, const char **name, vlm_error *error);
+
+/* Row kernels: n values of one row; outputs may be the inputs. */
+typedef struct cpu_kernels {
+    void (*rmsnorm)(float *y, const float *x, const float *w, float offset, float eps, int64_t n);
+    void (*layernorm)(float *y, const float *x, const float *w, const float *b, float eps, int64_t n);
+    void (*add)(float *out, const float *a, const float *b, float scale, int64_t n);
+    void (*mul)(float *out, const float *a, const float *b, int64_t n);
+    void (*scale)(float *x, float factor, const float *columns, int64_t n);
+    void (*activate)(float *y, const float *x, activation act, int64_t n);
+    void (*glu)(float *y, const float *gate, const float *up, activation act, int64_t n);
+    void (*clip)(float *x, float lo, float hi, int64_t n);
+    void (*softcap)(float *x, float cap, int64_t n);
+} cpu_kernels;
+
+void cpu_kernels_c(cpu_kernels *k);                /* all of them */
+void cpu_kernels_avx2(cpu_kernels *k);
+void cpu_kernels_avx512(cpu_kernels *k);
+void cpu_kernels_neon(cpu_kernels *k);
+
+typedef struct cpu_state {                         /* device.state */
+    unsigned features;
+    cpu_kernels kernels;
+    void *linear;                                  /* of linear*.c */
+} cpu_state;
+
+static inline cpu_state *cpu_of(const device *dev) { return (cpu_state *)dev->state; }
+static inline const cpu_kernels *cpu_kernels_of(const run *r) { return &cpu_of(r->dev)->kernels; }
+
+/* ---- linear*.c: matrix products. Called by cpu.c (slots of ops_cpu); arguments were checked by op_*. ---- */
+bool cpu_linear_init(device *dev, vlm_error *error);        /* after features and kernels are set; fills state->linear */
+void cpu_linear_close(device *dev);                         /* also after a failed init */
+bool cpu_prepare(device *dev, weight *w, vlm_error *error);
+void cpu_release(device *dev, weight *w);
+void cpu_linear(run *r, tensor y, tensor x, const weight *w, const float *bias);
+void cpu_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
+void cpu_moe(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
+
+#endif
