@@ -1,0 +1,43 @@
+# Short names for the CMake presets (CMakePresets.json). SANITIZER=address or thread builds and tests with it.
+preset := $(if $(SANITIZER),$(if $(filter thread,$(SANITIZER)),tsan,asan),release)
+vlm := build/$(preset)/vlm
+FUZZ_SECONDS ?= 20
+
+.PHONY: all help demo test unit layout fuzz arm bench man install clean packages
+all: packages                     ## build the program and the library (build/release/vlm)
+	@tools/build.sh $(preset)
+
+help:                             ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile | column -t -s:
+
+packages:
+	@sh tools/packages.sh build
+
+demo: all                         ## answer a picture, a document and a spoken question with the shipped model
+	@sh tools/demo.sh $(vlm)
+
+test:                             ## everything: layout, unit, parity, combinations, bad input, sanitizers, fuzzers, Arm
+	@sh tools/test.sh
+
+unit: all                         ## only the tests of one build (SANITIZER=address|thread)
+	@ctest --test-dir build/$(preset) --output-on-failure -j 2
+
+layout:                           ## floors and house rules
+	@python3 tools/layout.py
+
+fuzz:                             ## FUZZ_SECONDS=20 of each fuzz target under ASan and UBSan; FUZZ=name for one
+	@sh tools/packages.sh build test
+	@sh tools/fuzz.sh $(FUZZ_SECONDS) $(FUZZ)
+
+arm:                              ## the operations on 64-bit Arm, cross-compiled, under qemu
+	@sh tools/packages.sh build test
+	@sh tools/arm.sh
+
+bench: all                        ## this machine's limits and the shapes of bench/ (see docs/performance.md)
+	@sh bench/run.sh $(vlm)
+
+install: all                      ## PREFIX=/usr/local, DESTDIR
+	@cmake --install build/$(preset) $(if $(PREFIX),--prefix $(PREFIX))
+
+clean:
+	rm -rf build
