@@ -4,6 +4,7 @@
 #ifndef VLM_MODELS_MODEL_H
 #define VLM_MODELS_MODEL_H
 
+#include "blocks/batch.h"
 #include "media/media.h"
 #include "tensor/ops.h"
 #include "tensor/tap.h"
@@ -15,7 +16,7 @@
 
 typedef enum vlm_task { TASK_GENERATE, TASK_EMBED, TASK_RERANK } vlm_task;
 enum { TAKES_IMAGE = 1, TAKES_VIDEO = 2, TAKES_AUDIO = 4 };
-enum { MAX_ROPE_AXES = 3, MAX_PROCESSED = 8 };
+enum { MAX_PROCESSED = 8 };
 
 /* ---- media on their way into the decoder ------------------------------------------------------------------------- */
 
@@ -51,13 +52,6 @@ const processed *media_input_find(const media_input *in, const char *name);
 processed *media_input_add(media_input *in, const char *name, dtype type, int dims, const int64_t *dim);
 void media_input_free(media_input *in);
 
-/* Embedding rows of one medium: what enters the decoder, and what is cached. */
-typedef struct media_rows {
-    int count, cols;
-    int levels;                    /* 1 + further levels that are added inside the decoder (deepstack) */
-    float *data;                   /* [levels][count][cols] */
-} media_rows;
-
 /* An encoding in progress. Encoders can be interrupted between layers: the engine runs a few stages per step. */
 typedef struct encode_job {
     const media_input *in;
@@ -69,27 +63,7 @@ typedef struct encode_job {
     tensor rows;                   /* result after the last stage: [levels * tokens, hidden], in `memory` */
 } encode_job;
 
-/* ---- the batch ---------------------------------------------------------------------------------------------------- */
-
-/* Rows of a medium that replace the embeddings of some of the batch's tokens. */
-typedef struct embed_rows {
-    int first, count;              /* tokens of the batch */
-    const media_rows *rows;
-    int offset;                    /* first row of `rows` that is used */
-    media_kind kind;
-} embed_rows;
-
-typedef struct batch {
-    ragged ragged;                 /* runs, positions, pages */
-    const int32_t *tokens;         /* [n_tokens] */
-    const uint8_t *is_media;       /* [n_tokens] 1: a placeholder whose embedding comes from media */
-    const int32_t *rope[MAX_ROPE_AXES];  /* [rope_axes][n_tokens] */
-    const embed_rows *embeds;
-    int n_embeds;
-    const int32_t *logit_tokens;   /* which tokens want logits */
-    int n_logits;
-    void *const *state[2];         /* recurrent families: [n_runs] state to read from / write to (engine/pages.h) */
-} batch;
+/* ---- the prompt (the batch is in blocks/batch.h) ------------------------------------------------------------------- */
 
 /* A medium in the prompt's ids. */
 typedef struct media_span {

@@ -1,0 +1,38 @@
+/* batch.h - one step's work as a decoder sees it: tokens of several sequences laid end to end (tensor/ragged.h), the media rows that
+ * replace some of their embeddings, and which of them want logits. */
+#ifndef VLM_BLOCKS_BATCH_H
+#define VLM_BLOCKS_BATCH_H
+
+#include "media/media.h"
+#include "tensor/ragged.h"
+
+enum { MAX_ROPE_AXES = 3 };
+
+/* Embedding rows of one medium: what enters the decoder, and what is cached. */
+typedef struct media_rows {
+    int count, cols;
+    int levels;                    /* 1 + further levels that are added inside the decoder (deepstack) */
+    float *data;                   /* [levels][count][cols] */
+} media_rows;
+
+/* Rows of a medium that replace the embeddings of some of the batch's tokens. */
+typedef struct embed_rows {
+    int first, count;              /* tokens of the batch */
+    const media_rows *rows;
+    int offset;                    /* first row of `rows` that is used */
+    media_kind kind;
+} embed_rows;
+
+typedef struct batch {
+    ragged ragged;                 /* runs, positions, pages */
+    const int32_t *tokens;         /* [n_tokens] */
+    const uint8_t *is_media;       /* [n_tokens] 1: a placeholder whose embedding comes from media */
+    const int32_t *rope[MAX_ROPE_AXES];  /* [rope_axes][n_tokens] */
+    const embed_rows *embeds;
+    int n_embeds;
+    const int32_t *logit_tokens;   /* which tokens want logits */
+    int n_logits;
+    void *const *state[2];         /* recurrent families: [n_runs] state to read from / write to (engine/pages.h) */
+} batch;
+
+#endif

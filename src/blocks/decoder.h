@@ -1,0 +1,124 @@
+/* decoder.h - ONE text decoder, driven by a spec: Llama, Qwen2, Qwen3, Gemma 4 in all its shapes, and most that look like them.
+ *
+ *   ids -> embedding * embed_scale, media rows put in place (-> PLE inputs)
+ *   each layer:  h = norm(x); q, k, v; q/k norm; rope; k, v -> pages; attention; o            x += [post_norm] o
+ *                h = norm(x); down(act(gate h) * up h)  and/or experts                        x += [post_norm] h
+ *                [PLE: x += norm(proj(act(gate x) * input_l))]  [x *= layer_scalar]  [x += deepstack_l]
+ *   norm -> head -> softcap: logits of the wanted tokens
+ *
+ * A family fills the spec from its config (decoder_config does what all have in common), then
+ *     configure():  decoder_plan(d, memory, c)     checks it, and finds the layer groups of the paged cache
+ *     bind():       decoder_bind(d, b)             weights under their usual names (below), shapes checked
+ *     forward():    decoder_forward(r, d, b)
+ *
+ * Only what somebody will read is computed: from the last layer that owns keys and values on, a token that wants no logits
+ * contributes those keys and values and nothing else. So a prefill chunk skips the tail of the last layer, and with Gemma 4's shared keys and values
+ * (the last 20 of E2B's 35 layers own none) more than half of the network. Taps then see the remaining rows only; the last token's is the last.
+ *
+ * Taps: ("hidden", i) what enters layer i (i = 0: the embedding; the last layer's output comes only after the final norm: ("hidden", layers)),
+ * ("ple", 0), ("attn", i), ("mlp", i), ("logits", 0). */
+#ifndef VLM_BLOCKS_DECODER_H
+#define VLM_BLOCKS_DECODER_H
+
+#include "blocks/batch.h"
+#include "blocks/rope.h"
+#include "tensor/ops.h"
+#include "weights/bind.h"
+#include "weights/config.h"
+
+enum { DECODER_MAX_ROPES = 4, DECODER_MAX_LAYERS = 1024 };
+
+/* Where norms stand. Names in the checkpoint:
+ *   NORM_PRE       input_layernorm, post_attention_layernorm (which is before the MLP)
+ *   NORM_SANDWICH  input_layernorm, post_attention_layernorm, pre_feedforward_layernorm, post_feedforward_layernorm (Gemma 2, 3, 4) */
+typedef enum norm_style { NORM_PRE, NORM_SANDWICH } norm_style;
+
+/* MOE_INSTEAD: experts take the MLP's place (mlp.gate is the router, mlp.experts the experts; Qwen3-MoE).
+ * MOE_BESIDE:  Gemma 4 26B-A4B: x += post(post_1(mlp(pre(x))) + post_2(experts(pre_2(x)))); the router (router.proj) reads
+ *              x / rms(x) * router.scale / sqrt(hidden), chosen probabilities are multiplied by router.per_expert_scale. */
+typedef enum moe_style { MOE_NONE, MOE_INSTEAD, MOE_BESIDE } moe_style;
+
+typedef struct decoder_layer_spec {
+    int heads, kv_heads, head_dim;
+    int window;                    /* a token sees that many positions, itself included; 0: all before it */
+    int kv_from;                   /* -1: own keys and values; else the earlier layer whose keys and values are read */
+    int rope;                      /* index into spec.rope; -1: none */
+    bool v_is_k;                   /* no v_proj: values are the product k_proj(h), before k's norm and rope */
+    bool bidirectional;            /* media tokens see their whole block (ragged.see_to) */
+    int ffn;                       /* width of the MLP; 0: none */
+    bool moe;
+    int group, slot;               /* set by decoder_plan */
+} decoder_layer_spec;
+
+typedef struct decoder_spec {
+    int layers, hidden, vocab;
+    decoder_layer_spec *layer;     /* [layers] */
+    float eps;
+    float norm_offset;             /* norms multiply by w + offset: 0, or 1 */
+    norm_style norms;
+    activation act;
+    float embed_scale;             /* 1, or Gemma's sqrt(hidden) */
+    float attn_scale;              /* scores = attn_scale * q.k; 0: 1 / sqrt(head_dim) */
+    float attn_softcap;            /* 0: none */
+    float final_softcap;           /* 0: none */
+    float residual_scale, logit_scale;   /* 0: none (Granite, Cohere) */
+    bool tied;                     /* the head is the embedding, unless the file has one */
+    bool qkv_bias, o_bias, mlp_bias;
+    bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */
+    bool v_norm;                   /* rms norm of each head of v, without a weight */
+    bool layer_scalar;             /* x *= layers.N.layer_scalar at the end of each layer */
+
+    moe_style moe;
+    int experts, top_k, expert_ffn;
+    bool normalize_top_k;
+
+    int ple;                       /* columns of a layer's per-layer input; 0: none */
+    int ple_vocab;
+    int32_t ple_media_id;          /* the id whose per-layer embedding media tokens take */
+
+    rope_table rope[DECODER_MAX_ROPES];
+    int n_ropes;
+
+    /* Alternative prefixes of "embed_tokens", "layers.N", "norm", and of "lm_head"; NULL-terminated. */
+    const char *prefix[7], *head_prefix[7];
+} decoder_spec;
+
+typedef struct decoder_layer {
+    const float *norm1, *norm2;                          /* before attention, before MLP */
+    const float *post1, *post2;                          /* NORM_SANDWICH: after them */
+    weight q, k, v, o;
+    const float *q_bias, *k_bias, *v_bias, *o_bias;
+    const float *q_norm, *k_norm;
+    weight gate, up, down;
+    const float *gate_bias, *up_bias, *down_bias;
+    weight router, experts_gate_up, experts_gate, experts_up, experts_down;
+    const float *router_scale, *router_expert_scale;
+    const float *moe_norm, *moe_post1, *moe_post2;       /* MOE_BESIDE: pre_2, post_1, post_2 */
+    weight ple_gate, ple_proj;
+    const float *ple_norm;
+    float scalar;
+} decoder_layer;
+
+typedef struct decoder {
+    decoder_spec spec;
+    decoder_layer *layer;
+    weight embed, head, ple_embed, ple_project;
+    const float *norm, *ple_norm;
+    int n_groups;
+    kv_shape group[MAX_KV_GROUPS];                       /* type is not set */
+    int last_owner;                                      /* the last layer with keys and values of its own */
+} decoder;
+
+/* What Llama-like configs have in common, read below the prefixes ({"text_config.", "", NULL}): layers, hidden, vocab, heads, kv heads,
+ * head_dim, ffn, eps, activation, tied, rope 0 (M-RoPE sections included), sliding windows (layer_types, or use_sliding_window with
+ * max_window_layers). Allocates spec.layer with all layers alike; a family changes what differs. */
+bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const *prefixes);
+/* Checks the spec (messages through c), assigns groups and slots, allocates layer weights. */
+bool decoder_plan(decoder *d, arena *memory, config *c);
+bool decoder_bind(decoder *d, binder *b);
+/* Logits [b->n_logits, vocab]. */
+tensor decoder_forward(run *r, const decoder *d, const batch *b);
+/* "gelu_pytorch_tanh" -> ACT_GELU_TANH ...; sticky failure for an unknown name. */
+activation config_activation(config *c, const char *path, const char *fallback);
+
+#endif
