@@ -33,6 +33,9 @@ typedef struct ragged {
     /* [n_tokens] one past the last position that a token sees in layers with bidirectional media: position + 1, or the end of
      * the media block that the token belongs to. NULL: purely causal batch. The scheduler never splits such a block's first computation. */
     const int32_t *see_to;
+    /* [n_tokens] first position of the media block that the token belongs to, its own position when in none. Only attention with
+     * whole_blocks looks at it. NULL when see_to is. */
+    const int32_t *see_from;
     int n_groups;
     kv_shape group[MAX_KV_GROUPS];
     void *const *const *pages[MAX_KV_GROUPS];      /* [group][run] -> page table of that run */
