@@ -28,6 +28,7 @@ struct pool {
     int64_t count, chunk;
     _Atomic int64_t next;
     _Atomic int ids;
+    pthread_mutex_t owner;                        /* pool_enter */
 };
 
 static void cpu_relax(void)
@@ -109,6 +110,7 @@ pool *pool_new(int threads, vlm_error *error)
     if (threads <= 0) threads = cpu_count();
     if (threads > 1024) threads = 1024;
     pool *p = MEM_NEW(pool);
+    if (p) pthread_mutex_init(&p->owner, NULL);
     if (!p || !(p->workers = MEM_ARRAY((size_t)threads, pthread_t))) {
         mem_free(p);
         return err_memory(error, sizeof *p), NULL;
@@ -130,9 +132,13 @@ void pool_free(pool *p)
     atomic_fetch_add(&p->ticket, 1);
     futex_wake_all(&p->ticket);
     for (int i = 0; i < p->threads - 1; i++) pthread_join(p->workers[i], NULL);
+    pthread_mutex_destroy(&p->owner);
     mem_free(p->workers);
     mem_free(p);
 }
+
+void pool_enter(pool *p) { if (p) pthread_mutex_lock(&p->owner); }
+void pool_leave(pool *p) { if (p) pthread_mutex_unlock(&p->owner); }
 
 int pool_threads(const pool *p) { return p ? p->threads : 1; }
 

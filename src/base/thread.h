@@ -16,6 +16,10 @@ pool *pool_new(int threads, vlm_error *error);
 void pool_free(pool *p);
 int pool_threads(const pool *p);
 
+/* One owner at a time: several engines on one model share its device; each takes it for one step. NULL: nothing to wait for. */
+void pool_enter(pool *p);
+void pool_leave(pool *p);
+
 /* Calls fn(arg, begin, end, thread) for disjoint ranges that cover [0, count); `grain` items at least per call (the last may
  * be shorter). thread is 0 .. pool_threads-1 and identifies scratch. Returns when all is done; p == NULL runs it inline.
  * What fn computes for an item must not depend on the ranges: results have to be the same for any number of threads. */

@@ -1,0 +1,45 @@
+/* media_input.c - what a family's processor made of one medium: named tensors in arenas of its own (see model.h).
+ *
+ * A medium can be wanted by several requests while it is being encoded, hence the count of owners. Large tensors (pixels,
+ * spectrograms) lie apart from small ones (grids): only the encoder needs them. */
+#include "models/model.h"
+
+#include <string.h>
+
+enum { BULK_BYTES = 16 << 10 };
+
+const processed *media_input_find(const media_input *in, const char *name)
+{
+    for (int i = 0; i < in->n_tensors; i++)
+        if (!strcmp(in->tensors[i].name, name)) return &in->tensors[i];
+    return NULL;
+}
+
+processed *media_input_add(media_input *in, const char *name, dtype type, int dims, const int64_t *dim)
+{
+    processed *p = &in->tensors[in->n_tensors];
+    if (in->n_tensors == MAX_PROCESSED || dims < 0 || dims > (int)(sizeof p->dim / sizeof *p->dim)) return NULL;
+    size_t bytes = dtype_size(type);
+    for (int i = 0; i < dims; i++)
+        if (dim[i] < 0 || !mem_mul(bytes, (size_t)dim[i], &bytes)) return NULL;
+    void *data = arena_alloc(bytes > BULK_BYTES ? &in->bulk : &in->memory, bytes);
+    if (!data) return NULL;
+    *p = (processed){.name = name, .type = type, .dims = dims, .data = data};
+    memcpy(p->dim, dim, (size_t)dims * sizeof *dim);
+    in->n_tensors++;
+    return p;
+}
+
+media_input *media_input_share(media_input *in)
+{
+    atomic_fetch_add(&in->shares, 1);
+    return in;
+}
+
+void media_input_free(media_input *in)
+{
+    if (!in || atomic_fetch_sub(&in->shares, 1) > 0) return;
+    arena_free(&in->memory);
+    arena_free(&in->bulk);
+    mem_free(in);
+}
