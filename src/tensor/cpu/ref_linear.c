@@ -1,0 +1,94 @@
+/* ref_linear.c - matrix products, experts and convolutions of ops_ref: see ref.h. Weights through weight_row_f32. */
+#include <math.h>
+#include <string.h>
+
+#include "tensor/cpu/ref.h"
+
+bool ref_prepare(device *dev, weight *w, vlm_error *error) { return true; }
+void ref_release(device *dev, weight *w) {}
+
+static double dot(const float *a, const float *b, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)a[i] * b[i];
+    return sum;
+}
+
+void ref_linear(run *r, tensor y, tensor x, const weight *w, const float *bias)
+{
+    arena_mark mark = arena_get_mark(r->scratch);
+    float *row = run_alloc(r, (size_t)w->cols * sizeof *row);
+    for (int64_t o = 0; row && o < w->rows; o++) {
+        weight_row_f32(w, o, row);
+        for (int64_t i = 0; i < x.rows; i++) tensor_row(y, i)[o] = (float)(dot(tensor_row(x, i), row, w->cols) + (bias ? bias[o] : 0));
+    }
+    arena_release(r->scratch, mark);
+}
+
+void ref_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale)
+{
+    for (int64_t i = 0; i < out.rows; i++) {
+        weight_row_f32(table, ids[i], tensor_row(out, i));
+        for (int64_t c = 0; c < out.cols; c++) tensor_row(out, i)[c] *= scale;
+    }
+}
+
+void ref_moe(run *r, tensor out, tensor x, const moe_spec *s, const int32_t *index, const float *weights)
+{
+    int64_t ffn = s->down->cols;
+    for (int64_t i = 0; i < x.rows; i++) {
+        arena_mark mark = arena_get_mark(r->scratch);
+        tensor gate_up = run_tensor(r, 1, 2 * ffn), y = run_tensor(r, 1, out.cols);
+        tensor gate = tensor_cols(gate_up, 0, ffn), up = tensor_cols(gate_up, ffn, ffn), one = tensor_rows(x, i, 1);
+        double *sum = run_alloc(r, (size_t)out.cols * sizeof *sum);
+        for (int k = 0; k < s->top_k && run_ok(r); k++) {
+            int32_t e = index[i * s->top_k + k];
+            weight down = weight_expert(s->down, e), first = weight_expert(s->gate_up ? s->gate_up : s->gate, e);
+            ref_linear(r, s->gate_up ? gate_up : gate, one, &first, NULL);
+            if (!s->gate_up) {
+                weight second = weight_expert(s->up, e);
+                ref_linear(r, up, one, &second, NULL);
+            }
+            ref_glu(r, gate, gate, up, s->act);
+            ref_linear(r, y, gate, &down, NULL);
+            if (run_ok(r)) for (int64_t c = 0; c < out.cols; c++) sum[c] += (double)weights[i * s->top_k + k] * tensor_row(y, 0)[c];
+        }
+        if (run_ok(r)) for (int64_t c = 0; c < out.cols; c++) tensor_row(out, i)[c] = (float)sum[c];
+        arena_release(r->scratch, mark);
+    }
+}
+
+void ref_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
+                int padding)
+{
+    int out_width = (width + 2 * padding - kw) / stride + 1;
+    arena_mark mark = arena_get_mark(r->scratch);
+    float *row = run_alloc(r, (size_t)w->cols * sizeof *row);
+    for (int64_t o = 0; row && o < w->rows; o++) {
+        weight_row_f32(w, o, row);
+        for (int64_t i = 0; i < y.rows; i++) {
+            double sum = bias ? bias[o] : 0;
+            for (int a = 0; a < kh; a++) {
+                for (int b = 0; b < kw; b++) {
+                    int64_t yy = i / out_width * stride + a - padding, xx = i % out_width * stride + b - padding;
+                    if (yy >= 0 && yy < height && xx >= 0 && xx < width)
+                        sum += dot(tensor_row(x, yy * width + xx), row + ((int64_t)a * kw + b) * x.cols, x.cols);
+                }
+            }
+            tensor_row(y, i)[o] = (float)sum;
+        }
+    }
+    arena_release(r->scratch, mark);
+}
+
+void ref_conv1d_depthwise(run *r, tensor y, tensor x, const float *w, int kernel, int left)
+{
+    for (int64_t t = 0; t < x.rows; t++) {
+        for (int64_t c = 0; c < x.cols; c++) {
+            double sum = 0;
+            for (int64_t k = 0; k < kernel; k++)
+                if (t + k - left >= 0 && t + k - left < x.rows) sum += (double)w[c * kernel + k] * tensor_row(x, t + k - left)[c];
+            tensor_row(y, t)[c] = (float)sum;
+        }
+    }
+}

@@ -1,0 +1,282 @@
+/* ops.c - what models call: each op_* does nothing after a failure, checks shapes and indices, makes room for the result and
+ * calls the backend. A failed check is a mistake in a model or a lying checkpoint: the message says both shapes. */
+#include "tensor/ops.h"
+
+#define LL(x) ((long long)(x))
+
+static const tensor none;
+
+/* False (and the run fails) unless a and b are [rows, cols] alike. */
+static bool same(run *r, const char *op, tensor a, tensor b)
+{
+    if (r->failed) return false;
+    if (a.rows == b.rows && a.cols == b.cols) return true;
+    return run_fail(r, VLM_INTERNAL, "%s: [%lld, %lld] and [%lld, %lld] differ in shape", op, LL(a.rows), LL(a.cols), LL(b.rows), LL(b.cols));
+}
+
+static bool expect(run *r, const char *op, const char *what, tensor t, int64_t rows, int64_t cols)
+{
+    if (r->failed) return false;
+    if (t.rows == rows && t.cols == cols) return true;
+    return run_fail(r, VLM_INTERNAL, "%s: %s is [%lld, %lld], expected [%lld, %lld]", op, what, LL(t.rows), LL(t.cols), LL(rows), LL(cols));
+}
+
+static bool indices(run *r, const char *op, const int32_t *index, int64_t n, int64_t least, int64_t end)
+{
+    if (r->failed) return false;
+    for (int64_t i = 0; i < n; i++)
+        if (index[i] < least || index[i] >= end)
+            return run_fail(r, VLM_INTERNAL, "%s: index %d at %lld, there are %lld rows", op, index[i], LL(i), LL(end));
+    return true;
+}
+
+/* ---- matrix products ---- */
+
+static bool fits(run *r, const char *op, tensor x, const weight *w, int64_t cols)
+{
+    if (r->failed) return false;
+    if (w->cols == cols && x.cols == cols && !w->experts) return true;
+    return run_fail(r, VLM_INTERNAL, "%s: x is [%lld, %lld], %s is %s[%lld, %lld]", op, LL(x.rows), LL(x.cols), w->name ? w->name : "weight",
+                    w->experts ? "experts of " : "", LL(w->rows), LL(w->cols));
+}
+
+void op_linear_to(run *r, tensor y, tensor x, const weight *w, const float *bias)
+{
+    if (!fits(r, "linear", x, w, x.cols) || !expect(r, "linear", "y", y, x.rows, w->rows)) return;
+    r->dev->ops->linear(r, y, x, w, bias);
+}
+
+tensor op_linear(run *r, tensor x, const weight *w, const float *bias)
+{
+    if (!fits(r, "linear", x, w, x.cols)) return none;
+    tensor y = run_tensor(r, x.rows, w->rows);
+    if (run_ok(r)) r->dev->ops->linear(r, y, x, w, bias);
+    return y;
+}
+
+tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale)
+{
+    if (!indices(r, "embed", ids, n, 0, table->rows)) return none;
+    tensor out = run_tensor(r, n, table->cols);
+    if (run_ok(r)) r->dev->ops->embed(r, out, table, ids, scale);
+    return out;
+}
+
+static bool matrix_of(run *r, const weight *w, const moe_spec *s, int64_t rows, int64_t cols)
+{
+    if (w->experts == s->experts && w->rows == rows && w->cols == cols) return true;
+    return run_fail(r, VLM_INTERNAL, "moe: %s is %lld x [%lld, %lld], expected %d x [%lld, %lld]", w->name ? w->name : "weight", LL(w->experts),
+                    LL(w->rows), LL(w->cols), s->experts, LL(rows), LL(cols));
+}
+
+tensor op_moe(run *r, tensor x, const moe_spec *s, const int32_t *index, const float *weights)
+{
+    if (!indices(r, "moe", index, x.rows * s->top_k, 0, s->experts)) return none;
+    int64_t ffn = s->down->cols;
+    if (s->gate_up ? !matrix_of(r, s->gate_up, s, 2 * ffn, x.cols)
+                   : !matrix_of(r, s->gate, s, ffn, x.cols) || !matrix_of(r, s->up, s, ffn, x.cols)) return none;
+    if (!matrix_of(r, s->down, s, s->down->rows, ffn)) return none;
+    tensor out = run_tensor(r, x.rows, s->down->rows);
+    if (run_ok(r)) r->dev->ops->moe(r, out, x, s, index, weights);
+    return out;
+}
+
+tensor op_conv2d(run *r, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride, int padding,
+                 int *out_height, int *out_width)
+{
+    *out_height = *out_width = 0;
+    if (r->failed) return none;
+    if (kh < 1 || kw < 1 || stride < 1 || padding < 0 || height < 0 || width < 0 || x.rows != (int64_t)height * width || w->experts ||
+        w->cols != (int64_t)kh * kw * x.cols || height + 2 * (int64_t)padding < kh || width + 2 * (int64_t)padding < kw) {
+        run_fail(r, VLM_INTERNAL, "conv2d: image of %d x %d, x [%lld, %lld], kernel %d x %d, stride %d, padding %d, weight [%lld, %lld]",
+                 height, width, LL(x.rows), LL(x.cols), kh, kw, stride, padding, LL(w->rows), LL(w->cols));
+        return none;
+    }
+    *out_height = (height + 2 * padding - kh) / stride + 1;
+    *out_width = (width + 2 * padding - kw) / stride + 1;
+    tensor y = run_tensor(r, (int64_t)*out_height * *out_width, w->rows);
+    if (run_ok(r)) r->dev->ops->conv2d(r, y, x, height, width, w, bias, kh, kw, stride, padding);
+    return y;
+}
+
+tensor op_conv1d_depthwise(run *r, tensor x, const float *w, int kernel, int left)
+{
+    tensor y = run_tensor(r, x.rows, x.cols);
+    if (run_ok(r)) r->dev->ops->conv1d_depthwise(r, y, x, w, kernel, left);
+    return y;
+}
+
+/* ---- norms and element by element ---- */
+
+tensor op_rmsnorm(run *r, tensor x, const float *w, float offset, float eps)
+{
+    tensor y = run_tensor(r, x.rows, x.cols);
+    if (run_ok(r)) r->dev->ops->rmsnorm(r, y, x, w, offset, eps, x.cols);
+    return y;
+}
+
+void op_rmsnorm_heads(run *r, tensor x, const float *w, float offset, float eps, int head_dim)
+{
+    if (r->failed) return;
+    if (head_dim < 1 || x.cols % head_dim) run_fail(r, VLM_INTERNAL, "rmsnorm: %lld columns are no heads of %d", LL(x.cols), head_dim);
+    else r->dev->ops->rmsnorm(r, x, x, w, offset, eps, head_dim);
+}
+
+tensor op_layernorm(run *r, tensor x, const float *w, const float *b, float eps)
+{
+    tensor y = run_tensor(r, x.rows, x.cols);
+    if (run_ok(r)) r->dev->ops->layernorm(r, y, x, w, b, eps);
+    return y;
+}
+
+void op_add_scaled(run *r, tensor x, tensor b, float scale)
+{
+    if (same(r, "add", x, b)) r->dev->ops->add(r, x, x, b, scale);
+}
+
+void op_add_inplace(run *r, tensor x, tensor b) { op_add_scaled(r, x, b, 1); }
+
+void op_mul_inplace(run *r, tensor x, tensor b)
+{
+    if (same(r, "mul", x, b)) r->dev->ops->mul(r, x, x, b);
+}
+
+void op_scale(run *r, tensor x, float factor, const float *columns)
+{
+    if (run_ok(r)) r->dev->ops->scale(r, x, factor, columns);
+}
+
+void op_activate(run *r, tensor x, activation act)
+{
+    if (run_ok(r)) r->dev->ops->activate(r, x, x, act);
+}
+
+tensor op_glu(run *r, tensor gate, tensor up, activation act)
+{
+    if (!same(r, "glu", gate, up)) return none;
+    tensor y = run_tensor(r, gate.rows, gate.cols);
+    if (run_ok(r)) r->dev->ops->glu(r, y, gate, up, act);
+    return y;
+}
+
+void op_clip(run *r, tensor x, float lo, float hi)
+{
+    if (run_ok(r)) r->dev->ops->clip(r, x, lo, hi);
+}
+
+void op_softcap(run *r, tensor x, float cap)
+{
+    if (run_ok(r)) r->dev->ops->softcap(r, x, cap);
+}
+
+void op_rope(run *r, tensor x, int heads, int head_dim, int blocks, int block_dim, bool interleaved, tensor cosine, tensor sine)
+{
+    if (r->failed) return;
+    int64_t angles = (int64_t)blocks * (block_dim / 2);
+    if (x.cols != (int64_t)heads * head_dim || blocks < 1 || block_dim < 2 || block_dim % 2 || (int64_t)blocks * block_dim > head_dim)
+        run_fail(r, VLM_INTERNAL, "rope: %lld columns, %d heads of %d, %d blocks of %d", LL(x.cols), heads, head_dim, blocks, block_dim);
+    else if (expect(r, "rope", "cosine", cosine, x.rows, angles) && expect(r, "rope", "sine", sine, x.rows, angles))
+        r->dev->ops->rope(r, x, heads, head_dim, blocks, block_dim, interleaved, cosine, sine);
+}
+
+/* ---- rows ---- */
+
+tensor op_gather(run *r, tensor x, const int32_t *index, int64_t n)
+{
+    if (!indices(r, "gather", index, n, INT32_MIN, x.rows)) return none;
+    tensor out = run_tensor(r, n, x.cols);
+    if (run_ok(r)) r->dev->ops->gather(r, out, x, index);
+    return out;
+}
+
+void op_scatter(run *r, tensor out, tensor x, const int32_t *index)
+{
+    if (!indices(r, "scatter", index, x.rows, INT32_MIN, out.rows) || !expect(r, "scatter", "out", out, out.rows, x.cols)) return;
+    r->dev->ops->scatter(r, out, x, index);
+}
+
+void op_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor)
+{
+    if (!indices(r, "scatter_add", index, x.rows, INT32_MIN, out.rows) || !expect(r, "scatter_add", "out", out, out.rows, x.cols)) return;
+    r->dev->ops->scatter_add(r, out, x, index, factor);
+}
+
+void op_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize)
+{
+    if (r->failed) return;
+    if (top_k < 1 || top_k > logits.cols) run_fail(r, VLM_INTERNAL, "topk: %d of %lld", top_k, LL(logits.cols));
+    else r->dev->ops->topk(r, index, probability, logits, top_k, normalize);
+}
+
+/* ---- attention ---- */
+
+static bool heads_fit(run *r, const attention_spec *s)
+{
+    if (r->failed) return false;
+    if (s->heads > 0 && s->kv_heads > 0 && s->head_dim > 0 && s->heads % s->kv_heads == 0) return true;
+    return run_fail(r, VLM_INTERNAL, "attention: %d heads, %d key heads, head_dim %d", s->heads, s->kv_heads, s->head_dim);
+}
+
+static bool group_fits(run *r, const ragged *batch, int group, int slot)
+{
+    if (r->failed) return false;
+    if (group >= 0 && group < batch->n_groups && slot >= 0 && slot < batch->group[group].slots) return true;
+    return run_fail(r, VLM_INTERNAL, "attention: slot %d of page group %d, there are %d groups", slot, group, batch->n_groups);
+}
+
+void op_kv_write(run *r, const ragged *batch, int group, int slot, tensor k, tensor v)
+{
+    if (!group_fits(r, batch, group, slot)) return;
+    int64_t cols = (int64_t)batch->group[group].kv_heads * batch->group[group].head_dim;
+    if (expect(r, "kv_write", "k", k, batch->n_tokens, cols) && expect(r, "kv_write", "v", v, batch->n_tokens, cols))
+        r->dev->ops->kv_write(r, batch, group, slot, k, v);
+}
+
+tensor op_attention(run *r, tensor q, const ragged *batch, const attention_spec *s)
+{
+    if (!heads_fit(r, s) || !group_fits(r, batch, s->group, s->slot)) return none;
+    const kv_shape *shape = &batch->group[s->group];
+    if (shape->kv_heads != s->kv_heads || shape->head_dim != s->head_dim) {
+        run_fail(r, VLM_INTERNAL, "attention: %d key heads of %d, page group %d has %d of %d", s->kv_heads, s->head_dim, s->group,
+                 shape->kv_heads, shape->head_dim);
+        return none;
+    }
+    if (!expect(r, "attention", "q", q, batch->n_tokens, (int64_t)s->heads * s->head_dim)) return none;
+    tensor out = run_tensor(r, q.rows, q.cols);
+    if (run_ok(r)) r->dev->ops->attention(r, out, q, batch, s);
+    return out;
+}
+
+static bool qkv_fit(run *r, const char *op, tensor q, tensor k, tensor v, const attention_spec *s)
+{
+    int64_t kv_cols = (int64_t)s->kv_heads * s->head_dim;
+    return heads_fit(r, s) && expect(r, op, "q", q, q.rows, (int64_t)s->heads * s->head_dim) && expect(r, op, "k", k, q.rows, kv_cols) &&
+           expect(r, op, "v", v, q.rows, kv_cols);
+}
+
+tensor op_attention_segments(run *r, tensor q, tensor k, tensor v, const int32_t *starts, int segments, const attention_spec *s)
+{
+    if (!qkv_fit(r, "attention_segments", q, k, v, s)) return none;
+    bool covered = segments >= 0 && (segments ? starts[0] == 0 && starts[segments] == q.rows : q.rows == 0);
+    for (int i = 0; covered && i < segments; i++) covered = starts[i] <= starts[i + 1];
+    if (!covered) {
+        run_fail(r, VLM_INTERNAL, "attention_segments: %d segments do not cover %lld rows", segments, LL(q.rows));
+        return none;
+    }
+    tensor out = run_tensor(r, q.rows, q.cols);
+    if (run_ok(r)) r->dev->ops->attention_segments(r, out, q, k, v, starts, segments, s);
+    return out;
+}
+
+tensor op_attention_relative(run *r, tensor q, tensor k, tensor v, tensor rel, int left, int right, const attention_spec *s)
+{
+    if (!qkv_fit(r, "attention_relative", q, k, v, s)) return none;
+    if (left < 0 || right < 0 || left > 1 << 24 || right > 1 << 24) {
+        run_fail(r, VLM_INTERNAL, "attention_relative: %d rows to the left, %d to the right", left, right);
+        return none;
+    }
+    if (!expect(r, "attention_relative", "rel", rel, (int64_t)left + right + 1, q.cols)) return none;
+    tensor out = run_tensor(r, q.rows, q.cols);
+    if (run_ok(r)) r->dev->ops->attention_relative(r, out, q, k, v, rel, left, right, s);
+    return out;
+}
