@@ -23,6 +23,7 @@
 #include "blocks/batch.h"
 #include "blocks/rope.h"
 #include "tensor/ops.h"
+#include "tensor/tap.h"
 #include "weights/bind.h"
 #include "weights/config.h"
 
@@ -44,7 +45,8 @@ typedef struct decoder_layer_spec {
     int kv_from;                   /* -1: own keys and values; else the earlier layer whose keys and values are read */
     int rope;                      /* index into spec.rope; -1: none */
     bool v_is_k;                   /* no v_proj: values are the product k_proj(h), before k's norm and rope */
-    bool bidirectional;            /* media tokens see their whole block (ragged.see_to) */
+    bool bidirectional;            /* media tokens see their whole block (ragged.see_to) ... */
+    bool whole_blocks;             /* ... also what of it lies left of the window (ragged.see_from) */
     int ffn;                       /* width of the MLP; 0: none */
     bool moe;
     int group, slot;               /* set by decoder_plan */

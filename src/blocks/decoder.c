@@ -1,0 +1,304 @@
+/* decoder.c - see decoder.h: the forward pass. Shapes: n tokens of the batch, m of them (those that want logits) after the cut. */
+#include "blocks/decoder.h"
+
+#include <math.h>
+#include <string.h>
+
+/* What the layers share during one step. Until the cut `rows` is the batch; after it, each wanted token is a run of its own. */
+typedef struct step {
+    run *r;
+    const decoder *d;
+    const batch *b;
+    const ragged *rows;
+    bool cut;
+    tensor cosine[DECODER_MAX_ROPES], sine[DECODER_MAX_ROPES];   /* [rows, half] */
+    tensor ple;                                                  /* [rows, layers * ple] */
+} step;
+
+/* ---- into the first layer ----------------------------------------------------------------------------------------- */
+
+/* Ids to look up: placeholders of media (whose ids may lie outside the table) give way to `substitute`. */
+static const int32_t *lookup_ids(step *s, int32_t substitute, int table, bool strict)
+{
+    const batch *b = s->b;
+    int n = b->ragged.n_tokens;
+    int32_t *ids = run_alloc(s->r, (size_t)(n > 0 ? n : 1) * sizeof *ids);
+    for (int i = 0; ids && i < n; i++) {
+        ids[i] = b->is_media && b->is_media[i] ? substitute : b->tokens[i];
+        if (ids[i] >= 0 && ids[i] < table) continue;
+        if (strict) run_fail(s->r, VLM_INVALID, "token id %d is outside the vocabulary (%d)", ids[i], table);
+        ids[i] = 0;
+    }
+    return ids;
+}
+
+static tensor media_view(const embed_rows *e, int level, int64_t first, int64_t count)
+{
+    const media_rows *m = e->rows;
+    float *data = m->data + ((int64_t)level * m->count + e->offset + first) * m->cols;
+    return (tensor){data, DT_F32, count, m->cols, m->cols};
+}
+
+static tensor embed(step *s)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const batch *b = s->b;
+    run *r = s->r;
+    tensor x = op_embed(r, &s->d->embed, lookup_ids(s, 0, spec->vocab, true), b->ragged.n_tokens, spec->embed_scale);
+    for (int i = 0; i < b->n_embeds && run_ok(r); i++) {
+        const embed_rows *e = &b->embeds[i];
+        if (e->first < 0 || e->count < 0 || e->first + e->count > b->ragged.n_tokens || e->offset < 0 || e->offset + e->count > e->rows->count ||
+            e->rows->cols != spec->hidden) {
+            run_fail(r, VLM_INTERNAL, "media rows [%d, %d) of %d x %d do not fit a batch of %d tokens", e->offset, e->offset + e->count, e->rows->count,
+                     e->rows->cols, b->ragged.n_tokens);
+            break;
+        }
+        int32_t *index = run_alloc(r, (size_t)(e->count + 1) * sizeof *index);
+        for (int k = 0; index && k < e->count; k++) index[k] = e->first + k;
+        op_scatter(r, x, media_view(e, 0, 0, e->count), index);
+    }
+    return x;
+}
+
+/* Per-layer inputs: (norm(project(x) / sqrt(hidden)) + table(id) * sqrt(ple)) / sqrt(2), for all layers side by side. */
+static tensor per_layer_inputs(step *s, tensor x)
+{
+    const decoder_spec *spec = &s->d->spec;
+    run *r = s->r;
+    tensor p = op_linear(r, x, &s->d->ple_project, NULL);                                  /* [n, layers * ple] */
+    op_scale(r, p, (float)pow(spec->hidden, -0.5), NULL);
+    op_rmsnorm_heads(r, p, s->d->ple_norm, spec->norm_offset, spec->eps, spec->ple);
+    const int32_t *ids = lookup_ids(s, spec->ple_media_id, spec->ple_vocab, false);
+    op_add_inplace(r, p, op_embed(r, &s->d->ple_embed, ids, x.rows, (float)sqrt(spec->ple)));
+    op_scale(r, p, (float)sqrt(0.5), NULL);
+    TAP(r, "ple", 0, p);
+    return p;
+}
+
+static void rope_tables(step *s)
+{
+    int64_t n = s->b->ragged.n_tokens;
+    const int32_t *positions[MAX_ROPE_AXES];
+    for (int a = 0; a < MAX_ROPE_AXES; a++) positions[a] = s->b->rope[a] ? s->b->rope[a] : s->b->ragged.token_position;
+    for (int i = 0; i < s->d->spec.n_ropes && run_ok(s->r); i++) {
+        const rope_table *t = &s->d->spec.rope[i];
+        s->cosine[i] = run_tensor(s->r, n, t->half);
+        s->sine[i] = run_tensor(s->r, n, t->half);
+        if (run_ok(s->r)) rope_fill(t, positions, n, s->cosine[i], s->sine[i]);
+    }
+}
+
+/* ---- the cut ------------------------------------------------------------------------------------------------------ */
+
+static bool wants_every_row(const batch *b)
+{
+    if (b->n_logits != b->ragged.n_tokens) return false;
+    for (int i = 0; i < b->n_logits; i++)
+        if (b->logit_tokens[i] != i) return false;
+    return true;
+}
+
+/* The wanted tokens as a batch in which each is a run of its own, over the same pages. */
+static const ragged *wanted_rows(run *r, const batch *b)
+{
+    const ragged *all = &b->ragged;
+    size_t m = (size_t)b->n_logits;
+    ragged *rows = run_alloc(r, sizeof *rows);
+    int32_t *first = run_alloc(r, (m + 1) * sizeof *first), *position = run_alloc(r, (m + 1) * sizeof *position);
+    int32_t *see_to = all->see_to ? run_alloc(r, (m + 1) * sizeof *see_to) : NULL;
+    int32_t *see_from = all->see_from ? run_alloc(r, (m + 1) * sizeof *see_from) : NULL;
+    if (!run_ok(r)) return NULL;
+    *rows = *all;
+    rows->n_tokens = rows->n_runs = b->n_logits;
+    rows->run_first = rows->token_run = first;                         /* both 0, 1, 2 ... */
+    rows->run_position = rows->token_position = position;
+    rows->see_to = see_to;
+    rows->see_from = see_from;
+    for (int i = 0; i <= b->n_logits; i++) first[i] = i;
+    for (int i = 0; i < b->n_logits; i++) {
+        int t = b->logit_tokens[i];
+        position[i] = all->token_position[t];
+        if (see_to) see_to[i] = all->see_to[t];
+        if (see_from) see_from[i] = all->see_from[t];
+    }
+    for (int g = 0; g < all->n_groups; g++) {
+        void *const **tables = run_alloc(r, (m + 1) * sizeof *tables);
+        for (int i = 0; tables && i < b->n_logits; i++) tables[i] = all->pages[g][all->token_run[b->logit_tokens[i]]];
+        rows->pages[g] = (void *const *const *)tables;
+    }
+    return rows;
+}
+
+/* From here on only the wanted rows of x, h, the rope tables and the per-layer inputs are kept. */
+static void cut(step *s, tensor *x, tensor *h)
+{
+    const batch *b = s->b;
+    if (s->cut || wants_every_row(b)) return;
+    s->cut = true;
+    s->rows = wanted_rows(s->r, b);
+    *x = op_gather(s->r, *x, b->logit_tokens, b->n_logits);
+    *h = op_gather(s->r, *h, b->logit_tokens, b->n_logits);
+    for (int i = 0; i < s->d->spec.n_ropes; i++) {
+        s->cosine[i] = op_gather(s->r, s->cosine[i], b->logit_tokens, b->n_logits);
+        s->sine[i] = op_gather(s->r, s->sine[i], b->logit_tokens, b->n_logits);
+    }
+    if (s->d->spec.ple) s->ple = op_gather(s->r, s->ple, b->logit_tokens, b->n_logits);
+}
+
+/* ---- a layer ------------------------------------------------------------------------------------------------------ */
+
+static void rotate(step *s, tensor x, int heads, const decoder_layer_spec *l)
+{
+    if (l->rope < 0) return;
+    const rope_table *t = &s->d->spec.rope[l->rope];
+    op_rope(s->r, x, heads, l->head_dim, 1, 2 * t->half, t->interleaved, s->cosine[l->rope], s->sine[l->rope]);
+}
+
+static tensor copy_of(run *r, tensor x)
+{
+    int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
+    for (int64_t i = 0; index && i < x.rows; i++) index[i] = (int32_t)i;
+    return op_gather(r, x, index, x.rows);
+}
+
+static void keys_and_values(step *s, const decoder_layer *w, const decoder_layer_spec *l, tensor h)
+{
+    const decoder_spec *spec = &s->d->spec;
+    run *r = s->r;
+    tensor k = op_linear(r, h, &w->k, w->k_bias);                                          /* [n, kv_heads * head_dim] */
+    tensor v = l->v_is_k ? copy_of(r, k) : op_linear(r, h, &w->v, w->v_bias);
+    if (spec->qk_norm) op_rmsnorm_heads(r, k, w->k_norm, spec->norm_offset, spec->eps, l->head_dim);
+    if (spec->v_norm) op_rmsnorm_heads(r, v, NULL, 0, spec->eps, l->head_dim);
+    rotate(s, k, l->kv_heads, l);
+    op_kv_write(r, &s->b->ragged, l->group, l->slot, k, v);
+}
+
+/* h: normed rows; *x is only touched by the cut. */
+static tensor attention(step *s, int i, tensor *x, tensor h)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer_spec *l = &spec->layer[i];
+    const decoder_layer *w = &s->d->layer[i];
+    run *r = s->r;
+    if (l->kv_from < 0) keys_and_values(s, w, l, h);
+    if (i == s->d->last_owner) cut(s, x, &h);
+    tensor q = op_linear(r, h, &w->q, w->q_bias);                                          /* [n, heads * head_dim] */
+    if (spec->qk_norm) op_rmsnorm_heads(r, q, w->q_norm, spec->norm_offset, spec->eps, l->head_dim);
+    rotate(s, q, l->heads, l);
+    attention_spec a = {.heads = l->heads, .kv_heads = l->kv_heads, .head_dim = l->head_dim, .softcap = spec->attn_softcap,
+                        .scale = spec->attn_scale > 0 ? spec->attn_scale : (float)pow(l->head_dim, -0.5),
+                        .group = l->group, .slot = l->slot, .bidirectional = l->bidirectional, .whole_blocks = l->whole_blocks};
+    tensor out = op_attention(r, q, s->rows, &a);
+    TAP(r, "attn", i, out);
+    return op_linear(r, out, &w->o, w->o_bias);
+}
+
+static tensor mlp(step *s, const decoder_layer *w, tensor h)
+{
+    tensor gate = op_linear(s->r, h, &w->gate, w->gate_bias), up = op_linear(s->r, h, &w->up, w->up_bias);
+    return op_linear(s->r, op_glu(s->r, gate, up, s->d->spec.act), &w->down, w->down_bias);
+}
+
+/* router_in: what the router reads; h: what the experts read. */
+static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor h)
+{
+    const decoder_spec *spec = &s->d->spec;
+    run *r = s->r;
+    tensor scores = op_linear(r, router_in, &w->router, NULL);                             /* [n, experts] */
+    size_t chosen = (size_t)h.rows * (size_t)spec->top_k;
+    int32_t *index = run_alloc(r, (chosen + 1) * sizeof *index);
+    float *share = run_alloc(r, (chosen + 1) * sizeof *share);
+    op_topk(r, index, share, scores, spec->top_k, spec->normalize_top_k);
+    for (size_t k = 0; run_ok(r) && w->router_expert_scale && k < chosen; k++) share[k] *= w->router_expert_scale[index[k]];
+    moe_spec m = {.experts = spec->experts, .top_k = spec->top_k, .act = spec->act, .down = &w->experts_down,
+                  .gate_up = w->experts_gate_up.data ? &w->experts_gate_up : NULL,
+                  .gate = w->experts_gate.data ? &w->experts_gate : NULL, .up = w->experts_up.data ? &w->experts_up : NULL};
+    return op_moe(r, h, &m, index, share);
+}
+
+static tensor feed_forward(step *s, int i, tensor x)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer_spec *l = &spec->layer[i];
+    const decoder_layer *w = &s->d->layer[i];
+    run *r = s->r;
+    tensor h = op_rmsnorm(r, x, w->norm2, spec->norm_offset, spec->eps), out;
+    if (l->moe && spec->moe == MOE_BESIDE) {
+        out = op_rmsnorm(r, mlp(s, w, h), w->moe_post1, spec->norm_offset, spec->eps);
+        tensor router_in = op_rmsnorm(r, x, w->router_scale, 0, spec->eps);
+        op_scale(r, router_in, (float)pow(spec->hidden, -0.5), NULL);
+        tensor e = experts(s, w, router_in, op_rmsnorm(r, x, w->moe_norm, spec->norm_offset, spec->eps));
+        op_add_inplace(r, out, op_rmsnorm(r, e, w->moe_post2, spec->norm_offset, spec->eps));
+    } else
+        out = l->moe ? experts(s, w, h, h) : mlp(s, w, h);
+    TAP(r, "mlp", i, out);
+    return out;
+}
+
+static void add_residual(run *r, tensor x, tensor y, float scale)
+{
+    if (scale > 0) op_add_scaled(r, x, y, scale);
+    else op_add_inplace(r, x, y);
+}
+
+/* Further levels of media rows (deepstack) are added after the first layers: level i + 1 after layer i. */
+static void deepstack(step *s, int i, tensor x)
+{
+    for (int e = 0; e < s->b->n_embeds; e++) {
+        const embed_rows *m = &s->b->embeds[e];
+        if (i + 1 >= m->rows->levels) continue;
+        if (!s->cut) op_add_inplace(s->r, tensor_rows(x, m->first, m->count), media_view(m, i + 1, 0, m->count));
+        for (int k = 0; s->cut && k < s->b->n_logits; k++) {
+            int t = s->b->logit_tokens[k] - m->first;
+            if (t >= 0 && t < m->count) op_add_inplace(s->r, tensor_rows(x, k, 1), media_view(m, i + 1, t, 1));
+        }
+    }
+}
+
+static tensor layer(step *s, int i, tensor x)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer *w = &s->d->layer[i];
+    run *r = s->r;
+    tensor y = attention(s, i, &x, op_rmsnorm(r, x, w->norm1, spec->norm_offset, spec->eps));
+    if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post1, spec->norm_offset, spec->eps);
+    add_residual(r, x, y, spec->residual_scale);
+    y = feed_forward(s, i, x);
+    if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post2, spec->norm_offset, spec->eps);
+    add_residual(r, x, y, spec->residual_scale);
+    if (spec->ple) {
+        tensor gate = op_linear(r, x, &w->ple_gate, NULL);                                 /* [n, ple] */
+        y = op_linear(r, op_glu(r, gate, tensor_cols(s->ple, (int64_t)i * spec->ple, spec->ple), spec->act), &w->ple_proj, NULL);
+        op_add_inplace(r, x, op_rmsnorm(r, y, w->ple_norm, spec->norm_offset, spec->eps));
+    }
+    if (spec->layer_scalar) op_scale(r, x, w->scalar, NULL);
+    if (s->b->n_embeds) deepstack(s, i, x);
+    return x;
+}
+
+tensor decoder_forward(run *r, const decoder *d, const batch *b)
+{
+    const decoder_spec *spec = &d->spec;
+    step s = {.r = r, .d = d, .b = b, .rows = &b->ragged};
+    tensor nothing = {NULL, DT_F32, 0, spec->vocab, spec->vocab};
+    tensor x = embed(&s);                                                                  /* [n, hidden] */
+    if (spec->ple) s.ple = per_layer_inputs(&s, x);
+    rope_tables(&s);
+    for (int i = 0; i < spec->layers && run_ok(r); i++) {
+        TAP(r, "hidden", i, x);
+        arena_mark mark = arena_get_mark(r->scratch);
+        if (!b->n_logits && i == d->last_owner) {                                          /* nobody reads what follows */
+            keys_and_values(&s, &d->layer[i], &spec->layer[i], op_rmsnorm(r, x, d->layer[i].norm1, spec->norm_offset, spec->eps));
+            return nothing;
+        }
+        x = layer(&s, i, x);
+        if (i != d->last_owner) arena_release(r->scratch, mark);                           /* the cut leaves new tensors behind */
+    }
+    x = op_rmsnorm(r, x, d->norm, spec->norm_offset, spec->eps);
+    TAP(r, "hidden", spec->layers, x);
+    tensor logits = op_linear(r, x, &d->head, NULL);                                       /* [m, vocab] */
+    if (spec->logit_scale > 0) op_scale(r, logits, spec->logit_scale, NULL);
+    if (spec->final_softcap > 0) op_softcap(r, logits, spec->final_softcap);
+    TAP(r, "logits", 0, logits);
+    return run_ok(r) ? logits : nothing;
+}

@@ -1,0 +1,108 @@
+/* decoder_bind.c - the decoder's weights under their usual names, each with the shape that the spec implies. */
+#include "blocks/decoder.h"
+
+static void bind_prefixes(binder *b, const char *const *p)
+{
+    if (p[0]) bind_prefix(b, p[0], p[1], p[1] ? p[2] : NULL, p[1] && p[2] ? p[3] : NULL, p[1] && p[2] && p[3] ? p[4] : NULL, NULL);
+    else bind_prefix(b, "", NULL);
+}
+
+static void bind_attention(const decoder_spec *s, decoder_layer *w, const decoder_layer_spec *l, binder *b, int i)
+{
+    int64_t q = (int64_t)l->heads * l->head_dim, kv = (int64_t)l->kv_heads * l->head_dim;
+    bool own = l->kv_from < 0;
+    bind_linear(b, &w->q, q, s->hidden, "layers.%d.self_attn.q_proj", i);
+    bind_linear(b, &w->o, s->hidden, q, "layers.%d.self_attn.o_proj", i);
+    if (own) bind_linear(b, &w->k, kv, s->hidden, "layers.%d.self_attn.k_proj", i);
+    if (own && !l->v_is_k) bind_linear(b, &w->v, kv, s->hidden, "layers.%d.self_attn.v_proj", i);
+    if (s->qkv_bias) {
+        bind_vector(b, &w->q_bias, q, "layers.%d.self_attn.q_proj.bias", i);
+        if (own) bind_vector(b, &w->k_bias, kv, "layers.%d.self_attn.k_proj.bias", i);
+        if (own && !l->v_is_k) bind_vector(b, &w->v_bias, kv, "layers.%d.self_attn.v_proj.bias", i);
+    }
+    if (s->o_bias) bind_vector(b, &w->o_bias, s->hidden, "layers.%d.self_attn.o_proj.bias", i);
+    if (s->qk_norm) {
+        bind_vector(b, &w->q_norm, l->head_dim, "layers.%d.self_attn.q_norm.weight", i);
+        if (own) bind_vector(b, &w->k_norm, l->head_dim, "layers.%d.self_attn.k_norm.weight", i);
+    }
+}
+
+static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_layer_spec *l, binder *b, int i)
+{
+    bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.mlp.gate_proj", i);
+    bind_linear(b, &w->up, l->ffn, s->hidden, "layers.%d.mlp.up_proj", i);
+    bind_linear(b, &w->down, s->hidden, l->ffn, "layers.%d.mlp.down_proj", i);
+    if (!s->mlp_bias) return;
+    bind_vector(b, &w->gate_bias, l->ffn, "layers.%d.mlp.gate_proj.bias", i);
+    bind_vector(b, &w->up_bias, l->ffn, "layers.%d.mlp.up_proj.bias", i);
+    bind_vector(b, &w->down_bias, s->hidden, "layers.%d.mlp.down_proj.bias", i);
+}
+
+/* Experts lie fused (transformers) or with gate and up apart (MLX). */
+static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
+{
+    bool beside = s->moe == MOE_BESIDE;
+    const char *fused = beside ? "experts" : "mlp.experts", *apart = beside ? "experts.switch_glu" : "mlp.switch_mlp";
+    int64_t n = s->experts, ffn = s->expert_ffn;
+    bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : "mlp.gate");
+    if (bind_experts_optional(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused))
+        bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
+    else {
+        bind_experts(b, &w->experts_gate, n, ffn, s->hidden, "layers.%d.%s.gate_proj", i, apart);
+        bind_experts(b, &w->experts_up, n, ffn, s->hidden, "layers.%d.%s.up_proj", i, apart);
+        bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, apart);
+    }
+    if (!beside) return;
+    bind_vector(b, &w->router_scale, s->hidden, "layers.%d.router.scale", i);
+    bind_vector(b, &w->router_expert_scale, n, "layers.%d.router.per_expert_scale", i);
+    bind_vector(b, &w->moe_norm, s->hidden, "layers.%d.pre_feedforward_layernorm_2.weight", i);
+    bind_vector(b, &w->moe_post1, s->hidden, "layers.%d.post_feedforward_layernorm_1.weight", i);
+    bind_vector(b, &w->moe_post2, s->hidden, "layers.%d.post_feedforward_layernorm_2.weight", i);
+}
+
+static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i)
+{
+    const decoder_layer_spec *l = &s->layer[i];
+    bind_vector(b, &w->norm1, s->hidden, "layers.%d.input_layernorm.weight", i);
+    if (s->norms == NORM_PRE) bind_vector(b, &w->norm2, s->hidden, "layers.%d.post_attention_layernorm.weight", i);
+    else {
+        bind_vector(b, &w->post1, s->hidden, "layers.%d.post_attention_layernorm.weight", i);
+        bind_vector(b, &w->norm2, s->hidden, "layers.%d.pre_feedforward_layernorm.weight", i);
+        bind_vector(b, &w->post2, s->hidden, "layers.%d.post_feedforward_layernorm.weight", i);
+    }
+    bind_attention(s, w, l, b, i);
+    if (l->ffn) bind_mlp(s, w, l, b, i);
+    if (l->moe) bind_moe(s, w, b, i);
+    if (s->ple) {
+        bind_linear(b, &w->ple_gate, s->ple, s->hidden, "layers.%d.per_layer_input_gate", i);
+        bind_linear(b, &w->ple_proj, s->hidden, s->ple, "layers.%d.per_layer_projection", i);
+        bind_vector(b, &w->ple_norm, s->hidden, "layers.%d.post_per_layer_input_norm.weight", i);
+    }
+    if (s->layer_scalar) {
+        const float *scalar = NULL;
+        bind_vector(b, &scalar, 1, "layers.%d.layer_scalar", i);
+        if (scalar) w->scalar = *scalar;
+    }
+}
+
+bool decoder_bind(decoder *d, binder *b)
+{
+    const decoder_spec *s = &d->spec;
+    bind_prefixes(b, s->head_prefix);
+    /* A head in the file wins over tie_word_embeddings: some configs say tied and carry another head. */
+    bool own_head = false;
+    if (!s->tied) bind_linear(b, &d->head, s->vocab, s->hidden, "lm_head");
+    else if (b->files) own_head = bind_linear_optional(b, &d->head, s->vocab, s->hidden, "lm_head");
+    bind_prefixes(b, s->prefix);
+    bind_linear(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
+    bind_vector(b, &d->norm, s->hidden, "norm.weight");
+    if (s->ple) {
+        int64_t columns = (int64_t)s->layers * s->ple;
+        bind_linear(b, &d->ple_embed, s->ple_vocab, columns, "embed_tokens_per_layer");
+        bind_linear(b, &d->ple_project, columns, s->hidden, "per_layer_model_projection");
+        bind_vector(b, &d->ple_norm, s->ple, "per_layer_projection_norm.weight");
+    }
+    for (int i = 0; i < s->layers && !b->failed; i++) bind_layer(s, &d->layer[i], b, i);
+    if (s->tied && !own_head) d->head = d->embed;
+    return !b->failed;
+}
