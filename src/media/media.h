@@ -22,6 +22,7 @@ typedef struct media_policy {
     int64_t max_pixels;            /* of one image or frame, from the header: 178956970 (Pillow's decompression bomb limit x 2) */
     int max_side;                  /* 65535 */
     int max_frames;                /* frames kept of one video: 1024 */
+    int64_t max_video_pixels;      /* of all frames kept of one video: 2^30 */
     double max_seconds;            /* of audio: 3600; of video: 6 hours */
     int timeout_seconds;           /* of a download: 30 */
     int max_redirects;             /* 5, each hop checked again */

@@ -1,0 +1,75 @@
+/* exif.c - the one EXIF field that changes pixels: orientation. */
+#include <string.h>
+
+#include "base/err.h"
+#include "media/image_codec.h"
+
+enum { TAG_ORIENTATION = 0x0112, TYPE_SHORT = 3 };
+
+int exif_orientation(const uint8_t *data, size_t size)
+{
+    if (size >= 6 && memcmp(data, "Exif\0\0", 6) == 0) data += 6, size -= 6;
+    if (size < 8) return 1;
+    bool little = memcmp(data, "II*\0", 4) == 0;
+    if (!little && memcmp(data, "MM\0*", 4) != 0) return 1;
+    uint32_t at = little ? le32(data + 4) : be32(data + 4);
+    if (at > size - 2 || size < 2) return 1;
+    uint32_t count = little ? le16(data + at) : be16(data + at);
+    for (uint32_t i = 0; i < count; i++) {
+        size_t entry = (size_t)at + 2 + (size_t)i * 12;
+        if (entry + 12 > size) return 1;
+        const uint8_t *p = data + entry;
+        uint32_t tag = little ? le16(p) : be16(p), type = little ? le16(p + 2) : be16(p + 2);
+        if (tag != TAG_ORIENTATION) continue;
+        if (type != TYPE_SHORT) return 1;
+        uint32_t value = little ? le16(p + 8) : be16(p + 8);
+        return value >= 1 && value <= 8 ? (int)value : 1;
+    }
+    return 1;
+}
+
+/* tiff:Orientation="6" or <tiff:Orientation>6</...> */
+int xmp_orientation(const uint8_t *data, size_t size)
+{
+    static const char name[] = "tiff:Orientation";
+    size_t length = sizeof name - 1;
+    for (size_t i = 0; i + length + 2 < size; i++) {
+        const uint8_t *p = data + i;
+        if (*p != 't' || memcmp(p, name, length) != 0) continue;
+        p += length;
+        if (*p == '>') p++;
+        else if (i + length + 3 <= size && p[0] == '=' && p[1] == '"') p += 2;
+        else continue;
+        if (p < data + size && *p >= '0' && *p <= '9') return *p >= '1' && *p <= '8' ? *p - '0' : 1;
+    }
+    return 1;
+}
+
+/* Where pixel (x, y) of the upright image comes from, by orientation: 2 mirrored, 3 turned by 180, 4 flipped, 5 transposed,
+ * 6 to be turned right, 7 transversed, 8 to be turned left. */
+bool image_orient(image *img, int orientation, vlm_error *error)
+{
+    if (orientation <= 1) return true;
+    int64_t w = img->width, h = img->height;
+    int64_t ow = orientation >= 5 ? h : w, oh = orientation >= 5 ? w : h;
+    uint8_t *turned = mem_aligned((size_t)w * (size_t)h * 3);
+    if (!turned) return err_memory(error, (size_t)w * (size_t)h * 3);
+    int64_t start = 0, dx = 1, dy = w;                  /* in pixels of the stored image */
+    switch (orientation) {
+    case 2: start = w - 1, dx = -1, dy = w; break;
+    case 3: start = w * h - 1, dx = -1, dy = -w; break;
+    case 4: start = w * (h - 1), dx = 1, dy = -w; break;
+    case 5: start = 0, dx = w, dy = 1; break;
+    case 6: start = w * (h - 1), dx = -w, dy = 1; break;
+    case 7: start = w * h - 1, dx = -w, dy = -1; break;
+    case 8: start = w - 1, dx = w, dy = -1; break;
+    }
+    uint8_t *to = turned;
+    for (int64_t y = 0; y < oh; y++) {
+        const uint8_t *from = img->rgb + 3 * (start + y * dy);
+        for (int64_t x = 0; x < ow; x++, from += 3 * dx, to += 3) to[0] = from[0], to[1] = from[1], to[2] = from[2];
+    }
+    mem_free(img->rgb);
+    *img = (image){(int)ow, (int)oh, turned};
+    return true;
+}

@@ -1,0 +1,247 @@
+/* resize.c - torchvision's antialiased resize of 8-bit images, to the last bit.
+ *
+ * As torch computes it: weights in double, normalised, then rounded to int16 with as many fraction bits as the largest weight
+ * allows; horizontal pass, rounded and clipped to 8 bits; vertical pass, the same. The support of a filter is widened by the
+ * scale when shrinking. An axis that keeps its size has weights 0 and 1 and passes through unchanged.
+ *
+ * The two passes run in one sweep: an output row needs `count` rows that were resized across; a ring keeps them, so that the
+ * work stays in the cache. Bands of output rows go to threads when the picture is large. */
+#include "media/resize.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/thread.h"
+#include "media/media.h"
+
+/* ---- filters ---- */
+
+static double triangle(double x)
+{
+    x = fabs(x);
+    return x < 1 ? 1 - x : 0;
+}
+
+static double cubic(double x)                           /* a = -0.5, as Pillow; torch uses it when antialiasing */
+{
+    const double a = -0.5;
+    x = fabs(x);
+    if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+    if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+    return 0;
+}
+
+static double sinc(double x)
+{
+    if (x == 0) return 1;
+    x *= 3.141592653589793238462643;
+    return sin(x) / x;
+}
+
+static double lanczos3(double x)
+{
+    return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
+}
+
+typedef struct filter { double (*at)(double); int size; } filter;
+
+static filter filter_of(resize_filter f)
+{
+    switch (f) {
+    case RESIZE_BICUBIC: return (filter){cubic, 4};
+    case RESIZE_LANCZOS: return (filter){lanczos3, 6};
+    default: return (filter){triangle, 2};
+    }
+}
+
+/* ---- weights ---- */
+
+static void taps_free(resize_taps *t)
+{
+    mem_free(t->first);
+    mem_free(t->count);
+    mem_free(t->weight);
+    *t = (resize_taps){0};
+}
+
+/* Weights of output i as doubles; returns the largest. */
+static double weights_at(filter f, int in, double scale, int i, int most, double *w, int *first, int *count)
+{
+    double support = (scale >= 1 ? scale : 1) * f.size * 0.5, inverse = scale >= 1 ? 1 / scale : 1;
+    double center = scale * (i + 0.5), total = 0, largest = 0;
+    int64_t from = (int64_t)(center - support + 0.5), to = (int64_t)(center + support + 0.5);
+    if (from < 0) from = 0;
+    if (to > in) to = in;
+    int n = to > from ? (int)(to - from) : 0;
+    if (n > most) n = most;
+    for (int k = 0; k < n; k++) total += w[k] = f.at(((double)(k + from) - center + 0.5) * inverse);
+    for (int k = 0; k < n && total != 0; k++) {
+        w[k] /= total;
+        if (w[k] > largest) largest = w[k];
+    }
+    *first = (int)from;
+    *count = n;
+    return largest;
+}
+
+static bool taps_make(resize_taps *t, filter f, int in, int out, vlm_error *error)
+{
+    double scale = (double)in / out, support = (scale >= 1 ? scale : 1) * f.size * 0.5, largest = 0;
+    int most = (int)ceil(support) * 2 + 1, stride = (most + 15) / 16 * 16;
+    size_t cells = (size_t)stride * (size_t)out;
+    double *w = MEM_ARRAY((size_t)most * (size_t)out, double);
+    *t = (resize_taps){.out = out, .stride = stride, .first = MEM_ARRAY(out, int), .count = MEM_ARRAY(out, int),
+                       .weight = MEM_ARRAY(cells, int16_t)};
+    if (!w || !t->first || !t->count || !t->weight) {
+        mem_free(w);
+        taps_free(t);
+        return err_memory(error, cells * 10);
+    }
+    for (int i = 0; i < out; i++) {
+        double here = weights_at(f, in, scale, i, most, w + (size_t)i * (size_t)most, &t->first[i], &t->count[i]);
+        if (here > largest) largest = here;
+    }
+    while (t->precision < 22 && (int)(0.5 + largest * (1 << (t->precision + 1))) < 1 << 15) t->precision++;
+    for (int i = 0; i < out; i++)
+        for (int k = 0; k < t->count[i]; k++) {
+            double v = w[(size_t)i * (size_t)most + (size_t)k] * (1 << t->precision);
+            t->weight[(size_t)i * (size_t)stride + (size_t)k] = (int16_t)(int)(v < 0 ? v - 0.5 : v + 0.5);
+        }
+    mem_free(w);
+    return true;
+}
+
+/* ---- the loops in C ---- */
+
+static inline uint8_t clip(int32_t sum, int precision)
+{
+    int32_t v = sum >> precision;
+    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+}
+
+static void across_c(const uint8_t *in, uint8_t *out, const resize_taps *t)
+{
+    for (int i = 0; i < t->out; i++, out += 3) {
+        const uint8_t *p = in + 3 * (size_t)t->first[i];
+        const int16_t *w = t->weight + (size_t)i * (size_t)t->stride;
+        int32_t r = 1 << (t->precision - 1), g = r, b = r;
+        for (int k = 0; k < t->count[i]; k++, p += 3) r += p[0] * w[k], g += p[1] * w[k], b += p[2] * w[k];
+        out[0] = clip(r, t->precision), out[1] = clip(g, t->precision), out[2] = clip(b, t->precision);
+    }
+}
+
+static void down_c(const uint8_t *const *rows, int n, const int16_t *weight, int precision, uint8_t *out, int bytes)
+{
+    enum { BLOCK = 64 };
+    for (int x = 0; x < bytes; x += BLOCK) {
+        int32_t sum[BLOCK];
+        int m = bytes - x < BLOCK ? bytes - x : BLOCK;
+        for (int j = 0; j < m; j++) sum[j] = 1 << (precision - 1);
+        for (int k = 0; k < n; k++)
+            for (int j = 0; j < m; j++) sum[j] += rows[k][x + j] * weight[k];
+        for (int j = 0; j < m; j++) out[x + j] = clip(sum[j], precision);
+    }
+}
+
+static resize_kernels kernels(void)
+{
+    resize_kernels k = {across_c, down_c};
+    return k;
+}
+
+/* ---- one image ---- */
+
+typedef struct job {
+    const image *in;
+    image *out;
+    resize_taps x, y;
+    resize_kernels k;
+    uint8_t *scratch;              /* per thread: a ring of ring rows, and a row to read beyond its end safely */
+    const uint8_t **rows;          /* per thread: ring pointers */
+    size_t scratch_size, row_size; /* bytes; row_size of a row in the ring */
+    int ring;
+} job;
+
+/* Output rows [begin, end). */
+static void resize_band(void *arg, int64_t begin, int64_t end, int thread)
+{
+    job *j = arg;
+    uint8_t *ring = j->scratch + (size_t)thread * j->scratch_size;
+    uint8_t *last = ring + (size_t)j->ring * j->row_size;                /* copy of the last input row: kernels read ahead */
+    const uint8_t **rows = j->rows + (size_t)thread * (size_t)j->ring;
+    size_t in_row = (size_t)j->in->width * 3, out_row = (size_t)j->out->width * 3;
+    int64_t done = 0;                                                    /* input rows below it are in the ring */
+    for (int64_t y = begin; y < end; y++) {
+        int64_t from = j->y.first[y], to = from + j->y.count[y];
+        if (done < from) done = from;
+        for (; done < to; done++) {
+            const uint8_t *row = j->in->rgb + (size_t)done * in_row;
+            if (done == j->in->height - 1) row = memcpy(last, row, in_row);
+            j->k.across(row, ring + (size_t)(done % j->ring) * j->row_size, &j->x);
+        }
+        for (int64_t i = from; i < to; i++) rows[i - from] = ring + (size_t)(i % j->ring) * j->row_size;
+        j->k.down(rows, (int)(to - from), j->y.weight + (size_t)y * (size_t)j->y.stride, j->y.precision,
+                  j->out->rgb + (size_t)y * out_row, (int)out_row);
+    }
+}
+
+static bool resize_run(job *j, vlm_error *error)
+{
+    enum { LARGE = 4000000 };                                            /* pixels; below, starting threads does not pay */
+    int threads = (int64_t)j->in->width * j->in->height >= LARGE ? cpu_count() : 1;
+    if (threads > 8) threads = 8;
+    for (int i = 0; i < j->y.out; i++)
+        if (j->y.count[i] > j->ring) j->ring = j->y.count[i];
+    j->row_size = ((size_t)j->out->width * 3 + 63) / 64 * 64 + 64;
+    j->scratch_size = (size_t)j->ring * j->row_size + ((size_t)j->in->width * 3 + 127) / 64 * 64;
+    size_t total;
+    if (!mem_mul(j->scratch_size, (size_t)threads, &total)) return err_memory(error, SIZE_MAX);
+    j->scratch = mem_aligned(total);
+    j->rows = MEM_ARRAY((size_t)j->ring * (size_t)threads, const uint8_t *);
+    if (!j->scratch || !j->rows) return err_memory(error, total);
+    pool *p = threads > 1 ? pool_new(threads, NULL) : NULL;              /* without one it runs here */
+    pool_for(p, j->out->height, (j->out->height + 4 * threads - 1) / (4 * threads), resize_band, j);
+    pool_free(p);
+    return true;
+}
+
+static void resize_nearest(const image *in, image *out)
+{
+    float sx = (float)in->width / (float)out->width, sy = (float)in->height / (float)out->height;
+    for (int y = 0; y < out->height; y++) {
+        int from_y = (int)floorf((float)y * sy);
+        if (from_y > in->height - 1) from_y = in->height - 1;
+        const uint8_t *row = in->rgb + (size_t)from_y * (size_t)in->width * 3;
+        uint8_t *to = out->rgb + (size_t)y * (size_t)out->width * 3;
+        for (int x = 0; x < out->width; x++, to += 3) {
+            int from_x = (int)floorf((float)x * sx);
+            if (from_x > in->width - 1) from_x = in->width - 1;
+            memcpy(to, row + 3 * (size_t)from_x, 3);
+        }
+    }
+}
+
+bool image_resize(const image *in, int width, int height, resize_filter f, image *out, vlm_error *error)
+{
+    *out = (image){0};
+    if (width < 1 || height < 1 || in->width < 1 || in->height < 1 || !in->rgb)
+        return err_set(error, VLM_INVALID, "cannot resize %d x %d pixels to %d x %d", in->width, in->height, width, height);
+    size_t size;
+    if (!mem_mul((size_t)width * 3, (size_t)height, &size)) return err_memory(error, SIZE_MAX);
+    out->rgb = mem_aligned(size);
+    if (!out->rgb) return err_memory(error, size);
+    out->width = width;
+    out->height = height;
+    if (width == in->width && height == in->height) return memcpy(out->rgb, in->rgb, size), true;
+    if (f == RESIZE_NEAREST) return resize_nearest(in, out), true;
+    job j = {.in = in, .out = out, .k = kernels()};
+    bool ok = taps_make(&j.x, filter_of(f), in->width, width, error) && taps_make(&j.y, filter_of(f), in->height, height, error) &&
+              resize_run(&j, error);
+    taps_free(&j.x);
+    taps_free(&j.y);
+    mem_free(j.scratch);
+    mem_free(j.rows);
+    if (!ok) image_free(out);
+    return ok;
+}

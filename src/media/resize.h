@@ -1,0 +1,24 @@
+/* resize.h - the inner loops of resize.c, which each instruction set may replace. All give the same bits. */
+#ifndef VLM_MEDIA_RESIZE_H
+#define VLM_MEDIA_RESIZE_H
+
+#include <stdint.h>
+
+/* The weights of one direction: output i is sum over k < count[i] of in[first[i] + k] * weight[i * stride + k] / 2^precision. */
+typedef struct resize_taps {
+    int out, stride, precision;    /* stride: a multiple of 16, weights behind count are zero */
+    int *first, *count;
+    int16_t *weight;
+} resize_taps;
+
+typedef struct resize_kernels {
+    /* One row of RGB pixels, across. in_width pixels may be read, and 16 bytes beyond the row are readable. */
+    void (*across)(const uint8_t *in, uint8_t *out, const resize_taps *taps);
+    /* One row out of n rows, down: `bytes` columns. */
+    void (*down)(const uint8_t *const *rows, int n, const int16_t *weight, int precision, uint8_t *out, int bytes);
+} resize_kernels;
+
+void resize_kernels_avx2(resize_kernels *k);
+void resize_kernels_neon(resize_kernels *k);
+
+#endif
