@@ -4,8 +4,13 @@
  *
  * Names are looked up below the binder's current prefix; a prefix may have several spellings (bind_prefix), all tried in order. A linear's
  * storage format is what the file has: F32, F16, BF16, or MLX affine (weight U32 + scales + biases; bits and group from config.json
- * "quantization", per-module overrides by path). Sticky: after the first failure nothing more is done. In dummy mode (vlm bench on a bare config)
- * weights are made up at random in the asked format. */
+ * "quantization", per-module overrides by path). Sticky: after the first failure nothing more is done.
+ *
+ * A bound `weight` must stay where it is (in the family's arena memory): bind_release gives it back to the device. A copy of the struct
+ * (a tied head) shares what it points to and is not bound again.
+ *
+ * In dummy mode (vlm bench on a bare config) weights are made up at random in the asked format; bind_exists and experts say "there",
+ * an optional vector is absent, an optional matrix too, but for lm_head when the config says that embeddings are not tied. */
 #ifndef VLM_WEIGHTS_BIND_H
 #define VLM_WEIGHTS_BIND_H
 
@@ -29,9 +34,11 @@ typedef struct binder {
     void *progress_user;
 } binder;
 
-/* Sets the prefix alternatives, e.g. bind_prefix(b, "model.language_model.", "language_model.model.", "model.", NULL). */
+/* Zero-initialises b for `files` (NULL: dummy mode in `dummy_format`). dev may be NULL (nothing is prepared). */
+bool bind_start(binder *b, const checkpoint *files, config *cfg, device *dev, arena *memory, const char *dummy_format, vlm_error *error);
+/* Sets the prefix alternatives (7 at most; the texts must outlive their use), e.g. bind_prefix(b, "model.language_model.", "language_model.model.", "model.", NULL). */
 void bind_prefix(binder *b, const char *first, ...) __attribute__((sentinel));
-/* Matrix `name`.weight [rows, cols]; an optional bias `name`.bias comes through bind_vector_optional. */
+/* Matrix `name`.weight, else `name` [rows, cols] (further dimensions of 1, as of a 1x1 convolution, are fine); an optional bias `name`.bias comes through bind_vector_optional. */
 void bind_linear(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* Like bind_linear, but absent is fine: out->data == NULL, returns false. */
 bool bind_linear_optional(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -42,13 +49,18 @@ bool bind_experts_optional(binder *b, weight *out, int64_t experts, int64_t rows
 /* The full tensor name, values widened to float32. n is checked against the number of elements. */
 void bind_vector(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
 bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
-/* Convolution kernel [out, in, kh, kw] (or [out, kh, kw, in] as MLX stores it) as the matrix [out, kh * kw * in] that op_conv2d wants; float32. */
+/* Convolution kernel [out, in, kh, kw] (or [out, kh, kw, in] as MLX stores it) as the matrix [out, kh * kw * in] that op_conv2d wants; float32.
+ * `name`.weight, as bind_linear. */
 void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...) __attribute__((format(printf, 7, 8)));
-/* Depthwise kernel [channels, 1, k] or [channels, k, 1] as float32 [channels, k]. */
+/* Patch embedding kernel `name`.weight [out, in, frames, kh, kw], [out, in, kh, kw] when frames is 1, or channels last as MLX stores it, as the
+ * matrix [out, in * frames * kh * kw] (columns ordered in, frame, y, x: a patch as processors flatten it) in the format of the file. */
+void bind_patches(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...) __attribute__((format(printf, 8, 9)));
+/* Depthwise kernel `name`.weight [channels, 1, k] or [channels, k, 1] as float32 [channels, k]. */
 void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* Is there a tensor of that name below the prefix (always true in dummy mode)? */
 bool bind_exists(binder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool bind_fail(binder *b, vlm_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void bind_release(binder *b);      /* gives every bound weight back to the device and frees the lists */
+uint64_t bind_bytes(const binder *b);   /* of all bound matrices */
 
 #endif

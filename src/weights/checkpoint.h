@@ -24,6 +24,10 @@ void checkpoint_close(checkpoint *c);
 const stored_tensor *checkpoint_find(const checkpoint *c, const char *name);   /* NULL: not there */
 size_t checkpoint_count(const checkpoint *c);
 const stored_tensor *checkpoint_at(const checkpoint *c, size_t index);         /* sorted by name */
-uint64_t checkpoint_bytes(const checkpoint *c);
+uint64_t checkpoint_bytes(const checkpoint *c);                                /* of all tensors */
+const char *checkpoint_format(const checkpoint *c);                            /* metadata "format": "pt", "mlx"; "" when not given */
+size_t checkpoint_files(const checkpoint *c);
+/* Name, size and time (ns) of a weight file: they identify the checkpoint. */
+const char *checkpoint_file(const checkpoint *c, size_t index, uint64_t *bytes, int64_t *modified);
 
 #endif

@@ -1,0 +1,488 @@
+/* bind.c - see bind.h. */
+#include "weights/bind.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "weights/dummy.h"
+#include "weights/explain.h"
+
+enum { NAME_MAX_BYTES = 512, SIDE_LIMIT = 1 << 30 };
+
+typedef struct bound_list { weight **weights; size_t count, capacity; uint64_t bytes; } bound_list;
+
+/* ---- errors, names --------------------------------------------------------------------------------------------------- */
+
+bool bind_fail(binder *b, vlm_status code, const char *format, ...)
+{
+    if (b->failed) return false;
+    va_list args;
+    va_start(args, format);
+    err_setv(&b->error, code, format, args);
+    va_end(args);
+    b->failed = true;
+    return false;
+}
+
+static bool bind_memory(binder *b, size_t bytes) { return bind_fail(b, VLM_MEMORY, "out of memory (%zu bytes for weights)", bytes); }
+
+bool bind_start(binder *b, const checkpoint *files, config *cfg, device *dev, arena *memory, const char *dummy_format, vlm_error *error)
+{
+    *b = (binder){.files = files, .cfg = cfg, .dev = dev, .memory = memory, .prefixes = {""}};
+    if (!files) {
+        b->dummy_format = dummy_format ? dummy_format : "bf16";
+        if (!dummy_format_known(b->dummy_format))
+            return err_set(error, VLM_INVALID, "%s is no format of made-up weights: bf16, f32, f16, q8, q4", b->dummy_format);
+    } else if (checkpoint_count(files)) {
+        b->used = MEM_ARRAY(checkpoint_count(files), uint8_t);
+        if (!b->used) return err_memory(error, checkpoint_count(files));
+    }
+    b->bound = MEM_NEW(bound_list);
+    if (b->bound) return true;
+    mem_free(b->used);
+    b->used = NULL;
+    return err_memory(error, sizeof *b->bound);
+}
+
+void bind_release(binder *b)
+{
+    if (!b->bound) return;
+    for (size_t i = 0; i < b->bound->count; i++)
+        if (b->dev && b->dev->ops && b->dev->ops->release) b->dev->ops->release(b->dev, b->bound->weights[i]);
+    mem_free(b->bound->weights);
+    mem_free(b->bound);
+    mem_free(b->used);
+    b->bound = NULL;
+    b->used = NULL;
+}
+
+uint64_t bind_bytes(const binder *b) { return b->bound ? b->bound->bytes : 0; }
+
+void bind_prefix(binder *b, const char *first, ...)
+{
+    size_t n = 0;
+    va_list args;
+    va_start(args, first);
+    for (const char *p = first; p; p = va_arg(args, const char *)) {
+        if (n + 1 < sizeof b->prefixes / sizeof *b->prefixes) b->prefixes[n++] = p;
+        else bind_fail(b, VLM_INTERNAL, "more than %zu prefixes", n);
+    }
+    va_end(args);
+    b->prefixes[n] = NULL;
+}
+
+/* Tensor prefix + name + suffix under the first prefix that has it; marked as used. */
+static const stored_tensor *look_up(binder *b, const char *name, const char *suffix)
+{
+    char full[NAME_MAX_BYTES];
+    for (int i = 0; b->prefixes[i]; i++) {
+        int n = snprintf(full, sizeof full, "%s%s%s", b->prefixes[i], name, suffix);
+        const stored_tensor *t = n > 0 && (size_t)n < sizeof full ? checkpoint_find(b->files, full) : NULL;
+        if (t) return b->used[t - checkpoint_at(b->files, 0)] = 1, t;
+    }
+    return NULL;
+}
+
+static const stored_tensor *look_up_weight(binder *b, const char *name)
+{
+    const stored_tensor *t = look_up(b, name, ".weight");
+    return t ? t : look_up(b, name, "");
+}
+
+/* Required and not there: the names that were looked for. */
+static void complain_missing(binder *b, const char *name)
+{
+    char tried[400] = "";
+    for (int i = 0; b->prefixes[i] && strlen(tried) < 300; i++) {
+        size_t n = strlen(tried);
+        snprintf(tried + n, sizeof tried - n, "%s%s%.100s", i ? ", " : "", b->prefixes[i], name);
+    }
+    bind_fail(b, VLM_FORMAT, "the checkpoint has no tensor %s", tried);
+    err_hint(&b->error, "`vlm inspect` lists the tensors");
+}
+
+/* ---- shapes ------------------------------------------------------------------------------------------------------------ */
+
+static bool has_shape(const stored_tensor *t, int dims, const int64_t *dim)
+{
+    int common = t->dims < dims ? t->dims : dims;
+    for (int d = 0; d < common; d++)
+        if (t->dim[d] != dim[d]) return false;
+    for (int d = common; d < t->dims; d++)
+        if (t->dim[d] != 1) return false;
+    for (int d = common; d < dims; d++)
+        if (dim[d] != 1) return false;
+    return true;
+}
+
+static void complain_shape(binder *b, const stored_tensor *t, int dims, const int64_t *dim)
+{
+    char has[128], want[128], why[256];
+    explain_shape(t->dims, t->dim, has, sizeof has);
+    explain_shape(dims, dim, want, sizeof want);
+    explain_config(b->cfg, t->name, dims, dim, why, sizeof why);
+    bind_fail(b, VLM_FORMAT, "%s: %s has shape %s, %s was expected%s", t->file, t->name, has, want, why);
+}
+
+static bool check_shape(binder *b, const stored_tensor *t, int dims, const int64_t *dim)
+{
+    if (has_shape(t, dims, dim)) return true;
+    complain_shape(b, t, dims, dim);
+    return false;
+}
+
+/* Are kernels stored channels last? MLX writes them so; its files say "format": "mlx" or carry its quantization. */
+static bool channels_last(const binder *b)
+{
+    return !strcmp(checkpoint_format(b->files), "mlx") || json_is_object(json_object_get(b->cfg->root, "quantization"));
+}
+
+/* Which of two layouts the kernel has: 0 channels first, 1 channels last, -1 neither (the binder has failed). */
+static int kernel_layout(binder *b, const stored_tensor *t, int dims, const int64_t *first, const int64_t *last)
+{
+    bool a = has_shape(t, dims, first), z = has_shape(t, dims, last);
+    if (a && z) return channels_last(b);
+    if (a || z) return z;
+    complain_shape(b, t, dims, channels_last(b) ? last : first);
+    return -1;
+}
+
+/* ---- matrices ---------------------------------------------------------------------------------------------------------- */
+
+/* The bytes of t aligned to their type: in the file, or a copy when the file's header has an odd length. */
+static const void *aligned_data(binder *b, const stored_tensor *t)
+{
+    static const uint64_t nothing;
+    if (!t->bytes) return &nothing;
+    if ((uintptr_t)t->data % dtype_size(t->type) == 0) return t->data;
+    void *copy = arena_alloc_raw(b->memory, t->bytes);
+    if (!copy) return bind_memory(b, t->bytes), NULL;
+    return memcpy(copy, t->data, t->bytes);
+}
+
+/* Puts w on the list and lets the backend prepare it. */
+static bool add_bound(binder *b, weight *w)
+{
+    bound_list *list = b->bound;
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 256;
+        weight **more = mem_resize(list->weights, capacity, sizeof *more);
+        if (!more) return bind_memory(b, capacity * sizeof *more);
+        list->weights = more;
+        list->capacity = capacity;
+    }
+    list->weights[list->count++] = w;
+    list->bytes += weight_bytes(w);
+    b->parameters += (uint64_t)(w->rows * w->cols * (w->experts ? w->experts : 1));
+    if (b->dev && b->dev->ops && b->dev->ops->prepare && !b->dev->ops->prepare(b->dev, w, &b->error)) {
+        err_prefix(&b->error, "%s", w->name);
+        return b->failed = true, false;
+    }
+    if (b->progress) b->progress(b->progress_user, "load", list->bytes, b->files ? checkpoint_bytes(b->files) : 0);
+    return true;
+}
+
+/* bits and group of the MLX module `path` (a tensor name without ".weight"): its own entry under "quantization", which stands alone, else the common one. */
+static bool quantization_of(binder *b, const char *path, int64_t *bits, int64_t *group)
+{
+    const json_t *all = json_object_get(b->cfg->root, "quantization");
+    if (!json_is_object(all)) all = json_object_get(b->cfg->root, "quantization_config");
+    const json_t *own = json_object_get(all, path), *at = json_is_object(own) ? own : all, *mode = json_object_get(at, "mode");
+    *bits = json_integer_value(json_object_get(at, "bits"));
+    *group = json_integer_value(json_object_get(at, "group_size"));
+    if (!json_is_string(mode) || !strcmp(json_string_value(mode), "affine")) return true;
+    return bind_fail(b, VLM_UNSUPPORTED, "%s: weights quantized as \"%.20s\" are not supported yet", path, json_string_value(mode));
+}
+
+static bool read_affine(binder *b, weight *w, const stored_tensor *t, const stored_tensor *scales, const stored_tensor *biases)
+{
+    char path[NAME_MAX_BYTES];
+    size_t n = strlen(t->name), cut = n > 7 && !strcmp(t->name + n - 7, ".weight") ? n - 7 : n;
+    snprintf(path, sizeof path, "%.*s", (int)cut, t->name);
+    int64_t bits, group, lead = w->experts, last = t->dims > 0 ? t->dim[t->dims - 1] : 0;
+    if (!quantization_of(b, path, &bits, &group)) return false;
+    if (!biases) return bind_fail(b, VLM_FORMAT, "%s: %s.biases is missing", t->file, path);
+    int64_t groups = scales->dims > 0 ? scales->dim[scales->dims - 1] : 0;
+    if (!bits && w->cols) bits = last * 32 / w->cols;                /* the config says nothing: the shapes do */
+    if (!group && groups) group = w->cols / groups;
+    if (!(bits >= 2 && bits <= 8 && bits != 7) || group < 8 || group % 8 || w->cols % group || w->cols * bits % 32)
+        return bind_fail(b, VLM_FORMAT, "%s: %s: %lld bits in groups of %lld do not fit rows of %lld values (config.json: quantization)", t->file,
+                         t->name, (long long)bits, (long long)group, (long long)w->cols);
+    int64_t codes[3] = {lead, w->rows, w->cols * bits / 32}, units[3] = {lead, w->rows, w->cols / group};
+    int skip = lead ? 0 : 1, dims = 3 - skip;
+    if (!check_shape(b, t, dims, codes + skip) || !check_shape(b, scales, dims, units + skip) || !check_shape(b, biases, dims, units + skip))
+        return false;
+    dtype s = scales->type;
+    if (s != biases->type || (s != DT_F32 && s != DT_F16 && s != DT_BF16))
+        return bind_fail(b, VLM_FORMAT, "%s: %s.scales and .biases have types %s and %s; one of F32, F16, BF16 was expected for both", t->file, path,
+                         dtype_name(s), dtype_name(biases->type));
+    w->format = WF_AFFINE;
+    w->bits = (int)bits;
+    w->group = (int)group;
+    w->scale_type = s;
+    w->scales = aligned_data(b, scales);
+    w->biases = aligned_data(b, biases);
+    w->data = aligned_data(b, t);
+    return w->data && w->scales && w->biases;
+}
+
+static bool plain_format(binder *b, weight *w, const stored_tensor *t)
+{
+    switch (t->type) {
+    case DT_F32: w->format = WF_F32; return true;
+    case DT_F16: w->format = WF_F16; return true;
+    case DT_BF16: w->format = WF_BF16; return true;
+    default: break;
+    }
+    return bind_fail(b, VLM_UNSUPPORTED, "%s: %s has type %s; F32, F16, BF16 or U32 with scales and biases was expected", t->file, t->name,
+                     dtype_name(t->type));
+}
+
+/* Matrix or matrices `name` into w, whose rows, cols and experts are set; false when absent or failed. */
+static bool bind_matrix(binder *b, weight *w, const char *name)
+{
+    const stored_tensor *t = look_up_weight(b, name);
+    if (!t) return false;
+    w->name = t->name;
+    char base[NAME_MAX_BYTES];
+    snprintf(base, sizeof base, "%s", name);
+    const stored_tensor *scales = t->type == DT_U32 ? look_up(b, base, ".scales") : NULL;
+    bool ok;
+    if (scales) {
+        ok = read_affine(b, w, t, scales, look_up(b, base, ".biases"));
+    } else {
+        int64_t dim[3] = {w->experts, w->rows, w->cols};
+        int skip = w->experts ? 0 : 1;
+        ok = plain_format(b, w, t) && check_shape(b, t, 3 - skip, dim + skip) && (w->data = aligned_data(b, t)) != NULL;
+    }
+    return ok && add_bound(b, w);
+}
+
+/* In dummy mode an optional matrix is made up only where the config tells that the model has it. */
+static bool dummy_has(binder *b, const char *name, bool experts)
+{
+    return experts || (strstr(name, "lm_head") && !config_bool(b->cfg, "tie_word_embeddings|text_config.tie_word_embeddings", true));
+}
+
+static bool bind_any(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, bool required, const char *format, va_list args)
+{
+    char name[NAME_MAX_BYTES / 2];
+    *out = (weight){.rows = rows, .cols = cols, .experts = experts};
+    if (b->failed) return false;
+    int n = vsnprintf(name, sizeof name, format, args);
+    bool ok = n > 0 && (size_t)n < sizeof name && rows > 0 && cols > 0 && experts >= 0 && rows < SIDE_LIMIT && cols < SIDE_LIMIT && experts < SIDE_LIMIT;
+    if (!ok) return bind_fail(b, VLM_FORMAT, "%s: [%lld, %lld] is no shape of a matrix", name, (long long)rows, (long long)cols);
+    if (b->files) {
+        ok = bind_matrix(b, out, name);
+        if (!ok && !b->failed && required) complain_missing(b, name);
+    } else {
+        ok = (required || dummy_has(b, name, experts > 0)) && (out->name = arena_strdup(b->memory, name)) && dummy_weight(b, out) && add_bound(b, out);
+    }
+    if (!ok) out->data = NULL;
+    return ok;
+}
+
+void bind_linear(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bind_any(b, out, 0, rows, cols, true, format, args);
+    va_end(args);
+}
+
+bool bind_linear_optional(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bool ok = bind_any(b, out, 0, rows, cols, false, format, args);
+    va_end(args);
+    return ok;
+}
+
+void bind_experts(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bind_any(b, out, experts, rows, cols, true, format, args);
+    va_end(args);
+}
+
+bool bind_experts_optional(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bool ok = bind_any(b, out, experts, rows, cols, false, format, args);
+    va_end(args);
+    return ok;
+}
+
+/* ---- vectors ------------------------------------------------------------------------------------------------------------- */
+
+static bool widens(dtype t) { return t == DT_F32 || t == DT_F16 || t == DT_BF16 || t == DT_F64; }
+
+/* All of t as float32: in the file when it is that already, else converted. */
+static const float *floats_of(binder *b, const stored_tensor *t)
+{
+    if (!widens(t->type)) {
+        bind_fail(b, VLM_UNSUPPORTED, "%s: %s has type %s; F32, F16 or BF16 was expected", t->file, t->name, dtype_name(t->type));
+        return NULL;
+    }
+    const void *data = aligned_data(b, t);
+    if (!data || t->type == DT_F32) return data;
+    size_t n = t->bytes / dtype_size(t->type);
+    float *out = arena_alloc_raw(b->memory, (n ? n : 1) * sizeof *out);
+    if (!out) return bind_memory(b, n * sizeof *out), NULL;
+    convert_to_f32(data, t->type, (int64_t)n, out);
+    return out;
+}
+
+static bool bind_floats(binder *b, const float **out, int64_t n, bool required, const char *format, va_list args)
+{
+    char name[NAME_MAX_BYTES / 2];
+    *out = NULL;
+    if (b->failed) return false;
+    vsnprintf(name, sizeof name, format, args);
+    if (!b->files) {
+        if (required && n >= 0) *out = dummy_vector(b, n, name);
+        return *out != NULL;
+    }
+    const stored_tensor *t = look_up(b, name, "");
+    if (!t) {
+        if (required) complain_missing(b, name);
+        return false;
+    }
+    if ((int64_t)(t->bytes / dtype_size(t->type)) != n) return complain_shape(b, t, 1, &n), false;
+    *out = floats_of(b, t);
+    if (*out) b->parameters += (uint64_t)n;
+    return *out != NULL;
+}
+
+void bind_vector(binder *b, const float **out, int64_t n, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bind_floats(b, out, n, true, format, args);
+    va_end(args);
+}
+
+bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bool ok = bind_floats(b, out, n, false, format, args);
+    va_end(args);
+    return ok;
+}
+
+bool bind_exists(binder *b, const char *format, ...)
+{
+    char name[NAME_MAX_BYTES / 2], full[NAME_MAX_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    if (!b->files) return true;
+    for (int i = 0; b->prefixes[i]; i++) {
+        int n = snprintf(full, sizeof full, "%s%s", b->prefixes[i], name);
+        if (n > 0 && (size_t)n < sizeof full && checkpoint_find(b->files, full)) return true;
+    }
+    return false;
+}
+
+/* ---- kernels --------------------------------------------------------------------------------------------------------------- */
+
+/* out[o][b][a] = in[o][a][b] for matrices [a, b] of elements of `unit` bytes. */
+static void transpose_each(uint8_t *out, const uint8_t *in, int64_t n, int64_t rows, int64_t cols, size_t unit)
+{
+    for (int64_t o = 0; o < n; o++, in += (size_t)(rows * cols) * unit)
+        for (int64_t c = 0; c < cols; c++)
+            for (int64_t r = 0; r < rows; r++, out += unit) memcpy(out, in + (size_t)(r * cols + c) * unit, unit);
+}
+
+/* The kernel `name`.weight of a convolution. In dummy mode made up: *t is NULL and w is ready. False after failure. */
+static bool find_kernel(binder *b, weight *w, const stored_tensor **t, const char *format, va_list args)
+{
+    char name[NAME_MAX_BYTES / 2];
+    *t = NULL;
+    if (b->failed) return false;
+    vsnprintf(name, sizeof name, format, args);
+    if (w->rows <= 0 || w->cols <= 0 || w->rows >= SIDE_LIMIT || w->cols >= SIDE_LIMIT) return bind_fail(b, VLM_FORMAT, "%s: the kernel has no size", name);
+    if (!b->files) {
+        const char *asked = b->dummy_format;
+        b->dummy_format = "f32";                                     /* kernels are never quantized */
+        w->name = arena_strdup(b->memory, name);
+        bool ok = w->name ? dummy_weight(b, w) : bind_memory(b, strlen(name));
+        b->dummy_format = asked;
+        return ok;
+    }
+    *t = look_up_weight(b, name);
+    if (!*t) return complain_missing(b, name), false;
+    w->name = (*t)->name;
+    return true;
+}
+
+void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...)
+{
+    *out = (weight){.rows = outputs, .cols = inputs * kh * kw, .format = WF_F32};
+    const stored_tensor *t;
+    va_list args;
+    va_start(args, format);
+    bool ok = find_kernel(b, out, &t, format, args);
+    va_end(args);
+    if (ok && t) {
+        const int64_t first[4] = {outputs, inputs, kh, kw}, last[4] = {outputs, kh, kw, inputs};
+        int layout = kernel_layout(b, t, 4, first, last);
+        const float *in = layout < 0 ? NULL : floats_of(b, t);
+        float *copy = in && layout == 0 ? arena_alloc_raw(b->memory, (size_t)(outputs * out->cols) * sizeof *copy) : NULL;
+        if (in && layout == 0 && !copy) bind_memory(b, (size_t)(outputs * out->cols) * sizeof *copy);
+        if (copy) transpose_each((uint8_t *)copy, (const uint8_t *)in, outputs, inputs, (int64_t)kh * kw, sizeof *copy);
+        out->data = layout == 0 ? copy : in;
+    }
+    if (out->data) add_bound(b, out);
+}
+
+void bind_patches(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...)
+{
+    int64_t taps = (int64_t)frames * kh * kw;
+    *out = (weight){.rows = outputs, .cols = inputs * taps};
+    const stored_tensor *t;
+    va_list args;
+    va_start(args, format);
+    bool ok = find_kernel(b, out, &t, format, args);
+    va_end(args);
+    if (ok && t && plain_format(b, out, t)) {
+        const int64_t first[5] = {outputs, inputs, frames, kh, kw}, last[5] = {outputs, frames, kh, kw, inputs};
+        const int64_t first2[4] = {outputs, inputs, kh, kw}, last2[4] = {outputs, kh, kw, inputs}, flat[2] = {outputs, out->cols};
+        int layout;
+        if (t->dims == 2) layout = check_shape(b, t, 2, flat) ? 0 : -1;
+        else if (t->dims == 4 && frames == 1) layout = kernel_layout(b, t, 4, first2, last2);
+        else layout = kernel_layout(b, t, 5, first, last);
+        const uint8_t *in = layout < 0 ? NULL : aligned_data(b, t);
+        uint8_t *copy = in && layout == 1 ? arena_alloc_raw(b->memory, t->bytes) : NULL;
+        if (in && layout == 1 && !copy) bind_memory(b, t->bytes);
+        if (copy) transpose_each(copy, in, outputs, taps, inputs, dtype_size(t->type));
+        out->data = layout == 1 ? copy : in;
+    }
+    if (out->data) add_bound(b, out);
+}
+
+void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...)
+{
+    weight shape = {.rows = channels, .cols = kernel};
+    const stored_tensor *t;
+    *out = NULL;
+    va_list args;
+    va_start(args, format);
+    bool ok = find_kernel(b, &shape, &t, format, args);
+    va_end(args);
+    if (ok && t) {
+        const int64_t first[3] = {channels, 1, kernel}, last[3] = {channels, kernel, 1};
+        if (kernel_layout(b, t, 3, first, last) >= 0) *out = floats_of(b, t);
+    } else if (ok) {
+        *out = shape.data;
+    }
+    if (*out) b->parameters += (uint64_t)(channels * kernel);
+}
