@@ -5,7 +5,11 @@
 #include "media/media.h"
 
 typedef enum mel_scale { MEL_HTK, MEL_SLANEY, MEL_KALDI } mel_scale;
-typedef enum mel_log { MEL_LN_FLOOR /* ln(max(x, floor)) */, MEL_LN_PLUS /* ln(x + floor) */, MEL_LOG10_WHISPER } mel_log;
+typedef enum mel_log {
+    MEL_LN_FLOOR,                  /* ln(max(x, floor)) */
+    MEL_LN_PLUS,                   /* ln(x + floor) */
+    MEL_LOG10_WHISPER              /* l = log10(max(x, floor)); (max(l, largest l - 8) + 4) / 4; the last frame is dropped */
+} mel_log;
 
 typedef struct mel_spec {
     int rate;                      /* 16000 */
@@ -14,6 +18,7 @@ typedef struct mel_spec {
     double min_hz, max_hz;
     mel_scale scale;
     bool slaney_norm;              /* area-normalised filters */
+    bool mel_triangles;            /* filters are triangles on the mel axis (torchaudio, Kaldi), else on the Hz axis */
     bool power;                    /* |X|^2, else |X| */
     bool periodic_window;          /* Hann */
     double preemphasis;            /* 0: none */
@@ -26,6 +31,11 @@ typedef struct mel_spec {
     double floor;
     const double *mean, *stddev;   /* [bins] or NULL */
 } mel_spec;
+
+/* As Whisper's feature extractor has it (16 kHz, 400, 160; bins 80 or 128), without its padding to 30 seconds. */
+mel_spec mel_spec_whisper(int bins);
+/* How many frames mel_spectrogram makes of `count` samples; 0 if none. */
+int64_t mel_frames(const mel_spec *spec, int64_t count);
 
 /* out: [*frames, bins] float32, allocated with mem_*; the caller frees. */
 bool mel_spectrogram(const float *samples, int64_t count, const mel_spec *spec, float **out, int64_t *frames, vlm_error *error);
