@@ -116,7 +116,9 @@ struct vlm_model {
     const vlm_arch *arch;
     char *path;
     config *cfg;                   /* config.json + generation_config.json */
-    config *processor;             /* preprocessor_config.json, processor_config.json, video_...: merged, may be empty */
+    /* One object of all processor files, never NULL: processor_config.json over preprocessor_config.json, with the members image_processor,
+     * video_processor and feature_extractor always there; where processor_config.json does not nest them, they are (video_)preprocessor_config.json. */
+    config *processor;
     checkpoint *files;
     tokenizer *tok;
     chat_template *chat;           /* NULL: none */
@@ -142,6 +144,9 @@ struct vlm_model {
     float temperature, top_p;      /* NAN: not given */
     int top_k;                     /* -1: not given */
 };
+
+/* vlm_load with a family that is given (NULL: found by model_type); load options as there. */
+vlm_model *model_load(const char *path, const vlm_arch *arch, const vlm_load_options *options, vlm_error *error);
 
 /* NULL-terminated list from models.def. */
 extern const vlm_arch *const vlm_archs[];

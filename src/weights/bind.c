@@ -60,6 +60,8 @@ void bind_release(binder *b)
 }
 
 uint64_t bind_bytes(const binder *b) { return b->bound ? b->bound->bytes : 0; }
+size_t bind_count(const binder *b) { return b->bound ? b->bound->count : 0; }
+const weight *bind_at(const binder *b, size_t index) { return index < bind_count(b) ? b->bound->weights[index] : NULL; }
 
 void bind_prefix(binder *b, const char *first, ...)
 {
@@ -444,7 +446,7 @@ void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh
     if (out->data) add_bound(b, out);
 }
 
-void bind_patches(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...)
+void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...)
 {
     int64_t taps = (int64_t)frames * kh * kw;
     *out = (weight){.rows = outputs, .cols = inputs * taps};

@@ -54,13 +54,15 @@ bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *f
 void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...) __attribute__((format(printf, 7, 8)));
 /* Patch embedding kernel `name`.weight [out, in, frames, kh, kw], [out, in, kh, kw] when frames is 1, or channels last as MLX stores it, as the
  * matrix [out, in * frames * kh * kw] (columns ordered in, frame, y, x: a patch as processors flatten it) in the format of the file. */
-void bind_patches(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...) __attribute__((format(printf, 8, 9)));
+void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* Depthwise kernel `name`.weight [channels, 1, k] or [channels, k, 1] as float32 [channels, k]. */
 void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* Is there a tensor of that name below the prefix (always true in dummy mode)? */
 bool bind_exists(binder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool bind_fail(binder *b, vlm_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void bind_release(binder *b);      /* gives every bound weight back to the device and frees the lists */
-uint64_t bind_bytes(const binder *b);   /* of all bound matrices */
+uint64_t bind_bytes(const binder *b);                                /* of all bound matrices */
+size_t bind_count(const binder *b);
+const weight *bind_at(const binder *b, size_t index);                /* in the order of binding */
 
 #endif

@@ -210,8 +210,8 @@ static void binds_kernels(void **state)
         weight conv, patches, flat, square;
         const float *deep;
         bind_conv2d(&t.b, &conv, 2, 3, 2, 2, "conv");
-        bind_patches(&t.b, &patches, 2, 3, 1, 2, 2, "video");
-        bind_patches(&t.b, &flat, 2, 3, 1, 2, 2, "conv");
+        bind_conv3d(&t.b, &patches, 2, 3, 1, 2, 2, "video");
+        bind_conv3d(&t.b, &flat, 2, 3, 1, 2, 2, "conv");
         bind_conv2d(&t.b, &square, 2, 2, 2, 2, "square");
         bind_conv1d_depthwise(&t.b, &deep, 3, 2, "deep");
         assert_false(t.b.failed);
