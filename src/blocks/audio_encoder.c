@@ -104,7 +104,7 @@ static void bind_layer(binder *b, const audio_encoder *a, audio_layer *l, int i)
     bind_vector(b, &l->norm_out, d, LAYER "norm_out.weight", i);
     bind_vector(b, &l->conv_pre_norm, d, LAYER "lconv1d.pre_layer_norm.weight", i);
     bind_vector(b, &l->conv_norm, d, LAYER "lconv1d.conv_norm.weight", i);
-    bind_conv1d_depthwise(b, &l->conv, d, a->kernel, LAYER "lconv1d.depthwise_conv1d.weight", i);
+    bind_conv1d_depthwise(b, &l->conv, d, a->kernel, LAYER "lconv1d.depthwise_conv1d", i);
     l->q_columns = query_columns(b, a, i);
     clipped_bind(b, &l->q, a->clipped, d, d, LAYER "self_attn.q_proj", i);
     clipped_bind(b, &l->k, a->clipped, d, d, LAYER "self_attn.k_proj", i);
@@ -120,8 +120,8 @@ void audio_encoder_bind(audio_encoder *a, binder *b)
 {
     int64_t columns = (int64_t)(a->channels[0] / 4) * a->channels[1];
 #define SUB "audio_tower.subsample_conv_projection."
-    bind_conv2d(b, &a->conv[0], a->channels[0], 1, 3, 3, SUB "layer0.conv.weight");
-    bind_conv2d(b, &a->conv[1], a->channels[1], a->channels[0], 3, 3, SUB "layer1.conv.weight");
+    bind_conv2d(b, &a->conv[0], a->channels[0], 1, 3, 3, SUB "layer0.conv");
+    bind_conv2d(b, &a->conv[1], a->channels[1], a->channels[0], 3, 3, SUB "layer1.conv");
     bind_vector(b, &a->conv_norm[0], a->channels[0], SUB "layer0.norm.weight");
     bind_vector(b, &a->conv_norm[1], a->channels[1], SUB "layer1.norm.weight");
     bind_linear(b, &a->input, a->hidden, columns, SUB "input_proj_linear");

@@ -130,10 +130,10 @@ bool gemma_vision_grid_init(const gemma_vision *v, gemma_vision_grid *g, arena *
     g->starts = arena_alloc_raw(memory, ((size_t)images + 1) * sizeof(int32_t));
     if (g->x_ids == NULL || g->y_ids == NULL || g->pool_to == NULL || g->starts == NULL) return false;
     for (int64_t i = 0; i < rows; i++) {
-        int image = (int)(i / patches), x = (int)(i % width), y = (int)(i / width % height);
+        int frame = (int)(i / patches), x = (int)(i % width), y = (int)(i / width % height);
         g->x_ids[i] = x;
         g->y_ids[i] = v->positions + y;
-        g->pool_to[i] = image * pooled + y / v->pool * pooled_width + x / v->pool;
+        g->pool_to[i] = frame * pooled + y / v->pool * pooled_width + x / v->pool;
     }
     for (int i = 0; i <= images; i++) g->starts[i] = (int32_t)(i * patches);
     return fill_rope(v, g, memory);

@@ -1,0 +1,389 @@
+/* gemma4_media.c - Gemma 4's processors: image, frames and sound to the tensors that the reference's processors give
+ * (image_processing_gemma4, video_processing_gemma4, feature_extraction_gemma4 and their _unified counterparts), and the text that takes
+ * a placeholder's place. */
+#include "models/gemma4.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+
+/* ---- settings ----------------------------------------------------------------------------------------------------- */
+
+static const int SOFT_TOKENS[] = {70, 140, 280, 560, 1120};
+
+static bool soft_tokens_known(int n)
+{
+    for (size_t i = 0; i < sizeof SOFT_TOKENS / sizeof *SOFT_TOKENS; i++) {
+        if (SOFT_TOKENS[i] == n) return true;
+    }
+    return false;
+}
+
+/* "NAME.key", and for images the flat spelling of preprocessor_config.json. */
+static const char *setting(char *path, size_t size, const char *name, bool flat, const char *key)
+{
+    snprintf(path, size, flat ? "%s.%s|%s" : "%s.%s", name, key, key);
+    return path;
+}
+
+static void image_levels(gemma4_image_settings *s, config *c, const char *name, bool flat, bool normalize)
+{
+    char path[128];
+    double scale = config_number(c, setting(path, sizeof path, name, flat, "rescale_factor"), 1.0 / 255.0);
+    double mean[3] = {0, 0, 0}, deviation[3] = {1, 1, 1};
+    bool rescale = config_bool(c, setting(path, sizeof path, name, flat, "do_rescale"), true);
+    normalize = config_bool(c, setting(path, sizeof path, name, flat, "do_normalize"), normalize);
+    config_numbers(c, setting(path, sizeof path, name, flat, "image_mean"), mean, 3);
+    config_numbers(c, setting(path, sizeof path, name, flat, "image_std"), deviation, 3);
+    for (int channel = 0; channel < 3; channel++) {
+        /* the reference folds the scale into mean and deviation when both are asked for */
+        float m = (float)(rescale ? mean[channel] / scale : mean[channel]);
+        float d = (float)(rescale ? deviation[channel] / scale : deviation[channel]);
+        for (int i = 0; i < 256; i++) {
+            float value = (float)i;
+            if (normalize) value = (value - m) / d;
+            else if (rescale) value *= (float)scale;
+            s->level[channel][i] = value;
+        }
+    }
+}
+
+static bool image_settings(gemma4_image_settings *s, config *c, const char *name, bool flat, int soft_tokens, int patch, int pool)
+{
+    static const resize_filter filters[] = {RESIZE_NEAREST, RESIZE_LANCZOS, RESIZE_BILINEAR, RESIZE_BICUBIC};
+    char path[128];
+    s->patch = (int)config_int(c, setting(path, sizeof path, name, flat, "patch_size"), patch, 1, 256);
+    s->pool = (int)config_int(c, setting(path, sizeof path, name, flat, "pooling_kernel_size"), pool, 1, 64);
+    s->soft_tokens = (int)config_int(c, setting(path, sizeof path, name, flat, "max_soft_tokens"), soft_tokens, 1, 1 << 16);
+    s->filter = filters[config_int(c, setting(path, sizeof path, name, flat, "resample"), 3, 0, 3)];
+    s->num_frames = (int)config_int(c, setting(path, sizeof path, name, flat, "num_frames"), 32, 0, 1 << 20);
+    s->fps = config_number(c, setting(path, sizeof path, name, flat, "fps"), 0);
+    image_levels(s, c, name, flat, strcmp(name, "video_processor") == 0);
+    if (c->failed) return false;
+    if (!config_bool(c, setting(path, sizeof path, name, flat, "do_resize"), true)) {
+        return config_fail(c, VLM_UNSUPPORTED, "%s: do_resize false is not supported", name);
+    }
+    if (!soft_tokens_known(s->soft_tokens)) {
+        return config_fail(c, VLM_FORMAT, "%s: max_soft_tokens is %d; 70, 140, 280, 560 or 1120 was expected", name, s->soft_tokens);
+    }
+    return true;
+}
+
+static bool sound_settings(gemma4_audio_settings *s, arena *memory, config *c)
+{
+#define SOUND(key) "feature_extractor." key "|" key
+    s->rate = (int)config_int(c, SOUND("sampling_rate"), 16000, 1000, 1 << 20);
+    s->bins = (int)config_int(c, SOUND("feature_size"), 128, 1, 4096);
+    /* frame_length and hop_length in the file are results, not inputs: the reference computes them anew from milliseconds */
+    s->frame = (int)lrint(s->rate * config_number(c, SOUND("frame_length_ms"), 20.0) / 1000.0);
+    s->hop = (int)lrint(s->rate * config_number(c, SOUND("hop_length_ms"), 10.0) / 1000.0);
+    s->pad_to = 128;
+    s->most_samples = 480000;
+    int fft = 1;
+    while (fft < s->frame) fft *= 2;
+    if (config_bool(c, SOUND("fft_overdrive"), false)) fft *= 2;
+    s->mean = arena_alloc(memory, (size_t)s->bins * sizeof *s->mean);
+    s->stddev = arena_alloc(memory, (size_t)s->bins * sizeof *s->stddev);
+    if (s->mean == NULL || s->stddev == NULL) return config_fail(c, VLM_MEMORY, "out of memory");
+    int means = config_numbers(c, SOUND("per_bin_mean"), s->mean, s->bins), deviations = config_numbers(c, SOUND("per_bin_stddev"), s->stddev, s->bins);
+    s->mel = (mel_spec){
+        .rate = s->rate, .frame_length = s->frame, .hop = s->hop, .fft = fft, .bins = s->bins,
+        .min_hz = config_number(c, SOUND("min_frequency"), 0.0), .max_hz = config_number(c, SOUND("max_frequency"), 8000.0),
+        .scale = MEL_HTK, .periodic_window = true, .preemphasis = config_number(c, SOUND("preemphasis"), 0.0),
+        .preemphasis_htk = config_bool(c, SOUND("preemphasis_htk_flavor"), true),
+        .input_scale = config_number(c, SOUND("input_scale_factor"), 1.0), .pad_left = s->frame / 2, .frame_extra = 1,
+        .log = MEL_LN_PLUS, .floor = config_number(c, SOUND("mel_floor"), 1e-3),
+        .mean = means == s->bins ? s->mean : NULL, .stddev = deviations == s->bins ? s->stddev : NULL};
+    if (c->failed) return false;
+    if (s->frame < 1 || s->hop < 1 || s->frame > 1 << 16) return config_fail(c, VLM_FORMAT, "feature_extractor: frame or hop length is out of range");
+    return true;
+#undef SOUND
+}
+
+static const char *role_or_id(const vlm_model *m, const char *role, const char *id_path)
+{
+    const char *text = tokenizer_role(m->tok, role);
+    int64_t id = config_int(m->cfg, id_path, -1, -1, INT32_MAX);
+    return text != NULL || id < 0 ? text : tokenizer_token(m->tok, (int32_t)id);
+}
+
+static void media_tokens(vlm_model *m, gemma4 *g)
+{
+    g->begin[MEDIA_IMAGE] = g->begin[MEDIA_VIDEO] = role_or_id(m, "boi_token", "boi_token_id");
+    g->end[MEDIA_IMAGE] = g->end[MEDIA_VIDEO] = role_or_id(m, "eoi_token", "eoi_token_id");
+    g->begin[MEDIA_AUDIO] = role_or_id(m, "boa_token", "boa_token_id");
+    g->end[MEDIA_AUDIO] = role_or_id(m, "eoa_token", "eoa_token_index|eoa_token_id");
+    g->placeholder[MEDIA_IMAGE] = role_or_id(m, "image_token", "image_token_id");
+    g->placeholder[MEDIA_AUDIO] = role_or_id(m, "audio_token", "audio_token_id");
+    g->placeholder[MEDIA_VIDEO] = "<|video|>";
+    for (int kind = 0; kind < 3; kind++) {
+        const char *text = g->placeholder[kind];
+        g->token[kind] = text != NULL ? tokenizer_id(m->tok, text) : -1;
+        if (g->token[kind] >= 0 && g->begin[kind] != NULL && g->end[kind] != NULL) continue;
+        m->takes &= ~(kind == MEDIA_IMAGE ? TAKES_IMAGE : kind == MEDIA_VIDEO ? TAKES_VIDEO : TAKES_AUDIO);
+    }
+}
+
+bool gemma4_media_configure(vlm_model *m, gemma4 *g)
+{
+    config *c = m->cfg, empty = {.file = (char *)"processor_config.json"}, *p = m->processor != NULL ? m->processor : &empty;
+    for (int kind = 0; kind < 3; kind++) g->token[kind] = -1;
+    if (m->tok != NULL) media_tokens(m, g);
+    if (m->takes & (TAKES_IMAGE | TAKES_VIDEO)) {
+        int patch = (int)config_int(c, "vision_config.patch_size", 16, 1, 256), pool = (int)config_int(c, "vision_config.pooling_kernel_size", 3, 1, 64);
+        int soft = (int)config_int(c, "vision_soft_tokens_per_image", 280, 1, 1 << 16);
+        if (!image_settings(&g->image, p, "image_processor", true, soft, patch, pool) ||
+            !image_settings(&g->video, p, "video_processor", false, 70, patch, pool)) {
+            goto failed;
+        }
+    }
+    if ((m->takes & TAKES_AUDIO) && !sound_settings(&g->sound, &m->memory, p)) goto failed;
+    if (g->sound.bins == 0) g->sound.bins = 128;
+    return !c->failed;
+failed:
+    if (!c->failed) config_fail(c, p->error.code, "%s: %s", p->file != NULL ? p->file : "processor", p->error.message);
+    return false;
+}
+
+/* ---- images and frames -------------------------------------------------------------------------------------------- */
+
+bool gemma4_size(int width, int height, int patch, int max_patches, int pool, int *out_width, int *out_height, vlm_error *error)
+{
+    if (width < 1 || height < 1) return err_set(error, VLM_FORMAT, "an image of %d x %d has no pixels", width, height);
+    double target = (double)max_patches * patch * patch, factor = sqrt(target / ((double)height * width));
+    int64_t side = (int64_t)pool * patch, most = max_patches / (pool * pool) * side;
+    int64_t h = (int64_t)floor(factor * height / (double)side) * side, w = (int64_t)floor(factor * width / (double)side) * side;
+    if (h == 0 && w == 0) return err_set(error, VLM_FORMAT, "an image of %d x %d is too small", width, height);
+    if (h == 0) {
+        h = side;
+        w = (int64_t)floor((double)width / height) * side;
+        if (w > most) w = most;
+    } else if (w == 0) {
+        w = side;
+        h = (int64_t)floor((double)height / width) * side;
+        if (h > most) h = most;
+    }
+    if ((double)h * (double)w > target) return err_set(error, VLM_FORMAT, "an image of %d x %d does not fit into %d patches", width, height, max_patches);
+    *out_width = (int)w;
+    *out_height = (int)h;
+    return true;
+}
+
+/* out [patches, side * side * 3]: pixels of a patch row by row, channels together. */
+static void cut_patches(const gemma4_image_settings *s, const image *img, int side, float *out)
+{
+    for (int top = 0; top + side <= img->height; top += side) {
+        for (int left = 0; left + side <= img->width; left += side) {
+            for (int y = 0; y < side; y++) {
+                const uint8_t *in = img->rgb + ((size_t)(top + y) * (size_t)img->width + (size_t)left) * 3;
+                for (int x = 0; x < side; x++, in += 3, out += 3) {
+                    out[0] = s->level[0][in[0]];
+                    out[1] = s->level[1][in[1]];
+                    out[2] = s->level[2][in[2]];
+                }
+            }
+        }
+    }
+}
+
+static bool add_frame(const gemma4_image_settings *s, const image *img, int side, int width, int height, float *out, vlm_error *error)
+{
+    image resized = {0};
+    bool same = img->width == width && img->height == height;
+    if (!same && !image_resize(img, width, height, s->filter, &resized, error)) return false;
+    cut_patches(s, same ? img : &resized, side, out);
+    image_free(&resized);
+    return true;
+}
+
+/* Frames of one size, each padded with zero patches at position (-1, -1) to the same number. */
+static bool process_frames(const gemma4 *g, const gemma4_image_settings *s, int soft_tokens, const image *frames, int count, bool moving,
+                           media_input *out, vlm_error *error)
+{
+    int width, height, max_patches = soft_tokens * s->pool * s->pool, side = g->unified ? s->patch * s->pool : s->patch;
+    if (!gemma4_size(frames[0].width, frames[0].height, s->patch, max_patches, s->pool, &width, &height, error)) return false;
+    int64_t slots = g->unified ? soft_tokens : max_patches, values = 3LL * side * side;
+    int columns = width / side, rows = height / side, positions = g->unified ? g->embedder.positions : g->vision.positions;
+    if (columns > positions || rows > positions) {
+        return err_set(error, VLM_FORMAT, "an image of %d x %d patches: the model has %d positions", columns, rows, positions);
+    }
+    processed *pixels = media_input_add(out, moving ? "pixel_values_videos" : "pixel_values", DT_F32, 3, (int64_t[]){count, slots, values});
+    processed *place = media_input_add(out, moving ? "video_position_ids" : "image_position_ids", DT_I64, 3, (int64_t[]){count, slots, 2});
+    if (pixels == NULL || place == NULL) return err_memory(error, (size_t)count * (size_t)slots * (size_t)values * sizeof(float));
+    for (int f = 0; f < count; f++) {
+        int64_t *xy = (int64_t *)place->data + f * slots * 2;
+        if (frames[f].width != frames[0].width || frames[f].height != frames[0].height) {
+            return err_set(error, VLM_FORMAT, "frames of a video differ in size");
+        }
+        if (!add_frame(s, &frames[f], side, width, height, (float *)pixels->data + f * slots * values, error)) return false;
+        for (int64_t i = 0; i < slots; i++) {
+            bool real = i < (int64_t)columns * rows;
+            xy[2 * i] = real ? i % columns : -1;
+            xy[2 * i + 1] = real ? i / columns : -1;
+        }
+    }
+    out->grid[0] = count;
+    out->grid[1] = rows;
+    out->grid[2] = columns;
+    out->tokens = count * columns * rows / (g->unified ? 1 : s->pool * s->pool);
+    return true;
+}
+
+/* An option of the request or of the part itself: {"max_soft_tokens": 560}, also inside "images_kwargs" or "videos_kwargs". */
+static const json_t *option(const json_t *options, const chat_media *part, const char *group, const char *key)
+{
+    const json_t *value = part != NULL ? json_object_get(part->options, key) : NULL;
+    if (value == NULL) value = json_object_get(json_object_get(options, group), key);
+    if (value == NULL) value = json_object_get(options, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+static bool wanted_tokens(const gemma4_image_settings *s, const json_t *options, const chat_media *part, const char *group, int *tokens,
+                          vlm_error *error)
+{
+    const json_t *value = option(options, part, group, "max_soft_tokens");
+    *tokens = value == NULL ? s->soft_tokens : (int)json_integer_value(value);
+    if (value == NULL || (json_is_integer(value) && soft_tokens_known(*tokens))) return true;
+    return err_set(error, VLM_INVALID, "max_soft_tokens: 70, 140, 280, 560 or 1120 was expected");
+}
+
+static bool process_video(const gemma4 *g, const media_item *item, int tokens, media_input *out, vlm_error *error)
+{
+    const video *v = &item->video;
+    if (v->count < 1) return err_set(error, VLM_FORMAT, "the video has no frames");
+    if (!process_frames(g, &g->video, tokens, v->frames, v->count, true, out, error)) return false;
+    processed *frames = media_input_add(out, "num_frames_per_video", DT_I64, 1, (int64_t[]){1});
+    out->seconds = arena_alloc(&out->memory, (size_t)v->count * sizeof *out->seconds);
+    if (frames == NULL || out->seconds == NULL) return err_memory(error, (size_t)v->count * sizeof *out->seconds);
+    *(int64_t *)frames->data = v->count;
+    memcpy(out->seconds, v->seconds, (size_t)v->count * sizeof *out->seconds);
+    out->frames = v->count;
+    return true;
+}
+
+bool gemma4_pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
+                        int *count, vlm_error *error)
+{
+    const gemma4 *g = m->family;
+    const json_t *wanted = option(options, part, "videos_kwargs", "num_frames"), *rate = option(options, part, "videos_kwargs", "fps");
+    double fps = json_is_number(rate) ? json_number_value(rate) : 0;
+    int64_t total = info->total_frames, n = g->video.num_frames;
+    if (part != NULL && part->fps > 0 && part->fps != info->fps) fps = part->fps;   /* a folder of frames: its own rate, no wish */
+    if (fps <= 0 && n == 0) fps = g->video.fps;
+    if (fps > 0 && info->fps > 0) n = (int64_t)((double)total / info->fps * fps) > 1 ? (int64_t)((double)total / info->fps * fps) : 1;
+    if (json_is_integer(wanted)) n = json_integer_value(wanted);
+    if (total < 1) return err_set(error, VLM_FORMAT, "the video has no frames");
+    if (n < 0 || (wanted != NULL && n < 1)) return err_set(error, VLM_INVALID, "num_frames: a whole number > 0 was expected");
+    if (n == 0 || n > total) n = total;
+    if (n > INT32_MAX / 2) return err_set(error, VLM_LIMIT, "a video of %lld frames is too long", (long long)n);
+    if ((*indices = MEM_ARRAY((size_t)n, int64_t)) == NULL) return err_memory(error, (size_t)n * sizeof **indices);
+    for (int64_t i = 0; i < n; i++) (*indices)[i] = i * total / n;
+    *count = (int)n;
+    return true;
+}
+
+/* ---- sound -------------------------------------------------------------------------------------------------------- */
+
+/* Frames whose samples are all real are computed; the frames over the padding to a multiple of 128 samples are masked out: zeros. */
+static bool process_mel(const gemma4 *g, const audio *sound, media_input *out, vlm_error *error)
+{
+    const gemma4_audio_settings *s = &g->sound;
+    int64_t count = sound->count < s->most_samples ? sound->count : s->most_samples, frames = 0;
+    int64_t padded = (count + s->pad_to - 1) / s->pad_to * s->pad_to, total = (padded + s->frame / 2 - (s->frame + 1)) / s->hop + 1;
+    float *mel = NULL;
+    if (count + s->frame / 2 < s->frame + 1) return err_set(error, VLM_FORMAT, "the audio is too short: %lld samples", (long long)count);
+    if (!mel_spectrogram(sound->samples, count, &s->mel, &mel, &frames, error)) return false;
+    processed *features = media_input_add(out, "input_features", DT_F32, 3, (int64_t[]){1, total, s->bins});
+    processed *mask = media_input_add(out, "input_features_mask", DT_I64, 2, (int64_t[]){1, total});
+    bool ok = features != NULL && mask != NULL && frames <= total;
+    if (ok) memcpy(features->data, mel, (size_t)frames * (size_t)s->bins * sizeof *mel);
+    for (int64_t i = 0; ok && i < frames; i++) ((int64_t *)mask->data)[i] = 1;
+    mem_free(mel);
+    if (!ok) return err_memory(error, (size_t)total * (size_t)s->bins * sizeof *mel);
+    out->frames = (int)frames;
+    out->tokens = (int)audio_encoder_rows(frames);
+    return true;
+}
+
+static bool process_samples(const gemma4 *g, const audio *sound, media_input *out, vlm_error *error)
+{
+    int64_t size = g->embedder.frame, n = (sound->count + size - 1) / size;
+    if (sound->count < 1) return err_set(error, VLM_FORMAT, "the audio is empty");
+    if (n > INT32_MAX / 2) return err_set(error, VLM_LIMIT, "the audio is too long: %lld samples", (long long)sound->count);
+    processed *features = media_input_add(out, "input_features", DT_F32, 3, (int64_t[]){1, n, size});
+    processed *mask = media_input_add(out, "input_features_mask", DT_I64, 2, (int64_t[]){1, n});
+    if (features == NULL || mask == NULL) return err_memory(error, (size_t)(n * size) * sizeof(float));
+    memcpy(features->data, sound->samples, (size_t)sound->count * sizeof(float));
+    for (int64_t i = 0; i < n; i++) ((int64_t *)mask->data)[i] = 1;
+    out->frames = out->tokens = (int)n;
+    return true;
+}
+
+/* ---- one medium --------------------------------------------------------------------------------------------------- */
+
+bool gemma4_process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
+{
+    const gemma4 *g = m->family;
+    static const unsigned takes[] = {TAKES_IMAGE, TAKES_VIDEO, TAKES_AUDIO};
+    int tokens = 0;
+    bool ok;
+    out->kind = item->kind;
+    if (!(m->takes & takes[item->kind])) return err_set(error, VLM_UNSUPPORTED, "this model takes no %s", media_kind_name(item->kind));
+    if (item->kind == MEDIA_IMAGE) {
+        ok = wanted_tokens(&g->image, options, item->part, "images_kwargs", &tokens, error) &&
+             process_frames(g, &g->image, tokens, &item->image, 1, false, out, error);
+    } else if (item->kind == MEDIA_VIDEO) {
+        ok = wanted_tokens(&g->video, options, item->part, "videos_kwargs", &tokens, error) && process_video(g, item, tokens, out, error);
+    } else {
+        ok = g->unified ? process_samples(g, &item->audio, out, error) : process_mel(g, &item->audio, out, error);
+    }
+    if (!ok) return false;
+    hasher h = hash_start();
+    hash_text(&h, "gemma4");
+    hash_part(&h, &item->digest, sizeof item->digest);
+    hash_u64(&h, (uint64_t)item->kind);
+    hash_u64(&h, (uint64_t)tokens);
+    if (item->kind == MEDIA_VIDEO) hash_part(&h, item->video.indices, (size_t)item->video.count * sizeof *item->video.indices);
+    return hash_finish(&h, &out->key) || err_memory(error, 0);
+}
+
+/* ---- text --------------------------------------------------------------------------------------------------------- */
+
+int gemma4_audio_rate(const vlm_model *m)
+{
+    const gemma4 *g = m->family;
+    return g->sound.rate > 0 ? g->sound.rate : 16000;
+}
+
+const char *gemma4_placeholder(const vlm_model *m, media_kind kind)
+{
+    const gemma4 *g = m->family;
+    static const unsigned takes[] = {TAKES_IMAGE, TAKES_VIDEO, TAKES_AUDIO};
+    return m->takes & takes[kind] ? g->placeholder[kind] : NULL;
+}
+
+int32_t gemma4_media_token(const vlm_model *m, media_kind kind)
+{
+    return ((const gemma4 *)m->family)->token[kind];
+}
+
+static bool add_block(const gemma4 *g, media_kind kind, int tokens, buf *text)
+{
+    buf_adds(text, g->begin[kind]);
+    for (int i = 0; i < tokens; i++) buf_adds(text, g->placeholder[kind]);
+    return buf_adds(text, g->end[kind]);
+}
+
+bool gemma4_expand(const vlm_model *m, const media_input *in, buf *text, vlm_error *error)
+{
+    const gemma4 *g = m->family;
+    if (in->kind != MEDIA_VIDEO) return add_block(g, in->kind, in->tokens, text) || err_memory(error, text->size);
+    for (int f = 0; f < in->frames; f++) {
+        int64_t seconds = (int64_t)in->seconds[f];
+        buf_addf(text, "%s%02lld:%02lld ", f > 0 ? " " : "", (long long)(seconds / 60), (long long)(seconds % 60));
+        add_block(g, MEDIA_VIDEO, in->tokens / in->frames, text);
+    }
+    return !text->failed || err_memory(error, text->size);
+}
