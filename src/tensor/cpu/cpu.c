@@ -14,11 +14,15 @@ static bool open_cpu(device *dev, const char *isa, vlm_error *error)
         return false;
     }
     dev->state = state;
-    return true;
+    if (cpu_linear_init(dev, error)) return true;
+    mem_free(state);
+    dev->state = NULL;
+    return false;
 }
 
 static void close_cpu(device *dev)
 {
+    cpu_linear_close(dev);
     mem_free(dev->state);
     dev->state = NULL;
 }
@@ -26,7 +30,7 @@ static void close_cpu(device *dev)
 const ops ops_cpu = {
     .name = "cpu", .open = open_cpu, .close = close_cpu,
     /* matrix products */
-    .prepare = ref_prepare, .release = ref_release, .linear = ref_linear, .embed = ref_embed, .moe = ref_moe,
+    .prepare = cpu_prepare, .release = cpu_release, .linear = cpu_linear, .embed = cpu_embed, .moe = cpu_moe,
     /* the rest */
     .rmsnorm = ref_rmsnorm, .layernorm = ref_layernorm, .add = ref_add, .mul = ref_mul,
     .scale = ref_scale, .activate = ref_activate, .glu = ref_glu, .clip = ref_clip, .softcap = ref_softcap, .gather = ref_gather,

@@ -1,0 +1,206 @@
+/* linear.c - see linear.h: the driver of matrix products. Chooses paths, packs activations, cuts work into items. */
+#include "tensor/cpu/linear.h"
+
+#include <string.h>
+
+enum {
+    FORK_WORK = 1 << 16,                           /* multiplications below which another thread is not worth waking */
+    ROW_STEP = 48,                                 /* rows of an item, about, when there are many tokens */
+    TOKEN_STEP = 512,                              /* tokens of an item at most: weights are widened once for each */
+    TOKEN_STEP_SMALL = 128,                        /* the same when there are few rows to share among the threads */
+};
+
+float linear_scale(const void *scales, dtype type, int64_t index)
+{
+    if (type == DT_F32) {
+        float f;
+        memcpy(&f, (const char *)scales + 4 * index, 4);
+        return f;
+    }
+    uint16_t half;
+    memcpy(&half, (const char *)scales + 2 * index, 2);
+    return type == DT_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
+}
+
+bool cpu_linear_init(device *dev, vlm_error *error)
+{
+    linear_table *t = MEM_NEW(linear_table);
+    if (!t) return err_memory(error, sizeof *t);
+    unsigned features = cpu_of(dev)->features;
+    linear_init_c(t);
+#if defined(__x86_64__)
+    if (features & CPU_AVX2) linear_init_avx2(t);
+    if (features & CPU_AVX512) linear_init_avx512(t);
+#elif defined(__aarch64__)
+    if (features & CPU_NEON) linear_init_neon(t);
+#endif
+    (void)features;
+    cpu_of(dev)->linear = t;
+    return true;
+}
+
+void cpu_linear_close(device *dev)
+{
+    if (!dev->state) return;
+    mem_free(cpu_of(dev)->linear);
+    cpu_of(dev)->linear = NULL;
+}
+
+bool cpu_prepare(device *dev, weight *w, vlm_error *error) { return true; }
+void cpu_release(device *dev, weight *w) {}
+
+const linear_path *linear_path_of(const device *dev, const weight *w)
+{
+    const linear_table *t = cpu_of(dev)->linear;
+    if (dev->precision == PRECISION_EXACT) return t->exact[w->format];
+    if (w->format == WF_AFFINE && w->bits == 4 && t->fast_affine4) return t->fast_affine4;
+    if (w->format == WF_AFFINE && w->bits == 8 && t->fast_affine8) return t->fast_affine8;
+    return t->fast[w->format];
+}
+
+/* ---- packing ---- */
+
+typedef struct pack_job {
+    const linear_product *products;
+    tensor x;
+    const int32_t *source;
+} pack_job;
+
+static void pack_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const pack_job *job = arg;
+    const linear_product *p = job->products;
+    int64_t first = 0;                             /* row of the first token of p */
+    for (int64_t i = begin; i < end; i++) {
+        while (i >= first + p->n) first += p++->n;
+        const float *row = tensor_row(job->x, job->source ? job->source[i] : i);
+        if (p->path->pack) p->path->pack(&p->w, (void *)p->x, p->n, i - first, row);
+        else memcpy((float *)p->x + (i - first) * p->x_stride, row, (size_t)p->w.cols * sizeof *row);
+    }
+}
+
+bool linear_pack(run *r, linear_product *products, int64_t count, tensor x, const int32_t *source)
+{
+    int64_t rows = 0;
+    bool packs = false;
+    for (int64_t i = 0; i < count; i++) {
+        linear_product *p = &products[i];
+        p->path = linear_path_of(r->dev, &p->w);
+        p->x_stride = p->w.cols;
+        if (!p->path->pack && !source) {
+            p->x = tensor_row(x, rows);
+            p->x_stride = x.stride;
+        } else {
+            size_t bytes = p->path->pack ? p->path->x_bytes(&p->w, p->n) : (size_t)p->n * (size_t)p->w.cols * sizeof(float);
+            p->x = arena_alloc_raw(r->scratch, bytes);
+            if (!p->x) return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes of activations)", bytes);
+            packs = true;
+        }
+        rows += p->n;
+    }
+    pack_job job = {products, x, source};
+    if (packs) pool_for(r->dev->pool, rows, 1 + FORK_WORK / (x.cols + 1), pack_rows, &job);
+    return true;
+}
+
+/* ---- multiplying ---- */
+
+typedef struct linear_job {
+    const linear_product *products;
+    int64_t row_step, row_items, token_step;
+    char *scratch;
+    size_t scratch_bytes;                          /* of one thread */
+} linear_job;
+
+static int64_t token_items(const linear_job *job, const linear_product *p) { return (p->n + job->token_step - 1) / job->token_step; }
+
+/* Items: product by product, in one token block by token block, in that the row blocks. Neighbouring row blocks go as one. */
+static void run_items(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const linear_job *job = arg;
+    const linear_product *p = job->products;
+    int64_t first = 0, items;                      /* the first item of p and how many it has */
+    while (begin >= first + (items = token_items(job, p) * job->row_items)) {
+        first += items;
+        p++;
+    }
+    void *scratch = job->scratch + (size_t)thread * job->scratch_bytes;
+    while (begin < end) {
+        items = token_items(job, p) * job->row_items;
+        if (begin == first + items) {
+            first += items;
+            p++;
+            continue;
+        }
+        int64_t block = (begin - first) / job->row_items, row = (begin - first) % job->row_items;
+        int64_t last = min64(job->row_items, row + end - begin);
+        p->path->block(p, row * job->row_step, min64(last * job->row_step, p->w.rows), block * job->token_step,
+                       min64((block + 1) * job->token_step, p->n), scratch);
+        begin += last - row;
+    }
+}
+
+bool linear_run(run *r, const linear_product *products, int64_t count)
+{
+    const weight *w = &products->w;
+    const linear_path *path = products->path;
+    int threads = pool_threads(r->dev->pool);
+    linear_job job = {.products = products, .token_step = TOKEN_STEP};
+    int64_t tokens = 0, most = 0, items = 0;
+    size_t need = 0;
+    for (int64_t i = 0; i < count; i++) {
+        tokens += products[i].n;
+        if (products[i].n > most) most = products[i].n;
+        size_t bytes = path->scratch ? path->scratch(w, products[i].n) : 0;
+        if (bytes > need) need = bytes;
+    }
+    if (tokens == 0 || w->rows == 0) return true;
+    job.row_step = path->unit;
+    if (most > 2 * path->unit && path->unit < ROW_STEP) job.row_step = ROW_STEP / path->unit * path->unit;
+    job.row_items = (w->rows + job.row_step - 1) / job.row_step;
+    if (job.row_items * count < 4 * threads) job.token_step = TOKEN_STEP_SMALL;
+    for (int64_t i = 0; i < count; i++) items += token_items(&job, &products[i]) * job.row_items;
+
+    arena_mark mark = arena_get_mark(r->scratch);
+    job.scratch_bytes = (need + 63) / 64 * 64;
+    if (need && !(job.scratch = arena_alloc_raw(r->scratch, job.scratch_bytes * (size_t)threads)))
+        return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes of scratch)", job.scratch_bytes * (size_t)threads);
+    int64_t work = w->rows * w->cols * tokens / items + 1;
+    pool_for(r->dev->pool, items, 1 + FORK_WORK / work, run_items, &job);
+    arena_release(r->scratch, mark);
+    return true;
+}
+
+void cpu_linear(run *r, tensor y, tensor x, const weight *w, const float *bias)
+{
+    arena_mark mark = arena_get_mark(r->scratch);
+    linear_product p = {.w = *w, .bias = bias, .y = y.data, .y_stride = y.stride, .n = x.rows};
+    if (linear_pack(r, &p, 1, x, NULL)) linear_run(r, &p, 1);
+    arena_release(r->scratch, mark);
+}
+
+/* ---- rows of a table ---- */
+
+typedef struct embed_job {
+    const linear_table *table;
+    const weight *w;
+    tensor out;
+    const int32_t *ids;
+    float scale;
+} embed_job;
+
+static void embed_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const embed_job *job = arg;
+    for (int64_t i = begin; i < end; i++) {
+        float *row = tensor_row(job->out, i);
+        job->table->widen(job->w, job->ids[i], 0, job->w->cols, row);
+        for (int64_t c = 0; c < job->w->cols; c++) row[c] *= job->scale;
+    }
+}
+
+void cpu_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale)
+{
+    embed_job job = {cpu_of(r->dev)->linear, table, out, ids, scale};
+    pool_for(r->dev->pool, out.rows, 1 + FORK_WORK / (table->cols + 1), embed_rows, &job);
+}

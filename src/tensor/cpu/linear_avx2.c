@@ -1,0 +1,66 @@
+/* linear_avx2.c - matrix products in float32 with AVX2 and FMA. 4 x 3 tiles: 12 accumulators, 3 activations, 1 weight: all 16 registers. */
+#include <immintrin.h>
+#include <stdint.h>
+
+#define DOT_NAME dot_avx2
+#define KEEP_REGISTER(v) "+x"(v)
+#define DOT_LABEL "avx2"
+enum { LANES = 8, TILE_ROWS = 4, TILE_TOKENS = 3 };
+typedef __m256 vf;
+
+static inline vf v_zero(void) { return _mm256_setzero_ps(); }
+static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void v_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf w_f32(const void *p) { return _mm256_loadu_ps(p); }
+static inline vf w_bf16(const void *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
+static inline vf w_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
+
+static inline void v_sum4(vf a, vf b, vf c, vf d, float *out)
+{
+    vf s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+}
+
+static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
+#include "tensor/cpu/linear_dot.h"
+
+INLINE void affine_words(const uint8_t *codes, int bits, int group, vf s, vf b, float *out)
+{
+    const uint64_t spread = 0x0101010101010101u * ((1u << bits) - 1);
+    for (int i = 0; i < group; i += 8, codes += bits) {
+        __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(codes_word(codes, bits), spread));
+        v_store(out + i, v_fma(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), s, b));
+    }
+}
+
+static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
+{
+    vf s = _mm256_set1_ps(scale), b = _mm256_set1_ps(bias);
+    if (bits == 4) {
+        const __m256i shift = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28), mask = _mm256_set1_epi32(15);
+        for (int i = 0; i < group; i += 8) {
+            int32_t word;
+            memcpy(&word, codes + i / 2, 4);
+            __m256i c = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(word), shift), mask);
+            v_store(out + i, v_fma(_mm256_cvtepi32_ps(c), s, b));
+        }
+    } else if (bits == 8) {
+        for (int i = 0; i < group; i += 8) {
+            __m256i c = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(codes + i)));
+            v_store(out + i, v_fma(_mm256_cvtepi32_ps(c), s, b));
+        }
+    } else if (bits == 2) affine_words(codes, 2, group, s, b, out);
+    else if (bits == 3) affine_words(codes, 3, group, s, b, out);
+    else if (bits == 5) affine_words(codes, 5, group, s, b, out);
+    else affine_words(codes, 6, group, s, b, out);
+}
+
+void linear_init_avx2(linear_table *t)
+{
+    t->widen = widen;
+    for (int f = 0; f < WF_COUNT; f++) t->exact[f] = t->fast[f] = &dot_avx2;
+}

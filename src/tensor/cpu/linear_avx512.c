@@ -1,0 +1,79 @@
+/* linear_avx512.c - matrix products in float32 with AVX-512. 6 x 4 tiles: 24 accumulators, 4 activations, 1 weight of 32 registers. */
+#include <immintrin.h>
+#include <stdint.h>
+
+#define DOT_NAME dot_avx512
+#define KEEP_REGISTER(v) "+v"(v)
+#define DOT_LABEL "avx512"
+enum { LANES = 16, TILE_ROWS = 6, TILE_TOKENS = 4 };
+typedef __m512 vf;
+
+static inline vf v_zero(void) { return _mm512_setzero_ps(); }
+static inline vf v_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void v_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+static inline vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf w_f32(const void *p) { return _mm512_loadu_ps(p); }
+static inline vf w_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
+}
+static inline vf w_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
+
+/* Halves are added until 4 lanes are left, then neighbours: the same order for each of the four. */
+static inline void v_sum4(vf a, vf b, vf c, vf d, float *out)
+{
+    vf ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    vf cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    vf s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+    out[0] = _mm512_cvtss_f32(s);
+    out[1] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 1));
+    out[2] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 2));
+    out[3] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 3));
+}
+
+static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
+#include "tensor/cpu/linear_dot.h"
+
+INLINE void affine_words(const uint8_t *codes, int bits, int group, __m256 s, __m256 b, float *out)
+{
+    const uint64_t spread = 0x0101010101010101u * ((1u << bits) - 1);
+    for (int i = 0; i < group; i += 8, codes += bits) {
+        __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(codes_word(codes, bits), spread));
+        _mm256_storeu_ps(out + i, _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), s, b));
+    }
+}
+
+static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
+{
+    __m512 s = _mm512_set1_ps(scale), b = _mm512_set1_ps(bias);
+    if (bits == 4) {                               /* the 16 values that a code can have are a table in a register */
+        const __m512 table = _mm512_fmadd_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), s, b);
+        const __m512i which = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+        const __m512i shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+        for (int i = 0; i < group; i += 16) {
+            uint64_t word;
+            memcpy(&word, codes + i / 2, 8);
+            __m512i c = _mm512_permutexvar_epi32(which, _mm512_set1_epi64((int64_t)word));
+            _mm512_storeu_ps(out + i, _mm512_permutexvar_ps(_mm512_srlv_epi32(c, shift), table));
+        }
+    } else if (bits == 8) {
+        for (int i = 0; i < group; i += 16) {
+            __m512 c = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(codes + i))));
+            _mm512_storeu_ps(out + i, _mm512_fmadd_ps(c, s, b));
+        }
+    } else {
+        __m256 hs = _mm256_set1_ps(scale), hb = _mm256_set1_ps(bias);
+        if (bits == 2) affine_words(codes, 2, group, hs, hb, out);
+        else if (bits == 3) affine_words(codes, 3, group, hs, hb, out);
+        else if (bits == 5) affine_words(codes, 5, group, hs, hb, out);
+        else affine_words(codes, 6, group, hs, hb, out);
+    }
+}
+
+void linear_init_avx512(linear_table *t)
+{
+    t->widen = widen;
+    for (int f = 0; f < WF_COUNT; f++) t->exact[f] = t->fast[f] = &dot_avx512;
+}
