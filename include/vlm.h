@@ -269,6 +269,9 @@ VLM_API vlm_request *vlm_submit(vlm_engine *engine, const vlm_request_options *o
 /* Wait for the next event; timeout in milliseconds, negative: no limit. Returns 1 with *event filled (borrowed until the
  * next call), 0 on timeout, -1 after the last event. One thread at a time for a request. */
 VLM_API int vlm_request_next(vlm_request *request, vlm_event *event, int timeout_ms);
+/* All events up to the last one: on_event (may be NULL) sees each, *result (may be NULL) gets the whole answer. Blocks. VLM_OK also when cancelled
+ * (finish_reason tells); the request's error otherwise. */
+VLM_API vlm_status vlm_request_collect(vlm_request *request, vlm_event_fn on_event, void *user, vlm_result *result, vlm_error *error);
 /* Stop within one step; a last event with finish_reason "cancelled" follows. Any thread. */
 VLM_API void vlm_request_cancel(vlm_request *request);
 /* Cancels if it still runs. */

@@ -1,0 +1,9 @@
+/* commands.h - the commands of the program, one file each. */
+#ifndef VLM_CLI_COMMANDS_H
+#define VLM_CLI_COMMANDS_H
+
+#include "cli/options.h"
+
+extern const command command_generate, command_chat, command_models, command_completion, command_man;
+
+#endif

@@ -1,0 +1,140 @@
+/* flags.c - see flags.h. */
+#include "cli/flags.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+void model_flags_default(model_flags *f) { *f = (model_flags){.precision = "auto", .kv_dtype = "auto"}; }
+
+vlm_model *model_flags_load(const model_flags *f, int *exit_code)
+{
+    vlm_error error = {0};
+    buf source = {0};
+    vlm_load_options options = vlm_load_options_default();
+    options.threads = (int)f->threads;
+    options.precision = f->precision;
+    options.kv_dtype = f->kv_dtype;
+    if (interactive()) options.progress = progress_bar;
+    if (f->chat_template) {
+        if (!file_read(f->chat_template, 1 << 20, &source, &error)) {
+            *exit_code = report(&error);
+            buf_free(&source);
+            return NULL;
+        }
+        options.chat_template = source.data ? source.data : "";
+    }
+    vlm_model *model = vlm_load(f->model ? f->model : demo_model(), &options, &error);
+    progress_clear();
+    buf_free(&source);
+    if (!model) *exit_code = report(&error);
+    return model;
+}
+
+void sampling_flags_default(sampling_flags *f)
+{
+    *f = (sampling_flags){.max_tokens = 2048, .top_k = -1, .temperature = NAN, .top_p = NAN, .typical_p = 1, .repetition_penalty = 1,
+                          .repetition_context = 20, .presence_context = 20, .frequency_context = 20, .top_logprobs = -1};
+}
+
+void media_flags_default(media_flags *f) { *f = (media_flags){0}; }
+
+const char *keep_json(kept *keep, json_t *value)
+{
+    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    json_decref(value);
+    if (!text || keep->count == (int)(sizeof keep->text / sizeof *keep->text)) {
+        free(text);
+        usage_error("out of memory");
+        return NULL;
+    }
+    return keep->text[keep->count++] = text;
+}
+
+void kept_free(kept *keep)
+{
+    for (int i = 0; i < keep->count; i++) free(keep->text[i]);      /* jansson's memory */
+    keep->count = 0;
+}
+
+static json_t *string_array(const texts *list)
+{
+    json_t *array = json_array();
+    for (int i = 0; array && i < list->count; i++) json_array_append_new(array, json_string(list->item[i]));
+    return array;
+}
+
+static void set_int(json_t *object, const char *key, int64_t value)
+{
+    if (value > 0) json_object_set_new(object, key, json_integer(value));
+}
+
+static json_t *media_object(const media_flags *m)
+{
+    json_t *object = json_object();
+    if (m->processor_kwargs) {
+        json_error_t where;
+        json_t *extra = json_loads(m->processor_kwargs, 0, &where);
+        if (!json_is_object(extra)) {
+            usage_error("--processor-kwargs is no JSON object: %s", where.text);
+            json_decref(extra);
+            json_decref(object);
+            return NULL;
+        }
+        json_object_update(object, extra);
+        json_decref(extra);
+    }
+    if (m->fps > 0) json_object_set_new(object, "fps", json_real(m->fps));
+    set_int(object, "num_frames", m->num_frames);
+    set_int(object, "min_frames", m->min_frames);
+    set_int(object, "max_frames", m->max_frames);
+    set_int(object, "min_pixels", m->min_pixels);
+    set_int(object, "max_pixels", m->max_pixels);
+    set_int(object, "max_soft_tokens", m->max_soft_tokens);
+    if (m->resize_shape.count > 2) {
+        usage_error("--resize-shape takes one or two numbers");
+        json_decref(object);
+        return NULL;
+    }
+    if (m->resize_shape.count) {
+        json_t *shape = json_array();
+        for (int i = 0; i < m->resize_shape.count; i++) json_array_append_new(shape, json_integer(atoi(m->resize_shape.item[i])));
+        json_object_set_new(object, "resize_shape", shape);
+    }
+    return object;
+}
+
+static void sampling_of(const sampling_flags *s, vlm_sampling *out)
+{
+    *out = (vlm_sampling){
+        .temperature = (float)s->temperature, .top_p = (float)s->top_p, .top_k = (int)s->top_k, .min_p = (float)s->min_p,
+        .typical_p = (float)s->typical_p, .top_n_sigma = (float)s->top_n_sigma,
+        .repetition_penalty = (float)s->repetition_penalty, .repetition_context = (int)s->repetition_context,
+        .presence_penalty = (float)s->presence_penalty, .presence_context = (int)s->presence_context,
+        .frequency_penalty = (float)s->frequency_penalty, .frequency_context = (int)s->frequency_context,
+        .logit_bias = s->logit_bias, .seed = (uint64_t)s->seed,
+        .logprobs = s->top_logprobs >= 0, .top_logprobs = s->top_logprobs > 0 ? (int)s->top_logprobs : 0};
+}
+
+bool request_from_flags(const sampling_flags *s, const media_flags *m, vlm_request_options *out, kept *keep)
+{
+    *out = vlm_request_options_default();
+    sampling_of(s, &out->sampling);
+    out->max_tokens = (int)s->max_tokens;
+    out->ignore_eos = s->ignore_eos;
+    out->skip_special_tokens = s->skip_special_tokens;
+    out->allow_local_files = 1;
+    out->allow_network = 1;
+    json_t *kwargs = json_object();
+    json_object_set_new(kwargs, "enable_thinking", json_boolean(s->enable_thinking));
+    if (s->thinking_mode) json_object_set_new(kwargs, "thinking_mode", json_string(s->thinking_mode));
+    if (!(out->chat.template_kwargs = keep_json(keep, kwargs))) return false;
+    if (s->stop.count && !(out->stop = keep_json(keep, string_array(&s->stop)))) return false;
+    if (s->eos_tokens.count && !(out->eos_tokens = keep_json(keep, string_array(&s->eos_tokens)))) return false;
+    json_t *media = media_object(m);
+    return media && (out->media_options = keep_json(keep, media)) != NULL;
+}
