@@ -19,10 +19,12 @@ void tokenizer_free(tokenizer *t);
 
 /* Appends the ids of `text`. special: added tokens marked special are recognised in the text. No BOS/EOS is added unless
  * add_special (the post-processor's template). Bytes that are not UTF-8 become U+FFFD.
- * Characters TOKENIZER_GUARD (see chat.h) hinder recognition of control tokens and vanish before encoding. */
+ * guard (see chat.h), one character or NULL: it hinders recognition of control tokens and vanishes before encoding.
+ * options NULL: special tokens are recognised, none are added. */
 typedef struct encode_options { bool special, add_special; const char *guard; } encode_options;
 bool tokenizer_encode(const tokenizer *t, const char *text, size_t size, const encode_options *options, ids *out, vlm_error *error);
-/* The text of ids, as decode(ids, skip_special_tokens) of the reference without clean-up unless tokenizer_config asks for it. */
+/* The text of ids, as decode(ids, skip_special_tokens) of the reference. clean_up_tokenization_spaces of tokenizer_config.json is not
+ * followed: it takes spaces out of correct text (" ." in code), and a stream could not be cleaned in the same way. */
 bool tokenizer_decode(const tokenizer *t, const int32_t *id, size_t count, bool skip_special, buf *out, vlm_error *error);
 
 int32_t tokenizer_id(const tokenizer *t, const char *token);          /* -1: no such token */

@@ -1,0 +1,320 @@
+/* tok_bpe.c - byte pair encoding of one word: load merges, start from characters (or bytes), merge the pair of lowest rank until none is left.
+ *
+ * The symbols are a doubly linked list in an array. Short words look for the best pair by scanning; long ones (SentencePiece-style
+ * models have no pre-tokenizer: the whole text is one word) keep candidates in a heap, which makes them O(n log n). Both take the
+ * lowest rank first, and of equal ranks the leftmost, so they agree. */
+#include <string.h>
+
+#include "text/tok_internal.h"
+
+enum { SCAN_LIMIT = 32 };                          /* longest word, in symbols, that is scanned */
+
+/* ---- merges: hash from pair of ids to rank and result ---- */
+
+static size_t merge_slot(const tokenizer *t, uint64_t pair)
+{
+    size_t mask = t->merge_capacity - 1;
+    size_t i = (size_t)((pair * 0x9E3779B97F4A7C15u) >> 24) & mask;
+    while (t->merges[i].id >= 0 && t->merges[i].pair != pair) i = (i + 1) & mask;
+    return i;
+}
+
+static inline const tok_merge *find_merge(const tokenizer *t, int32_t left, int32_t right)
+{
+    if (left < 0 || right < 0 || !t->merge_capacity) return NULL;
+    const tok_merge *m = &t->merges[merge_slot(t, (uint64_t)(uint32_t)left << 32 | (uint32_t)right)];
+    return m->id >= 0 ? m : NULL;
+}
+
+/* The vocabulary's form of a merge's half: raw bytes where the vocabulary is byte-level. */
+static bool add_raw(const tokenizer *t, const char *text, size_t size, buf *out)
+{
+    if (!t->raw_bytes) return buf_add(out, text, size);
+    size_t begin = out->size;
+    for (size_t i = 0; i < size;) {
+        uint32_t code;
+        i += utf8_next_lossy(text + i, size - i, &code);
+        int byte = tok_char_to_byte(code);
+        if (byte < 0) {                            /* not of the byte alphabet: kept as it is, as in the vocabulary */
+            out->size = begin;
+            return buf_add(out, text, size);
+        }
+        if (!buf_addc(out, (char)byte)) return false;
+    }
+    return true;
+}
+
+static bool split_merge(const json_t *item, const char *part[2], size_t size[2])
+{
+    if (json_is_array(item) && json_array_size(item) == 2) {
+        for (size_t k = 0; k < 2; k++) {
+            const json_t *s = json_array_get(item, k);
+            if (!json_is_string(s)) return false;
+            part[k] = json_string_value(s);
+            size[k] = json_string_length(s);
+        }
+        return true;
+    }
+    const char *text = json_string_value(item);
+    const char *space = text ? strchr(text, ' ') : NULL;
+    if (!space) return false;
+    part[0] = text;
+    size[0] = (size_t)(space - text);
+    part[1] = space + 1;
+    size[1] = json_string_length(item) - size[0] - 1;
+    return true;
+}
+
+static bool add_merge(tokenizer *t, const json_t *item, size_t rank, buf *work, vlm_error *error)
+{
+    const char *part[2];
+    size_t size[2];
+    int32_t id[2];
+    if (!split_merge(item, part, size)) return err_set(error, VLM_FORMAT, "tokenizer.json: merge %zu is not a pair of strings", rank);
+    buf_clear(work);
+    size_t cut = 0;
+    for (int k = 0; k < 2; k++) {
+        cut = work->size;
+        if (!add_raw(t, part[k], size[k], work)) return err_memory(error, size[k]);
+        id[k] = tok_map_find(&t->vocab, work->data + cut, work->size - cut);
+        if (id[k] < 0)
+            return err_set(error, VLM_FORMAT, "tokenizer.json: merge %zu uses \"%.*s\", which is not in the vocabulary", rank,
+                           (int)(size[k] < 80 ? size[k] : 80), part[k]);
+    }
+    /* the right half may begin with the continuing prefix, which the whole does not repeat */
+    size_t right = work->size - cut, skip = t->prefix_size <= right ? t->prefix_size : 0;
+    if (skip) memmove(work->data + cut, work->data + cut + skip, right - skip);
+    int32_t whole = tok_map_find(&t->vocab, work->data, work->size - skip);
+    if (whole < 0) return err_set(error, VLM_FORMAT, "tokenizer.json: the result of merge %zu is not in the vocabulary", rank);
+    uint64_t pair = (uint64_t)(uint32_t)id[0] << 32 | (uint32_t)id[1];
+    t->merges[merge_slot(t, pair)] = (tok_merge){pair, (uint32_t)rank, whole};
+    return true;
+}
+
+static const char *optional_string(tokenizer *t, const json_t *model, const char *key, size_t *size)
+{
+    const json_t *s = json_object_get(model, key);
+    *size = json_is_string(s) ? json_string_length(s) : 0;
+    return *size ? arena_strdup(&t->strings, json_string_value(s)) : "";
+}
+
+bool tok_bpe_load(tokenizer *t, const json_t *model, vlm_error *error)
+{
+    t->fuse_unk = json_is_true(json_object_get(model, "fuse_unk"));
+    t->byte_fallback = json_is_true(json_object_get(model, "byte_fallback"));
+    t->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    t->prefix = optional_string(t, model, "continuing_subword_prefix", &t->prefix_size);
+    t->suffix = optional_string(t, model, "end_of_word_suffix", &t->suffix_size);
+    if (!t->prefix || !t->suffix) return err_memory(error, 0);
+    const json_t *merges = json_object_get(model, "merges");
+    if (merges && !json_is_array(merges)) return err_set(error, VLM_FORMAT, "tokenizer.json: model.merges is not a list");
+    size_t count = json_array_size(merges);
+    t->merge_capacity = 16;
+    while (t->merge_capacity < count * 2) t->merge_capacity *= 2;
+    t->merges = MEM_ARRAY(t->merge_capacity, tok_merge);
+    if (!t->merges) return err_memory(error, t->merge_capacity * sizeof *t->merges);
+    for (size_t i = 0; i < t->merge_capacity; i++) t->merges[i].id = -1;
+    buf work = {0};
+    bool ok = true;
+    for (size_t i = 0; ok && i < count; i++) ok = add_merge(t, json_array_get(merges, i), i, &work, error);
+    buf_free(&work);
+    for (int b = 0; b < 256; b++) {
+        char name[8] = "<0xXX>", byte = (char)b;
+        name[3] = "0123456789ABCDEF"[b >> 4];
+        name[4] = "0123456789ABCDEF"[b & 15];
+        t->byte_id[b] = t->raw_bytes ? tok_map_find(&t->vocab, &byte, 1) : tok_map_find(&t->vocab, name, 6);
+    }
+    return ok;
+}
+
+/* ---- words ---- */
+
+void tok_scratch_free(tok_scratch *s)
+{
+    mem_free(s->symbol);
+    mem_free(s->heap);
+    mem_free(s->best);
+    mem_free(s->best_id);
+    mem_free(s->best_start);
+    buf_free(&s->text);
+    *s = (tok_scratch){0};
+}
+
+static bool need_symbols(tok_scratch *s, size_t n)
+{
+    if (n > INT32_MAX / 2) return false;
+    if (n <= s->symbol_capacity) return true;
+    size_t capacity = s->symbol_capacity ? s->symbol_capacity : 256;
+    while (capacity < n) capacity *= 2;
+    bpe_symbol *grown = mem_resize(s->symbol, capacity, sizeof *grown);
+    if (!grown) return false;
+    s->symbol = grown;
+    s->symbol_capacity = capacity;
+    return true;
+}
+
+/* Id of one character with the prefix and suffix that its place asks for. */
+static int32_t find_char(const tokenizer *t, const char *c, size_t size, bool first, bool last, tok_scratch *s)
+{
+    bool prefixed = !first && t->prefix_size, suffixed = last && t->suffix_size;
+    if (!prefixed && !suffixed) {
+        if (t->raw_bytes) return t->byte_id[(unsigned char)*c];
+        return tok_map_find(&t->vocab, c, size);
+    }
+    buf_clear(&s->text);
+    if (prefixed) buf_add(&s->text, t->prefix, t->prefix_size);
+    buf_add(&s->text, c, size);
+    if (suffixed) buf_add(&s->text, t->suffix, t->suffix_size);
+    return s->text.failed ? -1 : tok_map_find(&t->vocab, s->text.data, s->text.size);
+}
+
+static bool all_bytes_known(const tokenizer *t, const char *c, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (t->byte_id[(unsigned char)c[i]] < 0) return false;
+    return true;
+}
+
+/* First symbols of a word; returns how many, or SIZE_MAX when out of memory. Characters that are unknown and have no fallback
+ * become unk (one for a run when fuse_unk), or nothing when there is no unk. */
+static size_t first_symbols(const tokenizer *t, const char *word, size_t size, tok_scratch *s)
+{
+    if (!need_symbols(s, size + 1)) return SIZE_MAX;
+    size_t n = 0;
+    bool pending_unk = false;
+    for (size_t i = 0; i < size;) {
+        size_t length = t->raw_bytes ? 1 : utf8_size((unsigned char)word[i]);
+        if (length > size - i) length = size - i;
+        int32_t id = find_char(t, word + i, length, i == 0, i + length == size, s);
+        if (id >= 0) {
+            if (pending_unk) s->symbol[n++].id = t->unk;
+            pending_unk = false;
+            s->symbol[n++].id = id;
+        } else if (t->byte_fallback && !t->raw_bytes && all_bytes_known(t, word + i, length)) {
+            for (size_t k = 0; k < length; k++) s->symbol[n++].id = t->byte_id[(unsigned char)word[i + k]];
+        } else if (t->unk >= 0) {
+            if (pending_unk && !t->fuse_unk) s->symbol[n++].id = t->unk;
+            pending_unk = true;
+        }
+        i += length;
+    }
+    if (pending_unk) s->symbol[n++].id = t->unk;
+    return n;
+}
+
+static size_t merge_by_scanning(const tokenizer *t, bpe_symbol *symbol, size_t n)
+{
+    uint32_t rank[SCAN_LIMIT];                     /* of the pair that begins at i */
+    int32_t result[SCAN_LIMIT];
+    for (size_t i = 0; i + 1 < n; i++) {
+        const tok_merge *m = find_merge(t, symbol[i].id, symbol[i + 1].id);
+        rank[i] = m ? m->rank : UINT32_MAX;
+        result[i] = m ? m->id : -1;
+    }
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            if (rank[i] < rank[best]) best = i;
+        if (rank[best] == UINT32_MAX) break;
+        symbol[best].id = result[best];
+        for (size_t i = best + 1; i + 1 < n; i++) {
+            symbol[i].id = symbol[i + 1].id;
+            rank[i] = rank[i + 1];
+            result[i] = result[i + 1];
+        }
+        n--;
+        for (size_t i = best ? best - 1 : 0; i <= best && i + 1 < n; i++) {
+            const tok_merge *m = find_merge(t, symbol[i].id, symbol[i + 1].id);
+            rank[i] = m ? m->rank : UINT32_MAX;
+            result[i] = m ? m->id : -1;
+        }
+    }
+    return n;
+}
+
+static inline bool before(const bpe_candidate *a, const bpe_candidate *b)
+{
+    return a->rank < b->rank || (a->rank == b->rank && a->position < b->position);
+}
+
+static bool heap_push(tok_scratch *s, bpe_candidate c)
+{
+    if (s->heap_count == s->heap_capacity) {
+        size_t capacity = s->heap_capacity ? s->heap_capacity * 2 : 256;
+        bpe_candidate *grown = mem_resize(s->heap, capacity, sizeof *grown);
+        if (!grown) return false;
+        s->heap = grown;
+        s->heap_capacity = capacity;
+    }
+    size_t i = s->heap_count++;
+    while (i && before(&c, &s->heap[(i - 1) / 2])) {
+        s->heap[i] = s->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    s->heap[i] = c;
+    return true;
+}
+
+static bpe_candidate heap_pop(tok_scratch *s)
+{
+    bpe_candidate top = s->heap[0], last = s->heap[--s->heap_count];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= s->heap_count) break;
+        if (child + 1 < s->heap_count && before(&s->heap[child + 1], &s->heap[child])) child++;
+        if (!before(&s->heap[child], &last)) break;
+        s->heap[i] = s->heap[child];
+        i = child;
+    }
+    s->heap[i] = last;
+    return top;
+}
+
+static bool push_pair(const tokenizer *t, tok_scratch *s, int32_t left, int32_t right)
+{
+    if (left < 0 || right < 0) return true;
+    const tok_merge *m = find_merge(t, s->symbol[left].id, s->symbol[right].id);
+    return !m || heap_push(s, (bpe_candidate){m->rank, left, s->symbol[left].id, s->symbol[right].id});
+}
+
+/* Merged symbols get id -1; returns the number of array places still to walk (all of them). */
+static bool merge_by_heap(const tokenizer *t, tok_scratch *s, size_t n)
+{
+    bpe_symbol *symbol = s->symbol;
+    s->heap_count = 0;
+    for (size_t i = 0; i < n; i++) {
+        symbol[i].previous = (int32_t)i - 1;
+        symbol[i].next = i + 1 < n ? (int32_t)i + 1 : -1;
+    }
+    for (size_t i = 0; i + 1 < n; i++)
+        if (!push_pair(t, s, (int32_t)i, (int32_t)i + 1)) return false;
+    while (s->heap_count) {
+        bpe_candidate c = heap_pop(s);
+        bpe_symbol *left = &symbol[c.position];
+        if (left->id != c.left || left->next < 0 || symbol[left->next].id != c.right) continue;      /* out of date */
+        const tok_merge *m = find_merge(t, c.left, c.right);
+        bpe_symbol *right = &symbol[left->next];
+        left->id = m->id;
+        left->next = right->next;
+        right->id = -1;
+        if (left->next >= 0) symbol[left->next].previous = c.position;
+        if (!push_pair(t, s, left->previous, c.position) || !push_pair(t, s, c.position, left->next)) return false;
+    }
+    return true;
+}
+
+bool tok_bpe(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out)
+{
+    if (t->ignore_merges) {
+        int32_t id = tok_map_find(&t->vocab, word, size);
+        if (id >= 0) return ids_add(out, id);
+    }
+    size_t n = first_symbols(t, word, size, s);
+    if (n == SIZE_MAX) return false;
+    if (n <= SCAN_LIMIT) n = merge_by_scanning(t, s->symbol, n);
+    else if (!merge_by_heap(t, s, n)) return false;
+    for (size_t i = 0; i < n; i++)
+        if (s->symbol[i].id >= 0 && !ids_add(out, s->symbol[i].id)) return false;
+    return true;
+}

@@ -1,0 +1,274 @@
+/* tok_decode.c - ids to text. The decoder's steps form a pipeline that is fed token by token, so that decoding as a stream and
+ * decoding at once are the same code: tokenizer_decode is a detokenizer fed with everything.
+ *
+ * A step holds back only what later tokens can change: unfinished characters (ByteLevel), a run of byte tokens (ByteFallback: a run
+ * that is not UTF-8 as a whole becomes U+FFFD byte by byte), the last token (BPEDecoder), text that Strip may take from the end. */
+#include <string.h>
+
+#include "text/tok_internal.h"
+
+typedef struct step_state {
+    buf held;
+    size_t count;                  /* tokens seen; Strip after Fuse: characters already taken from the left */
+    bool fused;                    /* what comes in is one long string, not tokens */
+} step_state;
+
+struct detokenizer {
+    const tokenizer *t;
+    bool skip_special;
+    step_state *state;             /* one for each step of t->decoder */
+    buf work[2];
+    size_t tokens;
+};
+
+static bool push(detokenizer *d, size_t step, const char *text, size_t size, buf *out);
+
+/* ---- steps ---- */
+
+/* Adds bytes, passes on the whole characters. */
+static bool push_bytes(detokenizer *d, size_t step, const char *text, size_t size, bool end, buf *out)
+{
+    buf *held = &d->state[step].held;
+    if (!buf_add(held, text, size)) return false;
+    size_t whole = 0;
+    while (whole < held->size) {
+        uint32_t code;
+        size_t used = utf8_next(held->data + whole, held->size - whole, &code);
+        if (!used) break;
+        whole += used;
+    }
+    if (end) whole = held->size;
+    if (!whole) return true;
+    buf clean = {0};
+    bool ok = utf8_add_lossy(&clean, held->data, whole) && push(d, step + 1, clean.data, clean.size, out);
+    buf_free(&clean);
+    held->size -= whole;
+    memmove(held->data, held->data + whole, held->size);
+    return ok;
+}
+
+static bool flush_byte_run(detokenizer *d, size_t step, buf *out)
+{
+    buf *held = &d->state[step].held;
+    if (!held->size) return true;
+    bool ok = true;
+    if (utf8_valid(held->data, held->size)) ok = push(d, step + 1, held->data, held->size, out);
+    else
+        for (size_t i = 0; ok && i < held->size; i++) ok = push(d, step + 1, "\xEF\xBF\xBD", 3, out);
+    buf_clear(held);
+    return ok;
+}
+
+static int byte_token(const char *text, size_t size)
+{
+    if (size != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
+    int value = 0;
+    for (int i = 3; i < 5; i++) {
+        char c = text[i];
+        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        if (digit < 0) return -1;
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+static bool push_byte_fallback(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
+{
+    int byte = byte_token(text, size);
+    if (byte >= 0) return buf_addc(&d->state[step].held, (char)byte);
+    return flush_byte_run(d, step, out) && push(d, step + 1, text, size, out);
+}
+
+static bool starts(const char *text, size_t size, const char *what, size_t n) { return n && size >= n && memcmp(text, what, n) == 0; }
+static bool ends(const char *text, size_t size, const char *what, size_t n) { return n && size >= n && memcmp(text + size - n, what, n) == 0; }
+
+/* Strip: at most `left` times the character at the start, `right` times at the end; of each token, or of the whole when fused. */
+static bool push_strip(detokenizer *d, size_t step, const char *text, size_t size, bool end, buf *out)
+{
+    const tok_step *s = &d->t->decoder.step[step];
+    step_state *state = &d->state[step];
+    size_t n = s->text_size, taken = state->fused ? state->count : 0;
+    while (taken < s->left && starts(text, size, s->text, n)) {
+        text += n;
+        size -= n;
+        taken++;
+    }
+    if (state->fused && size) taken = s->left;     /* something else came: the start is over */
+    state->count = taken;
+    if (!state->fused) {
+        for (size_t i = 0; i < s->right && ends(text, size, s->text, n); i++) size -= n;
+        return push(d, step + 1, text, size, out);
+    }
+    buf *held = &state->held;
+    if (!buf_add(held, text, size)) return false;
+    size_t keep = 0;                               /* characters at the end that may go */
+    while (keep / (n ? n : 1) < s->right && ends(held->data, held->size - keep, s->text, n)) keep += n;
+    bool ok = held->size == keep || push(d, step + 1, held->data, held->size - keep, out);
+    if (held->size) memmove(held->data, held->data + held->size - keep, keep);
+    held->size = end ? 0 : keep;
+    return ok;
+}
+
+static bool push_replace(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
+{
+    const tok_step *s = &d->t->decoder.step[step];
+    if (!s->re && bytes_find(text, size, 0, s->text, s->text_size) == SIZE_MAX) return push(d, step + 1, text, size, out);
+    buf changed = {0};
+    bool ok = tok_replace(s, text, size, &changed, NULL) && push(d, step + 1, changed.data ? changed.data : "", changed.size, out);
+    buf_free(&changed);
+    return ok;
+}
+
+static bool push_metaspace(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
+{
+    const tok_step *s = &d->t->decoder.step[step];
+    bool first = d->state[step].count++ == 0;
+    buf changed = {0};
+    for (size_t i = 0; i < size;) {
+        if (starts(text + i, size - i, s->text, s->text_size)) {
+            if (!first || s->prepend == PREPEND_NEVER) buf_addc(&changed, ' ');
+            i += s->text_size;
+        } else buf_addc(&changed, text[i++]);
+    }
+    bool ok = !changed.failed && push(d, step + 1, changed.data ? changed.data : "", changed.size, out);
+    buf_free(&changed);
+    return ok;
+}
+
+/* WordPiece's clean-up works on each token alone. */
+static bool clean_up(buf *text)
+{
+    static const char *const rules[][2] = {{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"},
+                                           {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        tok_step s = {.text = rules[i][0], .text_size = strlen(rules[i][0]), .content = rules[i][1], .content_size = strlen(rules[i][1])};
+        if (!text->size || bytes_find(text->data, text->size, 0, s.text, s.text_size) == SIZE_MAX) continue;
+        buf changed = {0};
+        bool ok = tok_replace(&s, text->data, text->size, &changed, NULL);
+        buf_free(text);
+        *text = changed;
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static bool push_wordpiece(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
+{
+    const tok_step *s = &d->t->decoder.step[step];
+    buf changed = {0};
+    if (d->state[step].count++) {
+        if (starts(text, size, s->text, s->text_size)) {
+            text += s->text_size;
+            size -= s->text_size;
+        } else buf_addc(&changed, ' ');
+    }
+    buf_add(&changed, text, size);
+    bool ok = !changed.failed && (!s->flag || clean_up(&changed)) && push(d, step + 1, changed.data ? changed.data : "", changed.size, out);
+    buf_free(&changed);
+    return ok;
+}
+
+/* BPEDecoder: the suffix becomes a space, at the very end nothing. */
+static bool flush_bpe(detokenizer *d, size_t step, bool last, buf *out)
+{
+    const tok_step *s = &d->t->decoder.step[step];
+    tok_step replace = {.text = s->text, .text_size = s->text_size, .content = last ? "" : " ", .content_size = last ? 0 : 1};
+    buf changed = {0};
+    buf *held = &d->state[step].held;
+    bool ok = tok_replace(&replace, held->data ? held->data : "", held->size, &changed, NULL) &&
+              push(d, step + 1, changed.data ? changed.data : "", changed.size, out);
+    buf_free(&changed);
+    buf_clear(held);
+    return ok;
+}
+
+static bool push_bpe(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
+{
+    step_state *state = &d->state[step];
+    if (state->count++ && !flush_bpe(d, step, false, out)) return false;
+    return buf_add(&state->held, text, size);
+}
+
+static bool push(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
+{
+    if (step == d->t->decoder.count) return buf_add(out, text, size);
+    switch (d->t->decoder.step[step].kind) {
+    case DECODE_BYTE_LEVEL: return push_bytes(d, step, text, size, false, out);
+    case DECODE_BYTE_FALLBACK: return push_byte_fallback(d, step, text, size, out);
+    case DECODE_STRIP: return push_strip(d, step, text, size, false, out);
+    case DECODE_REPLACE: return push_replace(d, step, text, size, out);
+    case DECODE_METASPACE: return push_metaspace(d, step, text, size, out);
+    case DECODE_WORDPIECE: return push_wordpiece(d, step, text, size, out);
+    case DECODE_BPE: return push_bpe(d, step, text, size, out);
+    default: return push(d, step + 1, text, size, out);
+    }
+}
+
+static bool finish(detokenizer *d, size_t step, buf *out)
+{
+    if (step == d->t->decoder.count) return true;
+    bool ok = true;
+    switch (d->t->decoder.step[step].kind) {
+    case DECODE_BYTE_LEVEL: ok = push_bytes(d, step, "", 0, true, out); break;
+    case DECODE_BYTE_FALLBACK: ok = flush_byte_run(d, step, out); break;
+    case DECODE_STRIP: ok = !d->state[step].fused || push_strip(d, step, "", 0, true, out); break;
+    case DECODE_BPE: ok = !d->state[step].count || flush_bpe(d, step, true, out); break;
+    default: break;
+    }
+    return ok && finish(d, step + 1, out);
+}
+
+/* ---- the object ---- */
+
+detokenizer *detokenizer_new(const tokenizer *t, bool skip_special, vlm_error *error)
+{
+    detokenizer *d = MEM_NEW(detokenizer);
+    step_state *state = MEM_ARRAY(t->decoder.count, step_state);
+    if (!d || !state) {
+        mem_free(d);
+        mem_free(state);
+        err_memory(error, sizeof *d);
+        return NULL;
+    }
+    *d = (detokenizer){.t = t, .skip_special = skip_special, .state = state};
+    bool fused = false;
+    for (size_t i = 0; i < t->decoder.count; i++) {
+        state[i].fused = fused;
+        tok_step_kind kind = t->decoder.step[i].kind;
+        fused |= kind == DECODE_FUSE || kind == DECODE_BYTE_LEVEL;
+    }
+    return d;
+}
+
+void detokenizer_free(detokenizer *d)
+{
+    if (!d) return;
+    for (size_t i = 0; i < d->t->decoder.count; i++) buf_free(&d->state[i].held);
+    mem_free(d->state);
+    mem_free(d);
+}
+
+bool detokenizer_add(detokenizer *d, int32_t id, buf *out, vlm_error *error)
+{
+    const tokenizer *t = d->t;
+    if (id < 0 || (size_t)id >= t->size || !t->token[id].known) return true;        /* as the reference: unknown ids give no text */
+    const tok_token *k = &t->token[id];
+    if (k->special && d->skip_special) return true;
+    bool ok = true;
+    if (!t->has_decoder && d->tokens++) ok = buf_addc(out, ' ');
+    bool raw = t->decoder.count && t->decoder.step[0].kind == DECODE_BYTE_LEVEL;
+    if (ok) ok = push(d, 0, raw ? k->raw : k->text, raw ? k->raw_size : k->text_size, out);
+    return ok || err_memory(error, 0);
+}
+
+bool detokenizer_finish(detokenizer *d, buf *out, vlm_error *error) { return finish(d, 0, out) || err_memory(error, 0); }
+
+bool tokenizer_decode(const tokenizer *t, const int32_t *id, size_t count, bool skip_special, buf *out, vlm_error *error)
+{
+    detokenizer *d = detokenizer_new(t, skip_special, error);
+    bool ok = d != NULL;
+    for (size_t i = 0; ok && i < count; i++) ok = detokenizer_add(d, id[i], out, error);
+    if (ok) ok = detokenizer_finish(d, out, error);
+    detokenizer_free(d);
+    return ok;
+}

@@ -1,0 +1,392 @@
+/* tok_load.c - tokenizer.json and tokenizer_config.json become a struct tokenizer. */
+#include <string.h>
+
+#include "base/file.h"
+#include "text/tok_internal.h"
+
+enum { MAX_FILE = 256 << 20 };
+
+/* ---- vocabulary ---- */
+
+/* Strings of the vocabulary lie in one block: as stored, and as raw bytes where that differs. */
+typedef struct pool { char *data; size_t used, size; } pool;
+
+static const char *pool_add(pool *p, const char *text, size_t size)
+{
+    if (size >= p->size - p->used) return NULL;
+    char *copy = p->data + p->used;
+    memcpy(copy, text, size);
+    copy[size] = 0;
+    p->used += size + 1;
+    return copy;
+}
+
+/* The bytes that a token of a byte-level vocabulary stands for; false when a character is not of the byte alphabet. */
+static bool token_bytes(const char *text, size_t size, pool *p, const char **raw, uint32_t *raw_size)
+{
+    char *out = p->data + p->used;
+    size_t n = 0;
+    for (size_t i = 0; i < size;) {
+        uint32_t code;
+        i += utf8_next_lossy(text + i, size - i, &code);
+        int byte = tok_char_to_byte(code);
+        if (byte < 0) return false;
+        if (n + 1 >= p->size - p->used) return false;
+        out[n++] = (char)byte;
+    }
+    if (n >= p->size - p->used) return false;
+    out[n] = 0;
+    p->used += n + 1;
+    *raw = out;
+    *raw_size = (uint32_t)n;
+    return true;
+}
+
+static bool has_byte_level_decoder(const tokenizer *t)
+{
+    for (size_t i = 0; i < t->decoder.count; i++)
+        if (t->decoder.step[i].kind == DECODE_BYTE_LEVEL) return true;
+    return false;
+}
+
+static bool set_token(tokenizer *t, pool *p, int32_t id, const char *text, size_t size, bool byte_decoder, vlm_error *error)
+{
+    tok_token *k = &t->token[id];
+    k->known = true;
+    k->text = pool_add(p, text, size);
+    k->text_size = (uint32_t)size;
+    k->raw = k->text;
+    k->raw_size = k->text_size;
+    k->byte = -1;
+    bool converted = (t->raw_bytes || byte_decoder) && token_bytes(text, size, p, &k->raw, &k->raw_size);
+    if (size == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>') {
+        const char *digits = "0123456789abcdef0123456789ABCDEF";
+        const char *a = strchr(digits, text[3]), *b = strchr(digits, text[4]);
+        if (a && b && *a && *b) k->byte = (int16_t)(((a - digits) & 15) << 4 | ((b - digits) & 15));
+    }
+    if (!k->text) return err_set(error, VLM_INTERNAL, "tokenizer: string pool is too small");
+    bool ok;
+    if (t->raw_bytes && !converted) ok = tok_map_add(&t->names, k->text, size, id);
+    else if (t->raw_bytes) ok = tok_map_add(&t->vocab, k->raw, k->raw_size, id);
+    else ok = tok_map_add(&t->vocab, k->text, size, id);
+    return ok || err_memory(error, size);
+}
+
+static bool check_id(json_int_t id, const char *what, vlm_error *error)
+{
+    if (id >= 0 && id < TOK_MAX_ID) return true;
+    return err_set(error, VLM_FORMAT, "tokenizer.json: %s has id %lld, expected 0 to %d", what, (long long)id, TOK_MAX_ID - 1);
+}
+
+/* Ids and total string size of the vocabulary: an object {token: id} or, for Unigram, a list [[token, score], ...]. */
+static bool measure_vocab(const json_t *vocab, json_int_t *largest, size_t *bytes, vlm_error *error)
+{
+    const char *key;
+    json_t *value;
+    if (json_is_object(vocab)) {
+        size_t size;
+        json_object_keylen_foreach((json_t *)vocab, key, size, value) {
+            if (!json_is_integer(value) || !check_id(json_integer_value(value), "the vocabulary", error))
+                return json_is_integer(value) ? false : err_set(error, VLM_FORMAT, "tokenizer.json: id of \"%.80s\" is not a number", key);
+            if (json_integer_value(value) > *largest) *largest = json_integer_value(value);
+            *bytes += 2 * (size + 1);
+        }
+        return true;
+    }
+    if (!json_is_array(vocab)) return err_set(error, VLM_FORMAT, "tokenizer.json: model.vocab is missing");
+    size_t n = json_array_size(vocab);
+    if (n && !check_id((json_int_t)n - 1, "the vocabulary", error)) return false;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *piece = json_array_get(json_array_get(vocab, i), 0), *score = json_array_get(json_array_get(vocab, i), 1);
+        if (!json_is_string(piece) || !json_is_number(score))
+            return err_set(error, VLM_FORMAT, "tokenizer.json: vocabulary entry %zu is not [text, score]", i);
+        *bytes += 2 * (json_string_length(piece) + 1);
+    }
+    if ((json_int_t)n - 1 > *largest) *largest = (json_int_t)n - 1;
+    return true;
+}
+
+static bool load_vocab(tokenizer *t, const json_t *vocab, pool *p, vlm_error *error)
+{
+    bool byte_decoder = has_byte_level_decoder(t);
+    if (json_is_object(vocab)) {
+        const char *key;
+        size_t size;
+        json_t *value;
+        json_object_keylen_foreach((json_t *)vocab, key, size, value)
+            if (!set_token(t, p, (int32_t)json_integer_value(value), key, size, byte_decoder, error)) return false;
+        return true;
+    }
+    for (size_t i = 0; i < json_array_size(vocab); i++) {
+        const json_t *piece = json_array_get(json_array_get(vocab, i), 0);
+        if (!set_token(t, p, (int32_t)i, json_string_value(piece), json_string_length(piece), byte_decoder, error)) return false;
+    }
+    return true;
+}
+
+/* ---- added tokens ---- */
+
+static bool member_true(const json_t *j, const char *key) { return json_is_true(json_object_get(j, key)); }
+
+static bool measure_added(const json_t *list, json_int_t *largest, size_t *bytes, vlm_error *error)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i), *id = json_object_get(item, "id"), *text = json_object_get(item, "content");
+        if (!json_is_integer(id) || !json_is_string(text))
+            return err_set(error, VLM_FORMAT, "tokenizer.json: added token %zu has no id or content", i);
+        if (!check_id(json_integer_value(id), "an added token", error)) return false;
+        if (json_integer_value(id) > *largest) *largest = json_integer_value(id);
+        *bytes += 2 * (json_string_length(text) + 1);
+    }
+    return true;
+}
+
+/* Matching of tokens with normalized = true happens on normalized text, with their content normalized too. */
+static bool index_added(tokenizer *t, size_t index, vlm_error *error)
+{
+    const tok_added *a = &t->added[index];
+    if (!a->normalized || !t->normalizer.count)
+        return tok_trie_add(a->normalized ? &t->trie_normalized : &t->trie, a->content, a->size, (int32_t)index) || err_memory(error, 0);
+    buf text = {0};
+    bool ok = tok_normalize(t, a->content, a->size, &text, error);
+    if (ok && !tok_trie_add(&t->trie_normalized, text.data ? text.data : "", text.size, (int32_t)index)) ok = err_memory(error, 0);
+    buf_free(&text);
+    return ok;
+}
+
+static bool load_added(tokenizer *t, const json_t *list, pool *p, vlm_error *error)
+{
+    size_t count = json_array_size(list);
+    t->added = MEM_ARRAY(count, tok_added);
+    if (!t->added) return err_memory(error, count * sizeof *t->added);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(list, i), *text = json_object_get(item, "content");
+        int32_t id = (int32_t)json_integer_value(json_object_get(item, "id"));
+        size_t size = json_string_length(text);
+        if (!size) continue;
+        tok_token *k = &t->token[id];
+        tok_added *a = &t->added[t->added_count];
+        *a = (tok_added){.size = (uint32_t)size, .id = id, .special = member_true(item, "special"), .lstrip = member_true(item, "lstrip"),
+                         .rstrip = member_true(item, "rstrip"), .single_word = member_true(item, "single_word"),
+                         .normalized = json_object_get(item, "normalized") ? member_true(item, "normalized") : !member_true(item, "special")};
+        a->content = pool_add(p, json_string_value(text), size);
+        if (!a->content) return err_set(error, VLM_INTERNAL, "tokenizer: string pool is too small");
+        if (!k->known || k->text_size != size || memcmp(k->text, a->content, size) != 0) {
+            *k = (tok_token){.text = a->content, .raw = a->content, .text_size = a->size, .raw_size = a->size, .known = true, .byte = -1};
+            if (has_byte_level_decoder(t)) token_bytes(a->content, size, p, &k->raw, &k->raw_size);
+        }
+        k->special = a->special;
+        if (!tok_map_add(&t->names, a->content, size, id)) return err_memory(error, size);
+        if (!index_added(t, t->added_count++, error)) return false;
+    }
+    return true;
+}
+
+/* added_tokens_decoder of tokenizer_config.json may know tokens that tokenizer.json lacks: both lists as one. */
+static json_t *merge_added(const json_t *root, const json_t *config)
+{
+    json_t *list = json_array();
+    json_t *item;
+    size_t i;
+    json_array_foreach(json_object_get(root, "added_tokens"), i, item) json_array_append(list, item);
+    const char *key;
+    json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, item) {
+        const char *content = json_string_value(json_object_get(item, "content"));
+        long id = strtol(key, NULL, 10);
+        bool known = !content || id < 0;
+        for (size_t k = 0; !known && k < json_array_size(list); k++) {
+            const json_t *other = json_array_get(list, k);
+            const char *text = json_string_value(json_object_get(other, "content"));
+            known = json_integer_value(json_object_get(other, "id")) == id || (text && strcmp(text, content) == 0);
+        }
+        if (known) continue;
+        json_t *copy = json_copy(item);
+        json_object_set_new(copy, "id", json_integer(id));
+        json_array_append_new(list, copy);
+    }
+    return list;
+}
+
+/* ---- model ---- */
+
+static bool load_unk(tokenizer *t, const json_t *model)
+{
+    const json_t *token = json_object_get(model, "unk_token"), *id = json_object_get(model, "unk_id");
+    t->unk = -1;
+    if (json_is_integer(id) && json_integer_value(id) >= 0 && (size_t)json_integer_value(id) < t->size)
+        t->unk = (int32_t)json_integer_value(id);
+    if (json_is_string(token)) t->unk = tokenizer_id(t, json_string_value(token));
+    return true;
+}
+
+static bool model_kind(tokenizer *t, const json_t *model, vlm_error *error)
+{
+    const char *type = json_string_value(json_object_get(model, "type"));
+    if (!type) {                                   /* old files leave the type out */
+        t->model = json_object_get(model, "merges") ? MODEL_BPE
+                 : json_is_array(json_object_get(model, "vocab")) ? MODEL_UNIGRAM : MODEL_WORDPIECE;
+        return true;
+    }
+    static const char *const names[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(type, names[i]) == 0) {
+            t->model = (tok_model_kind)i;
+            return true;
+        }
+    return err_set(error, VLM_UNSUPPORTED, "tokenizer.json: model type \"%.80s\" (BPE, Unigram, WordPiece and WordLevel are known)", type);
+}
+
+static bool load_model(tokenizer *t, const json_t *model, vlm_error *error)
+{
+    load_unk(t, model);
+    switch (t->model) {
+    case MODEL_BPE: return tok_bpe_load(t, model, error);
+    case MODEL_UNIGRAM: return tok_unigram_load(t, model, error);
+    case MODEL_WORDPIECE: return tok_wordpiece_load(t, model, error);
+    case MODEL_WORDLEVEL: return true;
+    }
+    return false;
+}
+
+static bool load_all(tokenizer *t, const json_t *root, const json_t *added, vlm_error *error)
+{
+    const json_t *model = json_object_get(root, "model");
+    if (!json_is_object(model)) return err_set(error, VLM_FORMAT, "tokenizer.json has no \"model\"");
+    if (!model_kind(t, model, error) || !tok_parse_normalizer(t, json_object_get(root, "normalizer"), error) ||
+        !tok_parse_split(t, json_object_get(root, "pre_tokenizer"), error) ||
+        !tok_parse_decoder(t, json_object_get(root, "decoder"), error))
+        return false;
+    json_int_t largest = -1;
+    pool p = {.size = 1};
+    const json_t *vocab = json_object_get(model, "vocab");
+    if (!measure_vocab(vocab, &largest, &p.size, error) || !measure_added(added, &largest, &p.size, error)) return false;
+    t->size = (size_t)(largest + 1);
+    t->token = MEM_ARRAY(t->size, tok_token);
+    p.data = t->pool = mem_new(p.size, 1);
+    if (!t->token || !p.data) return err_memory(error, t->size * sizeof *t->token + p.size);
+    return load_vocab(t, vocab, &p, error) && load_added(t, added, &p, error) && load_model(t, model, error) &&
+           tok_parse_post(t, json_object_get(root, "post_processor"), error);
+}
+
+tokenizer *tokenizer_from_json(const json_t *root, const json_t *config, vlm_error *error)
+{
+    if (!json_is_object(root)) {
+        err_set(error, VLM_FORMAT, "tokenizer.json is not an object");
+        return NULL;
+    }
+    tokenizer *t = MEM_NEW(tokenizer);
+    json_t *added = merge_added(root, config);
+    if (!t || !added) err_memory(error, sizeof *t);
+    else {
+        t->unk = -1;
+        t->config = config ? json_incref((json_t *)config) : NULL;
+        if (load_all(t, root, added, error)) {
+            json_decref(added);
+            return t;
+        }
+    }
+    json_decref(added);
+    tokenizer_free(t);
+    return NULL;
+}
+
+static json_t *read_json(const char *dir, const char *name, bool required, vlm_error *error)
+{
+    char *path = path_join(dir, name);
+    buf text = {0};
+    json_t *json = NULL;
+    if (!path) err_memory(error, 0);
+    else if (!required && !file_exists(path)) { }
+    else if (file_read(path, MAX_FILE, &text, error)) {
+        json_error_t bad;
+        json = json_loadb(text.data ? text.data : "", text.size, JSON_ALLOW_NUL, &bad);
+        if (!json && json_error_code(&bad) == json_error_numeric_overflow)      /* model_max_length: 10^30 */
+            json = json_loadb(text.data, text.size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &bad);
+        if (!json) err_set(error, VLM_FORMAT, "%s: line %d: %s", path, bad.line, bad.text);
+    }
+    buf_free(&text);
+    mem_free(path);
+    return json;
+}
+
+tokenizer *tokenizer_load(const char *dir, vlm_error *error)
+{
+    vlm_error local = {0};
+    json_t *root = read_json(dir, "tokenizer.json", true, error);
+    if (!root) return NULL;
+    json_t *config = read_json(dir, "tokenizer_config.json", false, &local);
+    tokenizer *t = NULL;
+    if (!config && local.code) {
+        if (error) *error = local;
+    } else t = tokenizer_from_json(root, config, error);
+    json_decref(root);
+    json_decref(config);
+    return t;
+}
+
+void tokenizer_free(tokenizer *t)
+{
+    if (!t) return;
+    json_decref(t->config);
+    tok_steps_free(&t->normalizer);
+    tok_steps_free(&t->split);
+    tok_steps_free(&t->decoder);
+    tok_map_free(&t->vocab);
+    tok_map_free(&t->names);
+    tok_trie_free(&t->trie);
+    tok_trie_free(&t->trie_normalized);
+    tok_trie_free(&t->pieces);
+    mem_free(t->added);
+    mem_free(t->token);
+    mem_free(t->pool);
+    mem_free(t->merges);
+    mem_free(t->score);
+    arena_free(&t->strings);
+    mem_free(t);
+}
+
+/* ---- questions ---- */
+
+int32_t tokenizer_id(const tokenizer *t, const char *token)
+{
+    size_t size = strlen(token);
+    int32_t id = tok_map_find(&t->names, token, size);
+    if (id >= 0 || !t->raw_bytes) return id >= 0 ? id : tok_map_find(&t->vocab, token, size);
+    char raw[256];
+    size_t n = 0;
+    for (size_t i = 0; i < size;) {
+        uint32_t code;
+        i += utf8_next_lossy(token + i, size - i, &code);
+        int byte = tok_char_to_byte(code);
+        if (byte < 0 || n == sizeof raw) return -1;
+        raw[n++] = (char)byte;
+    }
+    return tok_map_find(&t->vocab, raw, n);
+}
+
+const char *tokenizer_token(const tokenizer *t, int32_t id)
+{
+    return id >= 0 && (size_t)id < t->size && t->token[id].known ? t->token[id].text : NULL;
+}
+
+bool tokenizer_is_special(const tokenizer *t, int32_t id) { return id >= 0 && (size_t)id < t->size && t->token[id].special; }
+
+size_t tokenizer_size(const tokenizer *t) { return t->size; }
+
+const json_t *tokenizer_config(const tokenizer *t) { return t->config; }
+
+const char *tokenizer_role(const tokenizer *t, const char *role)
+{
+    const json_t *value = json_object_get(t->config, role);
+    if (json_is_object(value)) value = json_object_get(value, "content");
+    return json_string_value(value);
+}
+
+size_t tokenizer_added_count(const tokenizer *t) { return t->added_count; }
+
+const char *tokenizer_added(const tokenizer *t, size_t index, bool *special)
+{
+    if (index >= t->added_count) return NULL;
+    if (special) *special = t->added[index].special;
+    return t->added[index].content;
+}

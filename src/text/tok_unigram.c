@@ -1,0 +1,218 @@
+/* tok_unigram.c - Unigram (sentencepiece): the segmentation of a word with the highest sum of scores, by dynamic programming over
+ * byte positions; and sentencepiece's precompiled character map, a DARTS double-array trie from byte strings to replacements. */
+#include <math.h>
+#include <string.h>
+
+#include "text/tok_internal.h"
+
+static const double UNK_PENALTY = 10.0;
+
+bool tok_unigram_load(tokenizer *t, const json_t *model, vlm_error *error)
+{
+    const json_t *vocab = json_object_get(model, "vocab");
+    if (!json_is_array(vocab)) return err_set(error, VLM_FORMAT, "tokenizer.json: a Unigram vocabulary is a list of [text, score]");
+    t->byte_fallback = json_is_true(json_object_get(model, "byte_fallback"));
+    t->score = MEM_ARRAY(t->size, double);
+    if (!t->score) return err_memory(error, t->size * sizeof *t->score);
+    double lowest = INFINITY;
+    for (size_t i = 0; i < json_array_size(vocab); i++) {
+        t->score[i] = json_number_value(json_array_get(json_array_get(vocab, i), 1));
+        if (t->score[i] < lowest) lowest = t->score[i];
+        if (!tok_trie_add(&t->pieces, t->token[i].text, t->token[i].text_size, (int32_t)i) && t->token[i].text_size) return err_memory(error, 0);
+    }
+    t->unk_score = lowest - UNK_PENALTY;
+    for (int b = 0; b < 256; b++) {
+        char name[8] = "<0xXX>";
+        name[3] = "0123456789ABCDEF"[b >> 4];
+        name[4] = "0123456789ABCDEF"[b & 15];
+        t->byte_id[b] = tok_map_find(&t->vocab, name, 6);
+    }
+    return true;
+}
+
+static bool need_lattice(tok_scratch *s, size_t n)
+{
+    if (n <= s->lattice_capacity) return true;
+    double *best = mem_resize(s->best, n, sizeof *best);
+    if (best) s->best = best;
+    int32_t *id = mem_resize(s->best_id, n, sizeof *id);
+    if (id) s->best_id = id;
+    size_t *start = mem_resize(s->best_start, n, sizeof *start);
+    if (start) s->best_start = start;
+    if (!best || !id || !start) return false;
+    s->lattice_capacity = n;
+    return true;
+}
+
+/* Best way to every position. Id -2: one unknown character. */
+static void fill_lattice(const tokenizer *t, const char *text, size_t size, tok_scratch *s)
+{
+    for (size_t i = 0; i <= size; i++) s->best[i] = -INFINITY;
+    s->best[0] = 0;
+    for (size_t i = 0; i < size;) {
+        size_t length = utf8_size((unsigned char)text[i]);
+        if (length > size - i) length = size - i;
+        bool single = false;
+        double base = s->best[i];
+        uint32_t at = t->pieces.root[(unsigned char)text[i]];
+        for (size_t j = i + 1; at; j++) {
+            int32_t id = t->pieces.node[at].added;
+            if (id >= 0) {
+                double score = base + t->score[id];
+                if (s->best[j] == -INFINITY || score > s->best[j]) {
+                    s->best[j] = score;
+                    s->best_id[j] = id;
+                    s->best_start[j] = i;
+                }
+                if (j - i == length) single = true;
+            }
+            if (j >= size) break;
+            at = tok_trie_child(&t->pieces, at, (unsigned char)text[j]);
+        }
+        if (!single) {
+            double score = base + t->unk_score;
+            size_t j = i + length;
+            if (s->best[j] == -INFINITY || score > s->best[j]) {
+                s->best[j] = score;
+                s->best_id[j] = -2;
+                s->best_start[j] = i;
+            }
+        }
+        i += length;
+    }
+}
+
+/* Unknown text: its bytes when all have a token, else unk. */
+static bool add_unknown(const tokenizer *t, const char *text, size_t size, ids *out)
+{
+    bool known = t->byte_fallback;
+    for (size_t i = 0; known && i < size; i++) known = t->byte_id[(unsigned char)text[i]] >= 0;
+    if (!known) return t->unk < 0 || ids_add(out, t->unk);
+    for (size_t i = 0; i < size; i++)
+        if (!ids_add(out, t->byte_id[(unsigned char)text[i]])) return false;
+    return true;
+}
+
+bool tok_unigram(const tokenizer *t, const char *text, size_t size, tok_scratch *s, ids *out)
+{
+    if (!size) return true;
+    if (!need_lattice(s, size + 1)) return false;
+    fill_lattice(t, text, size, s);
+    for (size_t end = size, following = SIZE_MAX; end > 0;) {          /* the best way back, turned into a way forward in place */
+        size_t start = s->best_start[end];
+        s->best_start[end] = following;
+        following = end;
+        if (start == 0) s->best_start[0] = end;
+        end = start;
+    }
+    size_t begin = 0, unknown = SIZE_MAX;          /* unknown characters in a row become one */
+    for (size_t at = s->best_start[0]; at != SIZE_MAX; at = s->best_start[at]) {
+        if (s->best_id[at] == -2) {
+            if (unknown == SIZE_MAX) unknown = begin;
+        } else {
+            if (unknown != SIZE_MAX && !add_unknown(t, text + unknown, begin - unknown, out)) return false;
+            unknown = SIZE_MAX;
+            if (!ids_add(out, s->best_id[at])) return false;
+        }
+        begin = at;
+    }
+    return unknown == SIZE_MAX || add_unknown(t, text + unknown, size - unknown, out);
+}
+
+/* ---- precompiled character map ----
+ * uint32 size of the trie in bytes, the trie's units, then the replacements as zero-terminated strings. */
+
+typedef struct tok_charsmap { uint32_t units; const uint32_t *unit; const char *strings; size_t strings_size; } tok_charsmap;
+
+static int base64_digit(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+static size_t decode_base64(const char *text, unsigned char *out)
+{
+    uint32_t bits = 0;
+    int have = 0;
+    size_t n = 0;
+    for (; *text; text++) {
+        int digit = base64_digit(*text);
+        if (digit < 0) continue;
+        bits = bits << 6 | (uint32_t)digit;
+        have += 6;
+        if (have >= 8) {
+            have -= 8;
+            out[n++] = (unsigned char)(bits >> have);
+        }
+    }
+    return n;
+}
+
+bool tok_charsmap_load(tokenizer *t, const char *base64, const void **table, vlm_error *error)
+{
+    *table = NULL;
+    if (!base64 || !*base64) return true;          /* no map: nothing is changed */
+    tok_charsmap *map = arena_alloc(&t->strings, sizeof *map);
+    unsigned char *data = arena_alloc(&t->strings, strlen(base64) + 8);
+    if (!map || !data) return err_memory(error, strlen(base64));
+    size_t n = decode_base64(base64, data);
+    uint32_t bytes = 0;
+    if (n >= 4) memcpy(&bytes, data, 4);           /* little endian, as all our targets */
+    if (n < 4 || bytes % 4 || bytes > n - 4) return err_set(error, VLM_FORMAT, "tokenizer.json: precompiled_charsmap is damaged");
+    uint32_t *unit = arena_alloc(&t->strings, bytes + 4);
+    if (!unit) return err_memory(error, bytes);
+    memcpy(unit, data + 4, bytes);
+    *map = (tok_charsmap){bytes / 4, unit, (const char *)data + 4 + bytes, n - 4 - bytes};
+    *table = map;
+    return true;
+}
+
+/* The longest... the first key of the trie that begins text, as sentencepiece's Rust port looks it up; -1: none. */
+static int64_t first_prefix(const tok_charsmap *m, const char *text, size_t size)
+{
+    if (!m->units) return -1;
+    size_t node = 0;
+    uint32_t unit = m->unit[0];
+    node ^= (unit >> 10) << ((unit & (1u << 9)) >> 6);
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == 0) break;
+        node ^= c;
+        if (node >= m->units) break;
+        unit = m->unit[node];
+        if ((unit & ((1u << 31) | 0xFF)) != c) break;
+        node ^= (unit >> 10) << ((unit & (1u << 9)) >> 6);
+        if (node >= m->units) break;
+        if (unit >> 8 & 1) return m->unit[node] & ((1u << 31) - 1);
+    }
+    return -1;
+}
+
+static bool add_mapped(const tok_charsmap *m, const char *text, size_t size, buf *out, bool *mapped)
+{
+    int64_t at = first_prefix(m, text, size);
+    *mapped = at >= 0 && (size_t)at < m->strings_size;
+    if (!*mapped) return true;
+    const char *s = m->strings + at;
+    return buf_add(out, s, strnlen(s, m->strings_size - (size_t)at));
+}
+
+/* Text is taken grapheme by grapheme: short ones as a whole, else, and when there is no rule, character by character. */
+bool tok_charsmap_run(const void *table, const char *text, size_t size, buf *out)
+{
+    const tok_charsmap *m = table;
+    if (!m) return buf_add(out, text, size);
+    for (size_t i = 0; i < size;) {
+        size_t n = utf8_grapheme(text + i, size - i);
+        bool mapped = false;
+        if (n < 6 && !add_mapped(m, text + i, n, out, &mapped)) return false;
+        for (size_t k = 0; !mapped && k < n;) {
+            size_t c = utf8_size((unsigned char)text[i + k]);
+            if (c > n - k) c = n - k;
+            bool one = false;
+            if (!add_mapped(m, text + i + k, c, out, &one) || (!one && !buf_add(out, text + i + k, c))) return false;
+            k += c;
+        }
+        i += n;
+    }
+    return !out->failed;
+}
