@@ -1,0 +1,86 @@
+/* vit.c - see vit.h. */
+#include "blocks/vit.h"
+
+#include <math.h>
+
+void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *layers, int i, const vit_names *n)
+{
+    int64_t d = s->hidden, attention = (int64_t)s->heads * s->head_dim;
+    bind_vector(b, &w->norm1, d, "%s.%d.%s.weight", layers, i, n->norm1);
+    bind_vector(b, &w->norm2, d, "%s.%d.%s.weight", layers, i, n->norm2);
+    if (s->layernorm) {
+        bind_vector(b, &w->norm1_bias, d, "%s.%d.%s.bias", layers, i, n->norm1);
+        bind_vector(b, &w->norm2_bias, d, "%s.%d.%s.bias", layers, i, n->norm2);
+    }
+    bind_linear(b, &w->qkv, 3 * attention, d, "%s.%d.%s", layers, i, n->qkv);
+    bind_vector_optional(b, &w->qkv_bias, 3 * attention, "%s.%d.%s.bias", layers, i, n->qkv);
+    bind_linear(b, &w->proj, d, attention, "%s.%d.%s", layers, i, n->proj);
+    bind_vector_optional(b, &w->proj_bias, d, "%s.%d.%s.bias", layers, i, n->proj);
+    if (s->gated) {
+        bind_linear(b, &w->gate, s->ffn, d, "%s.%d.%s", layers, i, n->gate);
+        bind_vector_optional(b, &w->gate_bias, s->ffn, "%s.%d.%s.bias", layers, i, n->gate);
+    }
+    bind_linear(b, &w->up, s->ffn, d, "%s.%d.%s", layers, i, n->up);
+    bind_vector_optional(b, &w->up_bias, s->ffn, "%s.%d.%s.bias", layers, i, n->up);
+    bind_linear(b, &w->down, d, s->ffn, "%s.%d.%s", layers, i, n->down);
+    bind_vector_optional(b, &w->down_bias, d, "%s.%d.%s.bias", layers, i, n->down);
+}
+
+static tensor norm(run *r, const vit_spec *s, tensor x, const float *w, const float *bias)
+{
+    return s->layernorm ? op_layernorm(r, x, w, bias, s->eps) : op_rmsnorm(r, x, w, 0, s->eps);
+}
+
+void vit_layer_forward(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
+{
+    int64_t d = (int64_t)s->heads * s->head_dim;
+    tensor qkv = op_linear(r, norm(r, s, x, w->norm1, w->norm1_bias), &w->qkv, w->qkv_bias);        /* [n, 3 * heads * head_dim] */
+    if (!run_ok(r)) return;
+    tensor q = tensor_cols(qkv, 0, d), k = tensor_cols(qkv, d, d), v = tensor_cols(qkv, 2 * d, d);
+    if (cosine.data) {
+        op_rope(r, q, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);
+        op_rope(r, k, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);
+    }
+    attention_spec a = {.heads = s->heads, .kv_heads = s->heads, .head_dim = s->head_dim, .scale = (float)pow(s->head_dim, -0.5)};
+    tensor out = op_attention_segments(r, q, k, v, starts, segments, &a);
+    TAP(r, "vit.attn", i, out);
+    op_add_inplace(r, x, op_linear(r, out, &w->proj, w->proj_bias));
+
+    tensor h = norm(r, s, x, w->norm2, w->norm2_bias), up = op_linear(r, h, &w->up, w->up_bias);    /* [n, ffn] */
+    if (s->gated) up = op_glu(r, op_linear(r, h, &w->gate, w->gate_bias), up, s->act);
+    else op_activate(r, up, s->act);
+    op_add_inplace(r, x, op_linear(r, up, &w->down, w->down_bias));
+    TAP(r, "vit.hidden", i, x);
+}
+
+double vit_layer_cost(const vit_spec *s, double n, double seen)
+{
+    double d = s->hidden, attention = (double)s->heads * s->head_dim;
+    return 2 * n * (4 * d * attention + (s->gated ? 3 : 2) * d * s->ffn) + 4 * n * seen * attention;
+}
+
+void vit_positions(int t, int h, int w, int merge, int32_t *row, int32_t *column)
+{
+    for (int frame = 0; frame < t; frame++)
+        for (int block_row = 0; block_row < h / merge; block_row++)
+            for (int block_column = 0; block_column < w / merge; block_column++)
+                for (int i = 0; i < merge * merge; i++) {
+                    *row++ = block_row * merge + i / merge;
+                    *column++ = block_column * merge + i % merge;
+                }
+}
+
+int vit_windows(int t, int h, int w, int merge, int side, int32_t *order, int32_t *starts)
+{
+    int rows = h / merge, columns = w / merge, windows = 0;
+    int32_t placed = 0;
+    starts[0] = 0;
+    for (int frame = 0; frame < t; frame++)
+        for (int top = 0; top < rows; top += side)
+            for (int left = 0; left < columns; left += side) {
+                for (int y = top; y < top + side && y < rows; y++)
+                    for (int x = left; x < left + side && x < columns; x++) order[placed++] = (frame * rows + y) * columns + x;
+                starts[++windows] = placed * merge * merge;
+            }
+    return windows;
+}

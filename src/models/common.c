@@ -1,0 +1,32 @@
+/* common.c - see common.h. */
+#include "models/common.h"
+
+#include <math.h>
+
+const char *const text_prefixes[] = {"text_config.", "", NULL};
+
+void model_use_decoder(vlm_model *m, const decoder *d)
+{
+    m->hidden = d->spec.hidden;
+    m->vocab = d->spec.vocab;
+    m->layers = d->spec.layers;
+    m->context = (int)config_int(m->cfg, "text_config.max_position_embeddings|max_position_embeddings", 131072, 1, INT32_MAX);
+    m->rope_axes = 1;
+    m->n_groups = d->n_groups;
+    for (int g = 0; g < d->n_groups; g++) m->group[g] = d->group[g];
+}
+
+static const json_t *find_option(const chat_media *part, const json_t *options, const char *key)
+{
+    const json_t *v = part && part->options ? json_object_get(part->options, key) : NULL;
+    if (!json_is_number(v) && options) v = json_object_get(options, key);
+    return json_is_number(v) && isfinite(json_number_value(v)) ? v : NULL;
+}
+
+double media_option(const chat_media *part, const json_t *options, const char *key, double fallback)
+{
+    const json_t *v = find_option(part, options, key);
+    return v ? json_number_value(v) : fallback;
+}
+
+bool media_has_option(const chat_media *part, const json_t *options, const char *key) { return find_option(part, options, key) != NULL; }
