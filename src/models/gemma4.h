@@ -44,9 +44,6 @@ typedef struct gemma4 {
     gemma4_embedder embedder;
     gemma4_image_settings image, video;
     gemma4_audio_settings sound;
-    int32_t token[3];              /* by media_kind */
-    const char *placeholder[3];    /* NULL: not taken */
-    const char *begin[3], *end[3];
 } gemma4;
 
 /* Largest size of the same shape with at most max_patches patches, sides multiples of pool * patch. */

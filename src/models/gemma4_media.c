@@ -102,49 +102,18 @@ static bool sound_settings(gemma4_audio_settings *s, arena *memory, config *c)
 #undef SOUND
 }
 
-static const char *role_or_id(const vlm_model *m, const char *role, const char *id_path)
-{
-    const char *text = tokenizer_role(m->tok, role);
-    int64_t id = config_int(m->cfg, id_path, -1, -1, INT32_MAX);
-    return text != NULL || id < 0 ? text : tokenizer_token(m->tok, (int32_t)id);
-}
-
-static void media_tokens(vlm_model *m, gemma4 *g)
-{
-    g->begin[MEDIA_IMAGE] = g->begin[MEDIA_VIDEO] = role_or_id(m, "boi_token", "boi_token_id");
-    g->end[MEDIA_IMAGE] = g->end[MEDIA_VIDEO] = role_or_id(m, "eoi_token", "eoi_token_id");
-    g->begin[MEDIA_AUDIO] = role_or_id(m, "boa_token", "boa_token_id");
-    g->end[MEDIA_AUDIO] = role_or_id(m, "eoa_token", "eoa_token_index|eoa_token_id");
-    g->placeholder[MEDIA_IMAGE] = role_or_id(m, "image_token", "image_token_id");
-    g->placeholder[MEDIA_AUDIO] = role_or_id(m, "audio_token", "audio_token_id");
-    g->placeholder[MEDIA_VIDEO] = "<|video|>";
-    for (int kind = 0; kind < 3; kind++) {
-        const char *text = g->placeholder[kind];
-        g->token[kind] = text != NULL ? tokenizer_id(m->tok, text) : -1;
-        if (g->token[kind] >= 0 && g->begin[kind] != NULL && g->end[kind] != NULL) continue;
-        m->takes &= ~(kind == MEDIA_IMAGE ? TAKES_IMAGE : kind == MEDIA_VIDEO ? TAKES_VIDEO : TAKES_AUDIO);
-    }
-}
-
 bool gemma4_media_configure(vlm_model *m, gemma4 *g)
 {
-    config *c = m->cfg, empty = {.file = (char *)"processor_config.json"}, *p = m->processor != NULL ? m->processor : &empty;
-    for (int kind = 0; kind < 3; kind++) g->token[kind] = -1;
-    if (m->tok != NULL) media_tokens(m, g);
+    config *c = m->cfg, *p = m->processor;
     if (m->takes & (TAKES_IMAGE | TAKES_VIDEO)) {
         int patch = (int)config_int(c, "vision_config.patch_size", 16, 1, 256), pool = (int)config_int(c, "vision_config.pooling_kernel_size", 3, 1, 64);
         int soft = (int)config_int(c, "vision_soft_tokens_per_image", 280, 1, 1 << 16);
         if (!image_settings(&g->image, p, "image_processor", true, soft, patch, pool) ||
             !image_settings(&g->video, p, "video_processor", false, 70, patch, pool)) {
-            goto failed;
+            return false;
         }
     }
-    if ((m->takes & TAKES_AUDIO) && !sound_settings(&g->sound, &m->memory, p)) goto failed;
-    if (g->sound.bins == 0) g->sound.bins = 128;
-    return !c->failed;
-failed:
-    if (!c->failed) config_fail(c, p->error.code, "%s: %s", p->file != NULL ? p->file : "processor", p->error.message);
-    return false;
+    return !(m->takes & TAKES_AUDIO) || sound_settings(&g->sound, &m->memory, p);
 }
 
 /* ---- images and frames -------------------------------------------------------------------------------------------- */
@@ -357,33 +326,50 @@ int gemma4_audio_rate(const vlm_model *m)
     return g->sound.rate > 0 ? g->sound.rate : 16000;
 }
 
+/* Tokens by role from tokenizer_config.json, else by their ids in config.json. */
+static const char *token_text(const vlm_model *m, const char *role, const char *id_path)
+{
+    const char *text = tokenizer_role(m->tok, role);
+    const json_t *id = config_get(m->cfg, id_path);
+    return text != NULL || !json_is_integer(id) ? text : tokenizer_token(m->tok, (int32_t)json_integer_value(id));
+}
+
 const char *gemma4_placeholder(const vlm_model *m, media_kind kind)
 {
-    const gemma4 *g = m->family;
     static const unsigned takes[] = {TAKES_IMAGE, TAKES_VIDEO, TAKES_AUDIO};
-    return m->takes & takes[kind] ? g->placeholder[kind] : NULL;
+    if (!(m->takes & takes[kind]) || m->tok == NULL) return NULL;
+    if (kind == MEDIA_IMAGE) return token_text(m, "image_token", "image_token_id");
+    if (kind == MEDIA_AUDIO) return token_text(m, "audio_token", "audio_token_id");
+    return tokenizer_id(m->tok, "<|video|>") >= 0 ? "<|video|>" : NULL;   /* has no role */
 }
 
 int32_t gemma4_media_token(const vlm_model *m, media_kind kind)
 {
-    return ((const gemma4 *)m->family)->token[kind];
+    const char *text = gemma4_placeholder(m, kind);
+    return text != NULL ? tokenizer_id(m->tok, text) : -1;
 }
 
-static bool add_block(const gemma4 *g, media_kind kind, int tokens, buf *text)
+static bool add_block(const vlm_model *m, media_kind kind, int tokens, buf *text, vlm_error *error)
 {
-    buf_adds(text, g->begin[kind]);
-    for (int i = 0; i < tokens; i++) buf_adds(text, g->placeholder[kind]);
-    return buf_adds(text, g->end[kind]);
+    const char *one = gemma4_placeholder(m, kind);
+    const char *begin = kind == MEDIA_AUDIO ? token_text(m, "boa_token", "boa_token_id") : token_text(m, "boi_token", "boi_token_id");
+    const char *end = kind == MEDIA_AUDIO ? token_text(m, "eoa_token", "eoa_token_index|eoa_token_id") : token_text(m, "eoi_token", "eoi_token_id");
+    if (one == NULL || begin == NULL || end == NULL) {
+        return err_set(error, VLM_FORMAT, "the tokenizer has no tokens around %s", media_kind_name(kind));
+    }
+    buf_adds(text, begin);
+    for (int i = 0; i < tokens; i++) buf_adds(text, one);
+    buf_adds(text, end);
+    return !text->failed || err_memory(error, text->size);
 }
 
 bool gemma4_expand(const vlm_model *m, const media_input *in, buf *text, vlm_error *error)
 {
-    const gemma4 *g = m->family;
-    if (in->kind != MEDIA_VIDEO) return add_block(g, in->kind, in->tokens, text) || err_memory(error, text->size);
+    if (in->kind != MEDIA_VIDEO) return add_block(m, in->kind, in->tokens, text, error);
     for (int f = 0; f < in->frames; f++) {
         int64_t seconds = (int64_t)in->seconds[f];
         buf_addf(text, "%s%02lld:%02lld ", f > 0 ? " " : "", (long long)(seconds / 60), (long long)(seconds % 60));
-        add_block(g, MEDIA_VIDEO, in->tokens / in->frames, text);
+        if (!add_block(m, MEDIA_VIDEO, in->tokens / in->frames, text, error)) return false;
     }
-    return !text->failed || err_memory(error, text->size);
+    return true;
 }
