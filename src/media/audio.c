@@ -46,7 +46,7 @@ static bool decode(const uint8_t *data, size_t size, const media_policy *policy,
         bool ok = wav_decode(data, size, policy, pcm, &handled, error);
         if (handled) return ok || err_prefix(error, "WAV sound");
     }
-    return err_set(error, VLM_UNSUPPORTED, "not a sound in a format that is known (%zu bytes)", size);
+    return audio_av_decode(data, size, policy, pcm, error) || err_prefix(error, "sound");
 }
 
 bool audio_decode(const void *data, size_t size, int rate, const media_policy *policy, audio *out, vlm_error *error)

@@ -13,5 +13,7 @@ bool audio_reserve(audio_pcm *pcm, size_t count, const media_policy *policy, vlm
 bool wav_matches(const uint8_t *data, size_t size);
 /* *handled = false (and false): another decoder has to take it. */
 bool wav_decode(const uint8_t *data, size_t size, const media_policy *policy, audio_pcm *out, bool *handled, vlm_error *error);
+/* Whatever libav decodes. */
+bool audio_av_decode(const uint8_t *data, size_t size, const media_policy *policy, audio_pcm *out, vlm_error *error);
 
 #endif
