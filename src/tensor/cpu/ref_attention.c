@@ -68,6 +68,7 @@ void ref_attention(run *r, tensor out, tensor q, const ragged *b, const attentio
     for (int i = 0; i < b->n_tokens && run_ok(r); i++) {
         int64_t p = b->token_position[i], see = s->bidirectional && b->see_to ? b->see_to[i] : p + 1;
         int64_t first = shape->window && p - shape->window + 1 > 0 ? p - shape->window + 1 : 0;
+        if (s->whole_blocks && b->see_from && b->see_from[i] < first) first = b->see_from[i];
         arena_mark mark = arena_get_mark(r->scratch);
         tensor k = run_tensor(r, see - first, cols), v = run_tensor(r, see - first, cols);
         for (int64_t j = first; j < see && run_ok(r); j++) {
