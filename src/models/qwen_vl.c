@@ -190,7 +190,8 @@ bool qwen_vl_pick_frames(const qwen_vl_processor *p, const chat_media *part, con
     if (n > total) n = total;
     int64_t *list = n <= INT32_MAX ? MEM_ARRAY((size_t)n, int64_t) : NULL;
     if (!list) return err_memory(error, (size_t)n * sizeof *list);
-    for (int64_t i = 0; i < n; i++) list[i] = n > 1 ? round_half_even((double)i * (double)(total - 1) / (double)(n - 1)) : 0;
+    double step = n > 1 ? (double)(total - 1) / (double)(n - 1) : 0;           /* numpy.linspace(0, total - 1, n).round() */
+    for (int64_t i = 0; i < n; i++) list[i] = n > 1 && i == n - 1 ? total - 1 : round_half_even((double)i * step);
     *indices = list;
     *count = (int)n;
     return true;
