@@ -1,6 +1,7 @@
 /* linear_avx512.c - matrix products in float32 with AVX-512. 6 x 4 tiles: 24 accumulators, 4 activations, 1 weight of 32 registers. */
-#include <immintrin.h>
 #include <stdint.h>
+
+#include "tensor/cpu/linear_avx512.h"
 
 #define DOT_NAME dot_avx512
 #define KEEP_REGISTER(v) "+v"(v)
@@ -19,19 +20,7 @@ static inline vf w_bf16(const void *p)
 }
 static inline vf w_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 
-/* Halves are added until 4 lanes are left, then neighbours: the same order for each of the four. */
-static inline void v_sum4(vf a, vf b, vf c, vf d, float *out)
-{
-    vf ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    vf cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    vf s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
-    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
-    out[0] = _mm512_cvtss_f32(s);
-    out[1] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 1));
-    out[2] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 2));
-    out[3] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 3));
-}
+static inline void v_sum4(vf a, vf b, vf c, vf d, float *out) { sum4_avx512(a, b, c, d, out); }
 
 static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"

@@ -1,0 +1,196 @@
+/* linear_int.h - the int8 path for affine weights of 4 and 8 bits, as a template: codes (unsigned) times activations (signed, quantized by token and
+ * group of the weight: x = q * sx, sx = largest / 127).
+ *
+ *   y[t][o] = sum over groups g, in order, of  sx[t][g] * ( scale[o][g] * dot(code, q) + bias[o][g] * sum(q) )       dot and sum exact in int32
+ *
+ * Lanes are outputs: ROWS rows at a time are transposed into scratch by words of 32 bits ([word][row]; a word is 8 or 4 codes of a row), once for
+ * all tokens of the block; then each word is met by four activations of a token in all lanes. A word of 4-bit codes has the even columns in
+ * its low and the odd ones in its high halves of bytes, so activations lie like that too.
+ *
+ * Packed activations: blocks of TOKENS tokens (the last may have fewer), in one [cols / 4][tokens][4] q, then [groups][2][TOKENS] sx and sum.
+ *
+ * The includer defines: INT_LABEL, ROWS, TOKENS (8), vf, vi, LANES_HALF(widening of scales), and the functions named below. */
+#include <string.h>
+
+#include "tensor/cpu/linear.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- the includer's: ----
+ * vi vi_zero(void); vi vi_add(vi, vi); vf vi_float(vi); vf v_set1(float), v_load(p), v_fma, v_mul, v_zero
+ * void transpose_words(const uint32_t *in, size_t stride_bytes, int words, uint32_t *out): ROWS rows of up to ROWS words; reads no further
+ * dot4(vi *acc, const uint32_t *words, const int8_t *x, tokens): 4 words = 32 codes of 4 bits; x: [word][half][tokens][4]
+ * dot8(vi *acc, const uint32_t *words, const int8_t *x, tokens): 4 words = 16 codes of 8 bits; x: [word][tokens][4]
+ * CODE8_OFFSET: what dot8 takes off each 8-bit code (0 or 128)
+ * void store_row(float *y, vf sum, int64_t count): the first count lanes */
+
+static int64_t groups_of(const weight *w) { return w->cols / w->group; }
+static size_t token_bytes(const weight *w) { return (size_t)w->cols + (size_t)groups_of(w) * 2 * sizeof(float); }
+static size_t int_x_bytes(const weight *w, int64_t n) { return (size_t)(n + TOKENS - 1) / TOKENS * TOKENS * token_bytes(w); }
+static float *token_scales(const weight *w, char *block, int64_t tokens) { return (float *)(block + tokens * w->cols); }
+
+/* Largest magnitude as bits: the order of non-negative floats is that of their bits, and this vectorizes. */
+static float largest(const float *x, int n)
+{
+    uint32_t most = 0, bits[128];
+    memcpy(bits, x, (size_t)n * 4);
+    for (int i = 0; i < n; i++) {
+        uint32_t b = bits[i] & 0x7fffffff;
+        most = b > most ? b : most;
+    }
+    float f;
+    memcpy(&f, &most, 4);
+    return f;
+}
+
+static void int_pack(const weight *w, void *packed, int64_t n, int64_t t, const float *x)
+{
+    enum { ROUND = 0x4b400000 };                   /* 1.5 * 2^23: adding it rounds to a whole number in the low bits */
+    int64_t first = t / TOKENS * TOKENS, tokens = min64(TOKENS, n - first);
+    char *block = (char *)packed + (size_t)first * token_bytes(w), *out = block + (t - first) * 4;
+    float *scales = token_scales(w, block, tokens) + (t - first);
+    for (int64_t g = 0; g < groups_of(w); g++, x += w->group, scales += 2 * TOKENS) {
+        float most = largest(x, w->group), inverse = most > 0 ? 127 / most : 0, magic[128];
+        int32_t q[128], sum = 0;
+        for (int i = 0; i < w->group; i++) magic[i] = x[i] * inverse + 12582912.0f;
+        memcpy(q, magic, (size_t)w->group * 4);
+        for (int i = 0; i < w->group; i++) q[i] -= ROUND;
+        for (int i = 0; i < w->group; i++) sum += q[i];
+        scales[0] = most / 127;
+        scales[TOKENS] = (float)sum;
+        for (int i = 0; i < w->group; i += 8) {
+            const int32_t *v = q + i;
+            int8_t even[4] = {(int8_t)v[0], (int8_t)v[2], (int8_t)v[4], (int8_t)v[6]}, odd[4] = {(int8_t)v[1], (int8_t)v[3], (int8_t)v[5], (int8_t)v[7]};
+            int8_t low[4] = {(int8_t)v[0], (int8_t)v[1], (int8_t)v[2], (int8_t)v[3]}, high[4] = {(int8_t)v[4], (int8_t)v[5], (int8_t)v[6], (int8_t)v[7]};
+            memcpy(out, w->bits == 4 ? even : low, 4);
+            memcpy(out + 4 * tokens, w->bits == 4 ? odd : high, 4);
+            out += 8 * tokens;
+        }
+    }
+}
+
+/* ---- ROWS rows in scratch ---- */
+
+typedef struct int_rows {
+    uint32_t *words;                               /* [cols * bits / 32][ROWS] */
+    float *scales, *biases;                        /* [groups][ROWS] */
+} int_rows;
+
+static size_t words_size(const weight *w) { return (size_t)(w->cols * w->bits / 32) * ROWS * 4; }
+static size_t scales_size(const weight *w) { return (size_t)(groups_of(w) + ROWS) / ROWS * ROWS * ROWS * 4; }
+static size_t int_scratch(const weight *w, int64_t n) { return words_size(w) + 3 * scales_size(w); }
+
+/* [row][word] to [word][row]; rows after the last repeat it (their results are not stored). */
+INLINE void transpose_rows(const char *in, size_t row_bytes, int64_t rows, int64_t words, uint32_t *out, bool ahead)
+{
+    const uint32_t *at[ROWS];
+    for (int r = 0; r < ROWS; r++) at[r] = (const uint32_t *)(in + (size_t)min64(r, rows - 1) * row_bytes);
+    for (int64_t i = 0; i < words; i += ROWS) {
+        if (ahead && (ROWS == 16 || i % 16 == 0))
+            for (int r = 0; r < ROWS; r++) __builtin_prefetch((const char *)at[r] + ROWS * row_bytes, 0, 2);   /* the next ROWS rows */
+        transpose_words(at, (int)min64(ROWS, words - i), out + i * ROWS);
+        for (int r = 0; r < ROWS; r++) at[r] += ROWS;
+    }
+}
+
+static void load_scales(const weight *w, const void *from, int64_t o, int64_t rows, float *rows_first, float *out)
+{
+    int64_t groups = groups_of(w), padded = (groups + ROWS - 1) / ROWS * ROWS;
+    for (int64_t r = 0; r < rows; r++) {
+        size_t unit = dtype_size(w->scale_type);
+        widen_scales((const char *)from + (size_t)((o + r) * groups) * unit, w->scale_type, groups, rows_first + r * padded);
+    }
+    transpose_rows((const char *)rows_first, (size_t)padded * 4, rows, groups, (uint32_t *)out, false);
+}
+
+static void load_rows(const weight *w, int64_t o, int64_t rows, int_rows *b, float *temporary)
+{
+    size_t row_bytes = weight_row_bytes(w);
+    transpose_rows((const char *)w->data + (size_t)o * row_bytes, row_bytes, rows, w->cols * w->bits / 32, b->words, true);
+    load_scales(w, w->scales, o, rows, temporary, b->scales);
+    load_scales(w, w->biases, o, rows, temporary, b->biases);
+    if (w->bits == 8 && CODE8_OFFSET)              /* what dot8 took off comes back through the bias: exact to a rounding */
+        for (int64_t i = 0; i < groups_of(w) * ROWS; i++) b->biases[i] += CODE8_OFFSET * b->scales[i];
+}
+
+/* ---- ROWS x tokens outputs ---- */
+
+INLINE void int_tile(const weight *w, const int bits, const int tokens, const int_rows *b, const int8_t *x, const float *scales, float *y,
+                     int64_t y_stride, int64_t rows, const float *bias)
+{
+    enum { WORDS = 4 };
+    vf sums[TOKENS];
+    const uint32_t *words = b->words;
+    const int units = w->group * bits / 32 / WORDS;
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) sums[t] = v_zero();
+    for (int64_t g = 0, groups = groups_of(w); g < groups; g++, scales += 2 * TOKENS) {
+        vi acc[TOKENS];
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) acc[t] = vi_zero();
+        for (int u = 0; u < units; u++, words += WORDS * ROWS, x += WORDS * 32 / bits * tokens) {
+            if (bits == 4) dot4(acc, words, x, tokens);
+            else dot8(acc, words, x, tokens);
+        }
+        vf scale = v_load(b->scales + g * ROWS), offset = v_load(b->biases + g * ROWS);
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) {
+            vf part = v_fma(vi_float(acc[t]), scale, v_mul(offset, v_set1(scales[TOKENS + t])));
+            sums[t] = v_fma(part, v_set1(scales[t]), sums[t]);
+        }
+    }
+    for (int t = 0; t < tokens; t++) {
+        float sum[ROWS];
+        v_store(sum, sums[t]);
+        if (bias) for (int r = 0; r < rows; r++) sum[r] += bias[r];
+        memcpy(y + t * y_stride, sum, (size_t)rows * 4);
+    }
+}
+
+INLINE void int_tiles(const linear_product *p, const int bits, int64_t o, int64_t rows, int64_t t0, int64_t t1, const int_rows *b)
+{
+    const weight *w = &p->w;
+    const float *bias = p->bias ? p->bias + o : NULL;
+    for (int64_t t = t0; t < t1; t += TOKENS) {
+        int64_t tokens = min64(TOKENS, p->n - t);  /* as packed */
+        char *block = (char *)p->x + (size_t)t * token_bytes(w);
+        const int8_t *x = (const int8_t *)block;
+        const float *scales = token_scales(w, block, tokens);
+        float *y = p->y + t * p->y_stride + o;
+        switch (tokens) {
+        case 1: int_tile(w, bits, 1, b, x, scales, y, p->y_stride, rows, bias); break;
+        case 2: int_tile(w, bits, 2, b, x, scales, y, p->y_stride, rows, bias); break;
+        case 3: int_tile(w, bits, 3, b, x, scales, y, p->y_stride, rows, bias); break;
+        case 4: int_tile(w, bits, 4, b, x, scales, y, p->y_stride, rows, bias); break;
+        case 5: int_tile(w, bits, 5, b, x, scales, y, p->y_stride, rows, bias); break;
+        case 6: int_tile(w, bits, 6, b, x, scales, y, p->y_stride, rows, bias); break;
+        case 7: int_tile(w, bits, 7, b, x, scales, y, p->y_stride, rows, bias); break;
+        default: int_tile(w, bits, 8, b, x, scales, y, p->y_stride, rows, bias); break;
+        }
+    }
+}
+
+static __attribute__((noinline)) void int_tiles4(const linear_product *p, int64_t o, int64_t rows, int64_t t0, int64_t t1, const int_rows *b)
+{
+    int_tiles(p, 4, o, rows, t0, t1, b);
+}
+static __attribute__((noinline)) void int_tiles8(const linear_product *p, int64_t o, int64_t rows, int64_t t0, int64_t t1, const int_rows *b)
+{
+    int_tiles(p, 8, o, rows, t0, t1, b);
+}
+
+static void int_block(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, void *scratch)
+{
+    char *at = scratch;
+    int_rows b = {(uint32_t *)at, (float *)(at + words_size(&p->w)), (float *)(at + words_size(&p->w) + scales_size(&p->w))};
+    float *temporary = (float *)(at + words_size(&p->w) + 2 * scales_size(&p->w));
+    for (int64_t o = o0; o < o1; o += ROWS) {
+        int64_t rows = min64(ROWS, o1 - o);
+        load_rows(&p->w, o, rows, &b, temporary);
+        if (p->w.bits == 4) int_tiles4(p, o, rows, t0, t1, &b);
+        else int_tiles8(p, o, rows, t0, t1, &b);
+    }
+}
+
+static const linear_path int_path = {.name = INT_LABEL, .x_bytes = int_x_bytes, .pack = int_pack, .scratch = int_scratch, .block = int_block,
+                                     .unit = ROWS};
