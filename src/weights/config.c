@@ -59,7 +59,7 @@ json_t *json_text_parse(const char *text, size_t size, const char *name, vlm_err
     if (size >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) text += 3, size -= 3;     /* byte order mark */
     if (!plain_json(text, size, &plain)) return buf_free(&plain), err_memory(error, size), NULL;
     json_error_t where;
-    json_t *json = json_loadb(plain.data ? plain.data : "", plain.size, 0, &where);
+    json_t *json = json_loadb(plain.data ? plain.data : "", plain.size, JSON_ALLOW_NUL, &where);
     buf_free(&plain);
     if (!json) err_set(error, VLM_FORMAT, "%s is not JSON: line %d: %s", name, where.line, where.text);
     return json;

@@ -19,7 +19,8 @@ typedef struct config {
 } config;
 
 enum { JSON_FILE_LIMIT = 256 << 20 };
-/* Also reads what Python's json writes beyond the standard: NaN (null), Infinity (the largest double), whole numbers beyond 64 bits (reals). */
+/* Also reads what Python's json writes beyond the standard: NaN (null), Infinity (the largest double), whole numbers beyond 64 bits (reals), \u0000 in strings
+ * (json_string_length tells). */
 json_t *json_text_parse(const char *text, size_t size, const char *name, vlm_error *error);
 json_t *json_load_file_limited(const char *path, size_t limit, vlm_error *error);
 /* config.json of a checkpoint, generation_config.json merged over it (vlm_load_config). */

@@ -1,0 +1,282 @@
+/* check_prompt.c - see check.h: tokenizer, prompt text, ids, processor tensors and positions against the reference. */
+#include "cli/check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+
+/* ---- tokenizer ------------------------------------------------------------------------------------------------------------ */
+
+/* Index of the first difference of two lists, -1: none. */
+static int64_t ids_differ(const ids *a, const ids *b)
+{
+    size_t n = a->count < b->count ? a->count : b->count;
+    for (size_t i = 0; i < n; i++)
+        if (a->id[i] != b->id[i]) return (int64_t)i;
+    return a->count == b->count ? -1 : (int64_t)n;
+}
+
+static long long id_at(const ids *list, int64_t i) { return i >= 0 && (size_t)i < list->count ? list->id[i] : -1; }
+
+static void check_text(check_report *r, const tokenizer *tok, const json_t *entry, int number)
+{
+    const json_t *text = json_object_get(entry, "text"), *decoded = json_object_get(entry, "decoded"), *list = json_object_get(entry, "ids");
+    ids got = {0}, want = {0};
+    buf plain = {0};
+    vlm_error error = {0};
+    encode_options options = {.special = true};
+    size_t i;
+    const json_t *id;
+    json_array_foreach((json_t *)(uintptr_t)list, i, id) ids_add(&want, (int32_t)json_integer_value(id));
+    if (!tokenizer_encode(tok, json_string_value(text), json_string_length(text), &options, &got, &error)) {
+        check_same(r, STAGE_TOKENIZER, false, "text %d: %s", number, error.message);
+    } else {
+        int64_t at = ids_differ(&got, &want);
+        check_same(r, STAGE_TOKENIZER, at < 0, "text %d \"%.60s\": id %lld is %lld, %lld was expected", number, json_string_value(text), (long long)at,
+                   id_at(&got, at), id_at(&want, at));
+    }
+    if (json_is_string(decoded)) {
+        bool ok = tokenizer_decode(tok, want.id, want.count, false, &plain, &error);
+        bool same = ok && plain.size == json_string_length(decoded) && !memcmp(plain.data ? plain.data : "", json_string_value(decoded), plain.size);
+        check_same(r, STAGE_TOKENIZER, same, "text %d decodes to \"%.100s\", \"%.100s\" was expected", number,
+                   ok ? plain.data ? plain.data : "" : error.message, json_string_value(decoded));
+    }
+    buf_free(&plain);
+    ids_free(&got);
+    ids_free(&want);
+}
+
+void check_tokenizer(check_report *r, const vlm_model *m, const check_suite *s)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(s->root, "tokenizer"), i, entry) check_text(r, m->tok, entry, (int)i);
+}
+
+/* ---- prompt ------------------------------------------------------------------------------------------------------------------ */
+
+bool case_prompt(const vlm_model *m, const check_suite *s, const check_case *c, prompt *out, vlm_error *error)
+{
+    json_t *kwargs = json_copy(json_object_get(c->json, "template")), *tools = json_incref(json_object_get(kwargs, "tools"));
+    json_object_del(kwargs, "tools");
+    prompt_source source = {
+        .messages = json_object_get(c->json, "messages"),
+        .chat = {.add_generation_prompt = true, .tools = tools, .kwargs = kwargs},
+        .media_options = json_object_get(c->json, "processor"),
+        .policy = media_policy_default(),
+        .media_dir = s->media_dir,
+    };
+    source.policy.local_files = true;
+    bool ok = prompt_build(m, &source, out, error);
+    json_decref(kwargs);
+    json_decref(tools);
+    return ok;
+}
+
+static void check_prompt_text(check_report *r, const check_case *c, const prompt *p)
+{
+    const json_t *want = json_object_get(c->json, "prompt");
+    if (!json_is_string(want)) return;
+    const char *a = p->text, *b = json_string_value(want);
+    size_t at = 0;
+    while (a[at] && a[at] == b[at]) at++;
+    size_t from = at > 20 ? at - 20 : 0;
+    check_same(r, STAGE_PROMPT, !a[at] && !b[at], "case %s: byte %zu: \"%.50s\", \"%.50s\" was expected", c->name, at, a + from, b + from);
+}
+
+static const char *token_text(const vlm_model *m, const ids *list, int64_t i)
+{
+    const char *text = i >= 0 && (size_t)i < list->count ? tokenizer_token(m->tok, list->id[i]) : NULL;
+    return text ? text : "";
+}
+
+static void check_ids(check_report *r, const vlm_model *m, const check_case *c, const prompt *p)
+{
+    int64_t at = ids_differ(&p->ids, &c->prompt);
+    check_same(r, STAGE_IDS, at < 0, "case %s: id %lld of %zu is %lld (%.30s), %lld (%.30s) was expected (%zu ids)", c->name, (long long)at, p->ids.count,
+               id_at(&p->ids, at), token_text(m, &p->ids, at), id_at(&c->prompt, at), token_text(m, &c->prompt, at), c->prompt.count);
+}
+
+/* mm_token_type_ids is 1, 2, 3 where an image, video, audio token stands: where our spans are. */
+static void check_spans(check_report *r, const check_suite *s, const check_case *c, const prompt *p)
+{
+    const stored_tensor *t = suite_golden(s, c, "mm_token_type_ids");
+    float *want = t ? golden_floats(t) : NULL, *got = want ? MEM_ARRAY((size_t)golden_count(t) + 1, float) : NULL;
+    if (got) {
+        int64_t n = golden_count(t);
+        char where[200];
+        for (int i = 0; i < p->n_spans; i++)
+            for (int k = 0; k < p->spans[i].count; k++) {
+                int64_t at = (int64_t)p->spans[i].first + k;
+                if (at >= 0 && at < n) got[at] = (float)(1 + p->media[p->spans[i].media]->kind);
+            }
+        snprintf(where, sizeof where, "%s/mm_token_type_ids", c->name);
+        check_numbers(r, STAGE_IDS, got, want, NULL, n, 0, (tolerance){0}, where);
+    }
+    mem_free(got);
+    mem_free(want);
+}
+
+static void check_positions(check_report *r, const vlm_model *m, const check_suite *s, const check_case *c, const prompt *p)
+{
+    const stored_tensor *t = suite_golden(s, c, "position_ids");
+    if (!t) return;
+    int64_t n = (int64_t)p->ids.count, axes = m->rope_axes;
+    if (golden_count(t) != n * axes) {
+        check_same(r, STAGE_POSITIONS, false, "case %s: %lld positions, %lld were expected", c->name, (long long)(n * axes), (long long)golden_count(t));
+        return;
+    }
+    float *want = golden_floats(t), *got = mem_aligned((size_t)(n * axes + 1) * sizeof *got);
+    if (want && got) {
+        char where[200];
+        for (int64_t a = 0; a < axes; a++)
+            for (int64_t i = 0; i < n; i++) got[a * n + i] = (float)p->rope[a][i];
+        snprintf(where, sizeof where, "%s/position_ids", c->name);
+        check_numbers(r, STAGE_POSITIONS, got, want, NULL, n * axes, n, (tolerance){0}, where);
+    }
+    mem_free(got);
+    mem_free(want);
+}
+
+/* ---- processor tensors ---------------------------------------------------------------------------------------------------------- */
+
+enum { MAX_ITEMS = 64 };
+
+/* What the reference puts into one tensor for all media of a prompt: ours one after the other along the first dimension, the others padded to the
+ * largest. valid[i] is 0 in the padding. */
+typedef struct assembled { float *data; uint8_t *valid; int64_t count, last; } assembled;
+
+static void copy_padded(const processed *p, const float *in, const int64_t *largest, assembled *out, int64_t first)
+{
+    int64_t n = 1, stride[5];
+    for (int d = 0; d < p->dims; d++) n *= p->dim[d];
+    int64_t width = 1;
+    for (int d = p->dims - 1; d >= 0; d--) stride[d] = width, width *= d ? largest[d] : 1;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = i, at = first;
+        for (int d = p->dims - 1; d >= 0; d--) at += rest % p->dim[d] * stride[d], rest /= p->dim[d];
+        out->data[at] = in[i];
+        out->valid[at] = 1;
+    }
+}
+
+static bool assemble(const prompt *p, const char *key, assembled *out)
+{
+    const processed *item[MAX_ITEMS];
+    int n = 0;
+    int64_t largest[5] = {0}, rows = 0, row = 1;
+    *out = (assembled){0};
+    for (int i = 0; i < p->n_media && n < MAX_ITEMS; i++) {
+        const processed *t = media_input_find(p->media[i], key);
+        if (!t || (n && t->dims != item[0]->dims) || t->dims < 1) continue;
+        item[n++] = t;
+        rows += t->dim[0];
+        for (int d = 1; d < t->dims; d++)
+            if (t->dim[d] > largest[d]) largest[d] = t->dim[d];
+    }
+    if (!n) return false;
+    for (int d = 1; d < item[0]->dims; d++) row *= largest[d];
+    out->count = rows * row;
+    out->last = item[0]->dims > 1 ? largest[item[0]->dims - 1] : 0;
+    out->data = MEM_ARRAY((size_t)out->count + 1, float);
+    out->valid = MEM_ARRAY((size_t)out->count + 1, uint8_t);
+    for (int i = 0, first = 0; i < n && out->data && out->valid; first += (int)item[i++]->dim[0]) {
+        int64_t count = 1;
+        for (int d = 0; d < item[i]->dims; d++) count *= item[i]->dim[d];
+        float *floats = mem_aligned((size_t)(count ? count : 1) * sizeof *floats);
+        if (!floats) return false;
+        convert_to_f32(item[i]->data, item[i]->type, count, floats);
+        copy_padded(item[i], floats, largest, out, first * row);
+        mem_free(floats);
+    }
+    return out->data && out->valid;
+}
+
+/* `key`.sample keeps elements 0, s, 2s ... of the flattened tensor, s = count / 64, 64 at most. */
+static void take_sample(assembled *a)
+{
+    int64_t step = a->count / 64 > 1 ? a->count / 64 : 1, n = 0;
+    for (int64_t i = 0; i < a->count && n < 64; i += step, n++) a->data[n] = a->data[i], a->valid[n] = a->valid[i];
+    a->count = n;
+    a->last = 0;
+}
+
+/* How far one level of 256 is after the processor's normalization. */
+static double pixel_level(const vlm_model *m)
+{
+    config *c = m->processor;
+    double std[16], least = 1;
+    int n = config_bool(c, "image_processor.do_normalize", true) ? config_numbers(c, "image_processor.image_std", std, 16) : 0;
+    for (int i = 0; i < n; i++) least = i && least < std[i] ? least : std[i];
+    return config_number(c, "image_processor.rescale_factor", 1.0 / 255) / (least > 0 ? least : 1);
+}
+
+static void check_processed(check_report *r, const vlm_model *m, const check_case *c, const prompt *p, const char *key, const stored_tensor *golden)
+{
+    char name[96], where[200];
+    size_t n = strlen(key);
+    bool sample = n > 7 && !strcmp(key + n - 7, ".sample"), whole = dtype_size(golden->type) == 8 || golden->type == DT_I32 || golden->type == DT_BOOL;
+    snprintf(name, sizeof name, "%.*s", (int)(sample ? n - 7 : n), key);
+    snprintf(where, sizeof where, "%s/%s", c->name, key);
+    assembled a;
+    if (assemble(p, name, &a)) {
+        if (sample) take_sample(&a);
+        tolerance t = {.bound = whole ? 0 : golden->type == DT_F32 ? 1e-5 : 1e-3};
+        if (!whole && !strncmp(name, "pixel_values", 12)) t.level = pixel_level(m);
+        else if (!whole) t.bound = 1e-4;
+        float *want = golden_floats(golden);
+        if (a.count != golden_count(golden))
+            check_same(r, STAGE_PROCESSOR, false, "%s has %lld elements, %lld were expected", where, (long long)a.count, (long long)golden_count(golden));
+        else if (want)
+            check_numbers(r, STAGE_PROCESSOR, a.data, want, a.valid, a.count, a.last, t, where);
+        mem_free(want);
+    }
+    mem_free(a.data);
+    mem_free(a.valid);
+}
+
+static bool is_later(const char *key)
+{
+    static const char *const later[] = {"mm_token_type_ids", "position_ids", "hidden_last", "logits"};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        if (!strcmp(key, later[i])) return true;
+    return strstr(key, "_features") && strncmp(key, "input_", 6);
+}
+
+/* A medium's main tensor has to be there: a family that forgets to give it would pass unseen. */
+static void check_present(check_report *r, const check_case *c, const prompt *p, const char *key)
+{
+    static const char *const main_tensors[] = {"pixel_values", "pixel_values_videos", "input_features"};
+    for (size_t i = 0; i < 3; i++) {
+        size_t n = strlen(main_tensors[i]);
+        if (strncmp(key, main_tensors[i], n) || (key[n] && strcmp(key + n, ".sample"))) continue;
+        bool found = false;
+        for (int k = 0; k < p->n_media; k++) found = found || media_input_find(p->media[k], main_tensors[i]);
+        check_same(r, STAGE_PROCESSOR, found, "case %s: the processor gave no %s", c->name, main_tensors[i]);
+    }
+}
+
+void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, const check_case *c)
+{
+    prompt p = {0};
+    vlm_error error = {0};
+    if (!case_prompt(m, s, c, &p, &error)) {
+        check_same(r, STAGE_PROMPT, false, "case %s: %s", c->name, error.message);
+        return;
+    }
+    check_prompt_text(r, c, &p);
+    check_ids(r, m, c, &p);
+    check_spans(r, s, c, &p);
+    const char *key;
+    json_t *name;
+    json_object_foreach(json_object_get(c->json, "tensors"), key, name) {
+        const stored_tensor *golden = is_later(key) ? NULL : suite_golden(s, c, key);
+        if (!golden) continue;
+        check_present(r, c, &p, key);
+        check_processed(r, m, c, &p, key, golden);
+    }
+    check_positions(r, m, s, c, &p);
+    prompt_free(&p);
+}
