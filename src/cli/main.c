@@ -7,7 +7,7 @@
 #include "cli/options.h"
 
 const command *const commands[] = {
-    &command_generate, &command_chat, &command_models, &command_check, &command_inspect, &command_completion, &command_man, NULL,
+    &command_generate, &command_chat, &command_check, &command_bench, &command_inspect, &command_models, &command_completion, &command_man, NULL,
 };
 
 static void help(void)
