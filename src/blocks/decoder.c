@@ -161,16 +161,25 @@ static tensor copy_of(run *r, tensor x)
     return op_gather(r, x, index, x.rows);
 }
 
-static void keys_and_values(step *s, const decoder_layer *w, const decoder_layer_spec *l, tensor h)
+static void write_keys_and_values(step *s, const decoder_layer *w, const decoder_layer_spec *l, tensor k, tensor v)
 {
     const decoder_spec *spec = &s->d->spec;
     run *r = s->r;
-    tensor k = op_linear(r, h, &w->k, w->k_bias);                                          /* [n, kv_heads * head_dim] */
-    tensor v = l->v_is_k ? copy_of(r, k) : op_linear(r, h, &w->v, w->v_bias);
+    if (l->v_is_k) v = copy_of(r, k);
     if (spec->qk_norm) op_rmsnorm_heads(r, k, w->k_norm, spec->norm_offset, spec->eps, l->head_dim);
     if (spec->v_norm) op_rmsnorm_heads(r, v, NULL, 0, spec->eps, l->head_dim);
     rotate(s, k, l->kv_heads, l);
     op_kv_write(r, &s->b->ragged, l->group, l->slot, k, v);
+}
+
+/* Keys and values of every token, nothing else. */
+static void keys_and_values(step *s, int i, tensor h)
+{
+    const decoder_layer *w = &s->d->layer[i];
+    const decoder_layer_spec *l = &s->d->spec.layer[i];
+    tensor y[2] = {{0}};
+    op_linear_group(s->r, h, l->v_is_k ? 1 : 2, y, (const weight *[]){&w->k, &w->v}, (const float *[]){w->k_bias, w->v_bias});
+    write_keys_and_values(s, w, l, y[0], y[1]);
 }
 
 /* h: normed rows; *x is only touched by the cut. */
@@ -180,9 +189,17 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
     const decoder_layer_spec *l = &spec->layer[i];
     const decoder_layer *w = &s->d->layer[i];
     run *r = s->r;
-    if (l->kv_from < 0) keys_and_values(s, w, l, h);
-    if (i == s->d->last_owner) cut(s, x, &h);
-    tensor q = op_linear(r, h, &w->q, w->q_bias);                                          /* [n, heads * head_dim] */
+    tensor q;
+    if (l->kv_from < 0 && (i != s->d->last_owner || wants_every_row(s->b))) {
+        tensor y[3] = {{0}};                                       /* q [n, heads * head_dim], k and v [n, kv_heads * head_dim] */
+        op_linear_group(r, h, l->v_is_k ? 2 : 3, y, (const weight *[]){&w->q, &w->k, &w->v}, (const float *[]){w->q_bias, w->k_bias, w->v_bias});
+        write_keys_and_values(s, w, l, y[1], y[2]);
+        q = y[0];
+    } else {
+        if (l->kv_from < 0) keys_and_values(s, i, h);
+        if (i == s->d->last_owner) cut(s, x, &h);
+        q = op_linear(r, h, &w->q, w->q_bias);
+    }
     if (spec->qk_norm) op_rmsnorm_heads(r, q, w->q_norm, spec->norm_offset, spec->eps, l->head_dim);
     rotate(s, q, l->heads, l);
     attention_spec a = {.heads = l->heads, .kv_heads = l->kv_heads, .head_dim = l->head_dim, .softcap = spec->attn_softcap,
@@ -195,8 +212,9 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
 
 static tensor mlp(step *s, const decoder_layer *w, tensor h)
 {
-    tensor gate = op_linear(s->r, h, &w->gate, w->gate_bias), up = op_linear(s->r, h, &w->up, w->up_bias);
-    return op_linear(s->r, op_glu(s->r, gate, up, s->d->spec.act), &w->down, w->down_bias);
+    tensor y[2];                                                                           /* gate, up [n, ffn] */
+    op_linear_group(s->r, h, 2, y, (const weight *[]){&w->gate, &w->up}, (const float *[]){w->gate_bias, w->up_bias});
+    return op_linear(s->r, op_glu(s->r, y[0], y[1], s->d->spec.act), &w->down, w->down_bias);
 }
 
 /* router_in: what the router reads; h: what the experts read. */
@@ -288,7 +306,7 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
         TAP(r, "hidden", i, x);
         arena_mark mark = arena_get_mark(r->scratch);
         if (!b->n_logits && i == d->last_owner) {                                          /* nobody reads what follows */
-            keys_and_values(&s, &d->layer[i], &spec->layer[i], op_rmsnorm(r, x, d->layer[i].norm1, spec->norm_offset, spec->eps));
+            keys_and_values(&s, i, op_rmsnorm(r, x, d->layer[i].norm1, spec->norm_offset, spec->eps));
             return nothing;
         }
         x = layer(&s, i, x);

@@ -46,10 +46,11 @@ void vit_layer_forward(run *r, const vit_spec *s, const vit_layer *w, int i, ten
     TAP(r, "vit.attn", i, out);
     op_add_inplace(r, x, op_linear(r, out, &w->proj, w->proj_bias));
 
-    tensor h = norm(r, s, x, w->norm2, w->norm2_bias), up = op_linear(r, h, &w->up, w->up_bias);    /* [n, ffn] */
-    if (s->gated) up = op_glu(r, op_linear(r, h, &w->gate, w->gate_bias), up, s->act);
-    else op_activate(r, up, s->act);
-    op_add_inplace(r, x, op_linear(r, up, &w->down, w->down_bias));
+    tensor h = norm(r, s, x, w->norm2, w->norm2_bias), y[2];                                         /* up, gate [n, ffn] */
+    op_linear_group(r, h, s->gated ? 2 : 1, y, (const weight *[]){&w->up, &w->gate}, (const float *[]){w->up_bias, w->gate_bias});
+    if (s->gated) y[0] = op_glu(r, y[1], y[0], s->act);
+    else op_activate(r, y[0], s->act);
+    op_add_inplace(r, x, op_linear(r, y[0], &w->down, w->down_bias));
     TAP(r, "vit.hidden", i, x);
 }
 

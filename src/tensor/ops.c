@@ -54,6 +54,14 @@ tensor op_linear(run *r, tensor x, const weight *w, const float *bias)
     return y;
 }
 
+void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const *w, const float *const *bias)
+{
+    if (run_ok(r) && (count < 1 || count > LINEAR_GROUP_MAX)) run_fail(r, VLM_INTERNAL, "linear: a group of %d", count);
+    for (int i = 0; i < count; i++) y[i] = fits(r, "linear", x, w[i], x.cols) ? run_tensor(r, x.rows, w[i]->rows) : none;
+    if (run_ok(r) && r->dev->ops->linear_group) r->dev->ops->linear_group(r, count, y, x, w, bias);
+    else for (int i = 0; i < count && run_ok(r); i++) r->dev->ops->linear(r, y[i], x, w[i], bias[i]);
+}
+
 tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale)
 {
     if (!indices(r, "embed", ids, n, 0, table->rows)) return none;

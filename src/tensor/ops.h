@@ -42,6 +42,9 @@ typedef struct ops {
 
     /* y[n,rows] = x[n,cols] . w^T (+ bias) */
     void (*linear)(run *r, tensor y, tensor x, const weight *w, const float *bias);
+    /* (optional) y[i] = x . w[i]^T (+ bias[i]): several weights over the same x in one go. NULL: linear, one after the other.
+     * The same bits as linear. */
+    void (*linear_group)(run *r, int count, const tensor *y, tensor x, const weight *const *w, const float *const *bias);
     /* out[i] = scale * row ids[i] of table */
     void (*embed)(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
     /* y = x / sqrt(mean(x^2) + eps) * (w + offset), per `width` columns (0: all of them; head_dim: per head). w NULL: no weight.
@@ -112,6 +115,9 @@ void device_close(device *dev);
 /* ---- what models call: the same list, shape-checked, sticky ---- */
 tensor op_linear(run *r, tensor x, const weight *w, const float *bias);                       /* new [n, w->rows] */
 void op_linear_to(run *r, tensor y, tensor x, const weight *w, const float *bias);
+/* `count` products of one x (q, k, v; gate and up); y[i] new [n, w[i]->rows]. */
+enum { LINEAR_GROUP_MAX = 4 };
+void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const *w, const float *const *bias);
 tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale);
 tensor op_rmsnorm(run *r, tensor x, const float *w, float offset, float eps);                 /* whole rows */
 void op_rmsnorm_heads(run *r, tensor x, const float *w, float offset, float eps, int head_dim);  /* in place, per head */
