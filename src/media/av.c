@@ -10,6 +10,8 @@
 #include "base/err.h"
 #include "base/thread.h"
 
+static pthread_once_t quiet_once = PTHREAD_ONCE_INIT;
+
 static void be_quiet(void)
 {
     av_log_set_level(AV_LOG_QUIET);
@@ -88,15 +90,16 @@ static bool look_at_streams(av_input *in, const media_policy *policy, vlm_error 
     return failed < 0 ? av_fail(error, "the streams cannot be read", failed) : true;
 }
 
-static bool open_codec(av_input *in, const AVCodec *codec, const media_policy *policy, vlm_error *error)
+static bool start_codec(av_input *in, const AVCodec *codec, bool strict, const media_policy *policy, vlm_error *error)
 {
     in->codec = avcodec_alloc_context3(codec);
     in->packet = av_packet_alloc();
     in->frame = av_frame_alloc();
-    if (!in->codec || !in->packet || !in->frame || avcodec_parameters_to_context(in->codec, in->stream->codecpar) < 0)
+    if (!in->codec || !in->packet || !in->frame || (in->stream && avcodec_parameters_to_context(in->codec, in->stream->codecpar) < 0))
         return err_memory(error, 0);
     in->codec->max_pixels = policy->max_pixels;
-    in->codec->pkt_timebase = in->stream->time_base;
+    if (in->stream) in->codec->pkt_timebase = in->stream->time_base;
+    if (strict) in->codec->err_recognition |= AV_EF_EXPLODE;
     in->codec->thread_count = cpu_count() < 8 ? cpu_count() : 8;
     int failed = avcodec_open2(in->codec, codec, NULL);
     return failed < 0 ? av_fail(error, "the decoder does not start", failed) : true;
@@ -105,8 +108,7 @@ static bool open_codec(av_input *in, const AVCodec *codec, const media_policy *p
 bool av_open(av_input *in, const void *data, size_t size, const char *demuxers, enum AVMediaType kind, const media_policy *policy,
              vlm_error *error)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, be_quiet);
+    pthread_once(&quiet_once, be_quiet);
     *in = (av_input){.data = data, .size = size};
     if (!open_container(in, demuxers, error) || !look_at_streams(in, policy, error)) return false;
     const AVCodec *codec = NULL;
@@ -116,7 +118,16 @@ bool av_open(av_input *in, const void *data, size_t size, const char *demuxers, 
     in->stream = in->format->streams[stream];
     for (unsigned i = 0; i < in->format->nb_streams; i++)
         if ((int)i != stream) in->format->streams[i]->discard = AVDISCARD_ALL;
-    return open_codec(in, codec, policy, error);
+    return start_codec(in, codec, false, policy, error);
+}
+
+bool av_open_codec(av_input *in, enum AVCodecID id, const media_policy *policy, vlm_error *error)
+{
+    pthread_once(&quiet_once, be_quiet);
+    *in = (av_input){0};
+    const AVCodec *codec = avcodec_find_decoder(id);
+    if (!codec) return err_set(error, VLM_UNSUPPORTED, "libavcodec has no decoder for %s", avcodec_get_name(id));
+    return start_codec(in, codec, id != AV_CODEC_ID_TIFF /* it calls unknown tags an error */, policy, error);
 }
 
 void av_close(av_input *in)

@@ -24,6 +24,8 @@ typedef struct av_input {
 /* Opens the container and the best stream of a kind. demuxers: comma-separated names. av_close is right after a failure, too. */
 bool av_open(av_input *in, const void *data, size_t size, const char *demuxers, enum AVMediaType kind, const media_policy *policy,
              vlm_error *error);
+/* A decoder without a container, which does not patch up damaged data. */
+bool av_open_codec(av_input *in, enum AVCodecID id, const media_policy *policy, vlm_error *error);
 void av_close(av_input *in);
 /* Sends a packet (NULL: drain) and hands each frame to `each` until it returns false. Damaged packets are skipped. False only
  * when `each` said so or memory ran out. */

@@ -4,7 +4,7 @@
 #include "base/err.h"
 
 static const image_codec *const codecs[] = {
-    &image_codec_png, &image_codec_jpeg,
+    &image_codec_png, &image_codec_jpeg, &image_codec_webp, &image_codec_gif, &image_codec_av,
 };
 
 static const image_codec *find_codec(bytes in)
