@@ -239,7 +239,7 @@ bool gemma4_pick_frames(const vlm_model *m, const chat_media *part, const json_t
     const json_t *wanted = option(options, part, "videos_kwargs", "num_frames"), *rate = option(options, part, "videos_kwargs", "fps");
     double fps = json_is_number(rate) ? json_number_value(rate) : 0;
     int64_t total = info->total_frames, n = g->video.num_frames;
-    if (part != NULL && part->fps > 0 && part->fps != info->fps) fps = part->fps;   /* a folder of frames: its own rate, no wish */
+    if (part != NULL && part->fps > 0) fps = part->fps != info->fps ? part->fps : 0;   /* of a folder of frames it is their rate, no wish */
     if (fps <= 0 && n == 0) fps = g->video.fps;
     if (fps > 0 && info->fps > 0) n = (int64_t)((double)total / info->fps * fps) > 1 ? (int64_t)((double)total / info->fps * fps) : 1;
     if (json_is_integer(wanted)) n = json_integer_value(wanted);

@@ -181,6 +181,17 @@ static void sampled_frames(void **state)
     assert_true(gemma4_pick_frames(&model, NULL, NULL, &info, &indices, &count, NULL));
     assert_int_equal(count, 3);
     mem_free(indices);
+
+    /* fps of a part: a wish, but of a folder of frames their own rate */
+    chat_media part = {.kind = MEDIA_VIDEO, .fps = 4};
+    info = (video_info){.total_frames = 80, .fps = 4};
+    assert_true(gemma4_pick_frames(&model, &part, NULL, &info, &indices, &count, NULL));
+    assert_int_equal(count, 32);
+    mem_free(indices);
+    info.fps = 20;
+    assert_true(gemma4_pick_frames(&model, &part, NULL, &info, &indices, &count, NULL));
+    assert_int_equal(count, 16);
+    mem_free(indices);
 }
 
 static void audio_lengths(void **state)
