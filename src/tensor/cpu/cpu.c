@@ -4,6 +4,19 @@
 #include "base/env.h"
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/ref.h"
+#include "tensor/cpu/rows.h"
+
+/* Plain C first, then what the machine does better. */
+static void fill_kernels(cpu_kernels *k, unsigned features)
+{
+    cpu_kernels_c(k), cpu_attention_c(k);
+#if defined(__x86_64__)
+    if (features & CPU_AVX2) cpu_kernels_avx2(k), cpu_attention_avx2(k);
+    if (features & CPU_AVX512) cpu_kernels_avx512(k), cpu_attention_avx512(k);
+#elif defined(__aarch64__)
+    if (features & CPU_NEON) cpu_kernels_neon(k), cpu_attention_neon(k);
+#endif
+}
 
 static bool open_cpu(device *dev, const char *isa, vlm_error *error)
 {
@@ -13,6 +26,7 @@ static bool open_cpu(device *dev, const char *isa, vlm_error *error)
         mem_free(state);
         return false;
     }
+    fill_kernels(&state->kernels, state->features);
     dev->state = state;
     if (cpu_linear_init(dev, error)) return true;
     mem_free(state);
@@ -32,11 +46,11 @@ const ops ops_cpu = {
     /* matrix products */
     .prepare = cpu_prepare, .release = cpu_release, .linear = cpu_linear, .embed = cpu_embed, .moe = cpu_moe,
     /* the rest */
-    .rmsnorm = ref_rmsnorm, .layernorm = ref_layernorm, .add = ref_add, .mul = ref_mul,
-    .scale = ref_scale, .activate = ref_activate, .glu = ref_glu, .clip = ref_clip, .softcap = ref_softcap, .gather = ref_gather,
-    .scatter = ref_scatter, .scatter_add = ref_scatter_add, .rope = ref_rope, .kv_write = ref_kv_write, .attention = ref_attention,
-    .attention_segments = ref_attention_segments, .attention_relative = ref_attention_relative, .topk = ref_topk,
-    .conv2d = ref_conv2d, .conv1d_depthwise = ref_conv1d_depthwise,
+    .rmsnorm = cpu_rmsnorm, .layernorm = cpu_layernorm, .add = cpu_add, .mul = cpu_mul, .scale = cpu_scale, .activate = cpu_activate,
+    .glu = cpu_glu, .clip = cpu_clip, .softcap = cpu_softcap, .gather = cpu_gather, .scatter = cpu_scatter,
+    .scatter_add = cpu_scatter_add, .rope = cpu_rope, .topk = cpu_topk, .conv2d = cpu_conv2d, .conv1d_depthwise = cpu_conv1d_depthwise,
+    .kv_write = cpu_kv_write, .attention = cpu_attention, .attention_segments = cpu_attention_segments,
+    .attention_relative = cpu_attention_relative,
 };
 
 bool device_open_cpu(device *dev, int threads, precision exactness, const char *isa, vlm_error *error)

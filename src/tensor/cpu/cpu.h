@@ -32,6 +32,26 @@ enum {
  * False with a message when cap is no name or the machine lacks it. *name: the best set that is left, for people. */
 bool cpu_features(const char *cap, unsigned *features, const char **name, vlm_error *error);
 
+/* Attention goes over blocks of ATTEND_KEYS keys at fixed positions: four strips of ATTEND_STRIP (= a page) keys. */
+enum { ATTEND_STRIP = KV_PAGE_TOKENS, ATTEND_STRIPS = 4, ATTEND_KEYS = ATTEND_STRIP * ATTEND_STRIPS };
+
+typedef struct attend_block {
+    const void *keys[ATTEND_STRIPS];               /* [head_dim][ATTEND_STRIP]; all readable, also where nobody sees a key */
+    const void *values[ATTEND_STRIPS];             /* [ATTEND_STRIP][value_stride]; read only where a row sees the key */
+    int64_t value_stride;
+    dtype type;                                    /* of both */
+} attend_block;
+
+/* Rows of queries of one head of keys on their way through the blocks (online softmax): out = o / sum. */
+typedef struct attend_rows {
+    int rows, head_dim;
+    int64_t o_stride;                              /* >= head_dim, a multiple of 16 */
+    const float *q;                                /* as attend_queries packs it */
+    float *o, *most, *sum;                         /* [rows][o_stride], [rows], [rows] */
+    const int32_t *first, *end;                    /* [rows] positions of keys that the row sees: [first, end) */
+    float scale, cap;
+} attend_rows;
+
 /* Row kernels: n values of one row; outputs may be the inputs. */
 typedef struct cpu_kernels {
     void (*rmsnorm)(float *y, const float *x, const float *w, float offset, float eps, int64_t n);
@@ -43,12 +63,36 @@ typedef struct cpu_kernels {
     void (*glu)(float *y, const float *gate, const float *up, activation act, int64_t n);
     void (*clip)(float *x, float lo, float hi, int64_t n);
     void (*softcap)(float *x, float cap, int64_t n);
+    void (*rope)(float *one, float *two, const float *cosine, const float *sine, int64_t half);      /* pairs (one[i], two[i]) */
+    float (*exp_sum)(const float *x, float most, int64_t n);                        /* sum of e^(x - most) */
+    void (*exp_from)(float *y, const float *x, float most, float factor, int64_t n);       /* factor * e^(x - most) */
+    /* sum over k of w[k * stride + c] * x[k][c]; x[k] NULL: left out */
+    void (*depthwise)(float *y, const float *const *x, const float *w, int64_t stride, int kernel, int64_t n);
+
+    /* Attention (attention_tmpl.h). Puts row pointers' queries in the order that `attend` reads. */
+    void (*attend_queries)(float *packed, const float *const *q, int rows, int head_dim);
+    /* Takes the block whose first key is at position `base` into the rows' state. */
+    void (*attend)(const attend_rows *t, const attend_block *block, int32_t base);
+    /* Adds the state of a later part of the keys to that of the parts before. */
+    void (*attend_merge)(const attend_rows *t, const attend_rows *part);
+    /* out = o / sum of row i; *sink (NULL: none) joins the sum */
+    void (*attend_finish)(float *out, const attend_rows *t, int i, const float *sink);
+    /* n rows of keys (stride apart) to [head_dim][ATTEND_STRIP]; n <= ATTEND_STRIP, further columns are zeroed */
+    void (*turn_keys)(float *keys, const float *k, int64_t stride, int n, int head_dim);
+    void (*widen)(float *out, const void *in, dtype type, int64_t n);
+    void (*narrow)(void *out, dtype type, const float *in, int64_t n);
+    /* sum of q[d] * (k[d] + rel[d]) */
+    float (*dot_sum)(const float *q, const float *k, const float *rel, int64_t n);
 } cpu_kernels;
 
-void cpu_kernels_c(cpu_kernels *k);                /* all of them */
+void cpu_kernels_c(cpu_kernels *k);                /* rows and elements */
 void cpu_kernels_avx2(cpu_kernels *k);
 void cpu_kernels_avx512(cpu_kernels *k);
 void cpu_kernels_neon(cpu_kernels *k);
+void cpu_attention_c(cpu_kernels *k);              /* attention */
+void cpu_attention_avx2(cpu_kernels *k);
+void cpu_attention_avx512(cpu_kernels *k);
+void cpu_attention_neon(cpu_kernels *k);
 
 typedef struct cpu_state {                         /* device.state */
     unsigned features;

@@ -66,7 +66,7 @@ void ref_attention(run *r, tensor out, tensor q, const ragged *b, const attentio
     const kv_shape *shape = &b->group[s->group];
     int64_t cols = (int64_t)s->kv_heads * s->head_dim;
     for (int i = 0; i < b->n_tokens && run_ok(r); i++) {
-        int64_t p = b->token_position[i], see = s->bidirectional && b->see_to ? b->see_to[i] : p + 1;
+        int64_t p = b->token_position[i], see = (s->bidirectional || s->whole_blocks) && b->see_to ? b->see_to[i] : p + 1;
         int64_t first = shape->window && p - shape->window + 1 > 0 ? p - shape->window + 1 : 0;
         if (s->whole_blocks && b->see_from && b->see_from[i] < first) first = b->see_from[i];
         arena_mark mark = arena_get_mark(r->scratch);

@@ -1,0 +1,31 @@
+/* rows.h - the drivers in rows.c and attention.c, for the table in cpu.c. */
+#ifndef VLM_TENSOR_ROWS_H
+#define VLM_TENSOR_ROWS_H
+
+#include "tensor/cpu/cpu.h"
+
+void cpu_rmsnorm(run *r, tensor y, tensor x, const float *w, float offset, float eps, int64_t width);
+void cpu_layernorm(run *r, tensor y, tensor x, const float *w, const float *b, float eps);
+void cpu_add(run *r, tensor out, tensor a, tensor b, float scale);
+void cpu_mul(run *r, tensor out, tensor a, tensor b);
+void cpu_scale(run *r, tensor x, float factor, const float *columns);
+void cpu_activate(run *r, tensor y, tensor x, activation act);
+void cpu_glu(run *r, tensor y, tensor gate, tensor up, activation act);
+void cpu_clip(run *r, tensor x, float lo, float hi);
+void cpu_softcap(run *r, tensor x, float cap);
+void cpu_rope(run *r, tensor x, int heads, int head_dim, int blocks, int block_dim, bool interleaved, tensor cosine, tensor sine);
+void cpu_gather(run *r, tensor out, tensor x, const int32_t *index);
+void cpu_scatter(run *r, tensor out, tensor x, const int32_t *index);
+void cpu_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor);
+void cpu_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
+void cpu_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
+                int padding);
+void cpu_conv1d_depthwise(run *r, tensor y, tensor x, const float *w, int kernel, int left);
+void cpu_kv_write(run *r, const ragged *batch, int group, int slot, tensor k, tensor v);
+void cpu_attention(run *r, tensor out, tensor q, const ragged *batch, const attention_spec *spec);
+void cpu_attention_segments(run *r, tensor out, tensor q, tensor k, tensor v, const int32_t *starts, int segments,
+                            const attention_spec *spec);
+void cpu_attention_relative(run *r, tensor out, tensor q, tensor k, tensor v, tensor rel, int left, int right,
+                            const attention_spec *spec);
+
+#endif
