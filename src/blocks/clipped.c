@@ -37,32 +37,31 @@ static void clip(run *r, tensor x, float lo, float hi)
     if (isfinite(lo) || isfinite(hi)) op_clip(r, x, lo, hi);
 }
 
-static tensor product(run *r, const clipped_linear *l, tensor x)
+tensor clipped_apply(run *r, const clipped_linear *l, tensor x)
 {
+    clip(r, x, l->in_min, l->in_max);
     tensor y = op_linear(r, x, &l->w, NULL);
     clip(r, y, l->out_min, l->out_max);
     return y;
 }
 
-tensor clipped_apply(run *r, const clipped_linear *l, tensor x)
-{
-    clip(r, x, l->in_min, l->in_max);
-    return product(r, l, x);
-}
-
 /* Bounds are measured on the input, so layers that read the same x usually share them: then one pass clips for all. */
 void clipped_apply_many(run *r, const clipped_linear *const *l, int n, tensor x, tensor *out)
 {
-    bool same = true;
+    const weight *w[LINEAR_GROUP_MAX];
+    const float *bias[LINEAR_GROUP_MAX] = {NULL};
+    bool same = n <= LINEAR_GROUP_MAX;
     for (int i = 1; i < n; i++) same = same && l[i]->in_min == l[0]->in_min && l[i]->in_max == l[0]->in_max;
-    if (same) clip(r, x, l[0]->in_min, l[0]->in_max);
+    if (same) {
+        for (int i = 0; i < n; i++) w[i] = &l[i]->w;
+        clip(r, x, l[0]->in_min, l[0]->in_max);
+        op_linear_group(r, x, n, out, w, bias);
+        for (int i = 0; i < n; i++) clip(r, out[i], l[i]->out_min, l[i]->out_max);
+        return;
+    }
     for (int i = 0; i < n; i++) {
-        tensor in = x;
-        if (!same && (isfinite(l[i]->in_min) || isfinite(l[i]->in_max))) {
-            in = run_zeros(r, x.rows, x.cols);
-            op_add_inplace(r, in, x);
-            clip(r, in, l[i]->in_min, l[i]->in_max);
-        }
-        out[i] = product(r, l[i], in);
+        tensor copy = run_zeros(r, x.rows, x.cols);
+        op_add_inplace(r, copy, x);
+        out[i] = clipped_apply(r, l[i], copy);
     }
 }

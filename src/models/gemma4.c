@@ -129,6 +129,15 @@ static bool configure_decoder(gemma4 *g, arena *memory, config *c)
     return !c->failed && decoder_plan(&g->decoder, memory, c);
 }
 
+/* The processor's files and config.json say the same things twice. */
+static bool processors_fit(const gemma4 *g, config *c)
+{
+    int patch = (int)config_int(c, "vision_config.patch_size", 16, 1, 256), pool = (int)config_int(c, "vision_config.pooling_kernel_size", 3, 1, 64);
+    bool ok = g->image.patch == patch && g->video.patch == patch && g->image.pool == pool && g->video.pool == pool;
+    return ok || config_fail(c, VLM_FORMAT, "the processor's patches (%d pixels, %d x %d pooled) are not those of vision_config (%d, %d x %d)",
+                             g->image.patch, g->image.pool, g->image.pool, patch, pool, pool);
+}
+
 static bool configure(vlm_model *m, config *c)
 {
     gemma4 *g = arena_alloc(&m->memory, sizeof *g);
@@ -150,6 +159,7 @@ static bool configure(vlm_model *m, config *c)
     if (config_has(c, "vision_config")) m->takes |= TAKES_IMAGE | TAKES_VIDEO;
     if (config_has(c, "audio_config")) m->takes |= TAKES_AUDIO;
     if (!gemma4_media_configure(m, g)) return false;
+    if ((m->takes & TAKES_IMAGE) && !processors_fit(g, c)) return false;
     if (g->unified) return gemma4_embedder_config(g, c);
     if ((m->takes & TAKES_IMAGE) && !gemma_vision_config(&g->vision, &m->memory, c, s->hidden)) return false;
     if ((m->takes & TAKES_AUDIO) && !audio_encoder_config(&g->audio, &m->memory, c, g->sound.bins, s->hidden)) return false;
