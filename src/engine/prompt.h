@@ -3,19 +3,21 @@
 #ifndef VLM_ENGINE_PROMPT_H
 #define VLM_ENGINE_PROMPT_H
 
-#include "models/model.h"
+#include "engine/vision_cache.h"
 
 typedef struct prompt {
     char *text;                    /* rendered, placeholders not expanded, guards removed */
     char *expanded;                /* expanded, guards removed */
     ids ids;
-    media_input **media;
+    media_input **media;           /* in order of the conversation */
+    vision_entry **rows;           /* [n_media] embedding rows found in the vision cache, pinned; NULL: to be encoded */
     int n_media;
-    media_span *spans;
+    media_span *spans;             /* in order of the ids */
     int n_spans;
     int32_t *rope[MAX_ROPE_AXES];  /* [rope_axes][n] */
     int32_t rope_next;             /* position of the first generated token on every axis */
-    int32_t *see_to;               /* [n] (ragged.h), NULL when causal */
+    int32_t *see_to, *see_from;    /* [n] (ragged.h), NULL when causal */
+    double media_seconds;          /* spent on fetching, decoding and processing media */
 } prompt;
 
 typedef struct prompt_source {
@@ -23,12 +25,20 @@ typedef struct prompt_source {
     const char *text;              /* ... a prompt text with its media list */
     const json_t *media;
     chat_options chat;
-    const json_t *media_options;
+    const json_t *media_options;   /* a part's own options win over these */
     media_policy policy;
     const char *media_dir;         /* relative paths are looked up here first; NULL: working directory */
+    vision_cache *cache;           /* media found in it are not decoded; NULL: every medium is */
+    const char *tenant;            /* the cache is kept apart by it; NULL: "" */
 } prompt_source;
 
 bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, vlm_error *error);
+/* The last part of prompt_build alone, for prompts whose ids (and media) are there already: spans, rope positions, blocks. */
+bool prompt_place(const vlm_model *m, prompt *p, vlm_error *error);
 void prompt_free(prompt *p);
+
+/* One medium: fetched, decoded, processed (prompt_media.c). *rows: set when the cache had it (then large tensors have no data). */
+media_input *prompt_process_media(const vlm_model *m, const prompt_source *source, const chat_media *part, vision_entry **rows,
+                                  vlm_error *error);
 
 #endif

@@ -36,6 +36,16 @@ media_input *media_input_share(media_input *in)
     return in;
 }
 
+void media_input_drop(media_input *in)
+{
+    for (int i = 0; i < in->n_tensors; i++) {
+        size_t bytes = dtype_size(in->tensors[i].type);
+        for (int d = 0; d < in->tensors[i].dims; d++) bytes *= (size_t)in->tensors[i].dim[d];
+        if (bytes > BULK_BYTES) in->tensors[i].data = NULL;
+    }
+    arena_free(&in->bulk);
+}
+
 void media_input_free(media_input *in)
 {
     if (!in || atomic_fetch_sub(&in->shares, 1) > 0) return;

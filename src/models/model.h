@@ -47,13 +47,15 @@ typedef struct media_input {
     digest key;                    /* raw bytes + processor settings: with the model's identity the vision cache's key */
     void *family;                  /* anything else the family wants to remember */
     arena memory;
-    arena bulk;                    /* data of tensors over 16 KiB: only the encoder looks at it */
+    arena bulk;                    /* data of tensors over 16 KiB: for the encoder alone; gone (data NULL) when expand() and
+                                    * positions() see an input whose rows come from the vision cache */
     atomic_int shares;             /* owners beyond the first: media_input_share, media_input_free */
 } media_input;
 const processed *media_input_find(const media_input *in, const char *name);
 /* Adds a tensor with zeroed data in the input's arena; NULL when out of memory. */
 processed *media_input_add(media_input *in, const char *name, dtype type, int dims, const int64_t *dim);
 media_input *media_input_share(media_input *in);                   /* one more owner; returns in */
+void media_input_drop(media_input *in);                            /* frees the data of large tensors */
 void media_input_free(media_input *in);                            /* one owner less; the last one frees. Allocated with MEM_NEW */
 
 /* An encoding in progress. Encoders can be interrupted between layers: the engine runs a few stages per step. */

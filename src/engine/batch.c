@@ -1,0 +1,145 @@
+/* batch.c - see batch.h. */
+#include "engine/batch.h"
+
+#include <string.h>
+
+#include "base/err.h"
+
+/* *pointer is a pointer to elements of `size` bytes, of whatever type. */
+static bool grow(void *pointer, size_t n, size_t size)
+{
+    void *old, *more;
+    memcpy(&old, pointer, sizeof old);
+    if (!(more = mem_resize(old, n, size))) return false;
+    memcpy(pointer, &more, sizeof more);
+    return true;
+}
+
+static bool grow_tokens(batch_builder *b, int axes, int n)
+{
+    if (n <= b->token_capacity) return true;
+    size_t c = (size_t)n + (size_t)n / 2;
+    int32_t **lists[] = {&b->token_run, &b->token_position, &b->see_to, &b->see_from, &b->tokens, &b->logit_tokens};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (!grow(lists[i], c, sizeof(int32_t))) return false;
+    for (int a = 0; a < axes; a++)
+        if (!grow(&b->rope[a], c, sizeof(int32_t))) return false;
+    if (!grow(&b->is_media, c, 1)) return false;
+    b->token_capacity = (int)c;
+    return true;
+}
+
+static bool grow_runs(batch_builder *b, int groups, int n)
+{
+    if (n <= b->run_capacity) return true;
+    size_t c = (size_t)n + (size_t)n / 2 + 1;
+    if (!grow(&b->run_first, c + 1, sizeof(int32_t)) || !grow(&b->run_position, c, sizeof(int32_t))) return false;
+    for (int g = 0; g < groups; g++)
+        if (!grow(&b->tables[g], c, sizeof(void *))) return false;
+    for (int i = 0; i < 2; i++)
+        if (!grow(&b->states[i], c, sizeof(void *))) return false;
+    b->run_capacity = (int)c;
+    return true;
+}
+
+void batch_free(batch_builder *b)
+{
+    int32_t *lists[] = {b->run_first, b->run_position, b->token_run, b->token_position, b->see_to, b->see_from, b->tokens, b->logit_tokens};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) mem_free(lists[i]);
+    for (int a = 0; a < MAX_ROPE_AXES; a++) mem_free(b->rope[a]);
+    for (int g = 0; g < MAX_KV_GROUPS; g++) mem_free(b->tables[g]);
+    mem_free(b->states[0]);
+    mem_free(b->states[1]);
+    mem_free(b->is_media);
+    mem_free(b->embeds);
+    *b = (batch_builder){0};
+}
+
+/* Media rows under tokens [first, end) of a prompt. */
+static bool add_embeds(batch_builder *b, const prompt *p, int first, int end, int base)
+{
+    for (int i = 0; i < p->n_spans && p->spans[i].first < end; i++) {
+        const media_span *span = &p->spans[i];
+        int from = span->first > first ? span->first : first, to = span->first + span->count;
+        if (to > end) to = end;
+        if (from >= to) continue;
+        if (b->batch.n_embeds == b->embed_capacity) {
+            int c = b->embed_capacity ? 2 * b->embed_capacity : 16;
+            if (!grow(&b->embeds, (size_t)c, sizeof *b->embeds)) return false;
+            b->embed_capacity = c;
+        }
+        b->embeds[b->batch.n_embeds++] = (embed_rows){.first = base + from - first, .count = to - from,
+            .rows = vision_rows(p->rows[span->media]), .offset = span->row + from - span->first, .kind = p->media[span->media]->kind};
+        for (int t = from; t < to; t++) b->is_media[base + t - first] = 1;
+    }
+    return true;
+}
+
+/* Returns whether the run touches a media block that sees itself whole. */
+static bool add_tokens(batch_builder *b, const vlm_model *m, const planned *part, int index, int base)
+{
+    const sequence *seq = part->seq;
+    const prompt *p = seq->prompt;
+    bool blocks = false;
+    for (int i = 0; i < part->count; i++) {
+        int position = part->first + i, t = base + i;
+        bool in_prompt = position < seq->n_prompt;
+        b->token_run[t] = index;
+        b->token_position[t] = position;
+        b->tokens[t] = seq->tokens[position];
+        b->is_media[t] = 0;
+        for (int a = 0; a < m->rope_axes; a++)
+            b->rope[a][t] = in_prompt ? p->rope[a][position] : p->rope_next + position - seq->n_prompt;
+        b->see_to[t] = in_prompt && p->see_to ? p->see_to[position] : position + 1;
+        b->see_from[t] = in_prompt && p->see_from ? p->see_from[position] : position;
+        blocks |= b->see_to[t] != position + 1 || b->see_from[t] != position;
+    }
+    return blocks;
+}
+
+bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_error *error)
+{
+    int n = 0, runs = s->n_plan;
+    for (int i = 0; i < runs; i++) n += s->plan[i].count;
+    if (!grow_tokens(b, m->rope_axes, n) || !grow_runs(b, m->n_groups, runs)) return err_memory(error, (size_t)n * 40);
+    b->batch = (batch){0};
+    bool blocks = false;
+    int base = 0, logits = 0;
+    for (int i = 0; i < runs; i++) {
+        const planned *part = &s->plan[i];
+        b->run_first[i] = base;
+        b->run_position[i] = part->first;
+        blocks |= add_tokens(b, m, part, i, base);
+        if (part->first < part->seq->n_prompt && !add_embeds(b, part->seq->prompt, part->first, part->first + part->count, base))
+            return err_memory(error, sizeof(embed_rows));
+        for (int g = 0; g < m->n_groups; g++) b->tables[g][i] = part->seq->table[g].data;
+        b->states[0][i] = part->seq->state ? part->seq->state->data : NULL;
+        b->states[1][i] = part->seq->next_state ? part->seq->next_state->data : NULL;
+        base += part->count;
+        if (part->wants_logits) b->logit_tokens[logits++] = base - 1;
+    }
+    b->run_first[runs] = base;
+    ragged *r = &b->batch.ragged;
+    r->n_tokens = n;
+    r->n_runs = runs;
+    r->run_first = b->run_first;
+    r->run_position = b->run_position;
+    r->token_run = b->token_run;
+    r->token_position = b->token_position;
+    r->see_to = blocks ? b->see_to : NULL;
+    r->see_from = blocks ? b->see_from : NULL;
+    r->n_groups = m->n_groups;
+    for (int g = 0; g < m->n_groups; g++) {
+        r->group[g] = m->group[g];
+        r->pages[g] = b->tables[g];
+    }
+    b->batch.tokens = b->tokens;
+    b->batch.is_media = b->is_media;
+    for (int a = 0; a < m->rope_axes; a++) b->batch.rope[a] = b->rope[a];
+    b->batch.embeds = b->embeds;
+    b->batch.logit_tokens = b->logit_tokens;
+    b->batch.n_logits = logits;
+    b->batch.state[0] = b->states[0];
+    b->batch.state[1] = b->states[1];
+    return true;
+}

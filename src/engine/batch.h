@@ -1,0 +1,21 @@
+/* batch.h - the scheduler's plan as the arrays that a decoder reads (blocks/batch.h). Buffers are reused from step to step. */
+#ifndef VLM_ENGINE_BATCH_H
+#define VLM_ENGINE_BATCH_H
+
+#include "engine/scheduler.h"
+
+typedef struct batch_builder {
+    batch batch;
+    int32_t *run_first, *run_position, *token_run, *token_position, *see_to, *see_from, *tokens, *rope[MAX_ROPE_AXES], *logit_tokens;
+    uint8_t *is_media;
+    embed_rows *embeds;
+    void *const **tables[MAX_KV_GROUPS];          /* [group][run] */
+    void **states[2];
+    int token_capacity, run_capacity, embed_capacity;
+} batch_builder;
+
+/* The planned sequences in one batch; valid until the next call and as long as no page table changes. */
+bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_error *error);
+void batch_free(batch_builder *b);
+
+#endif

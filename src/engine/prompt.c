@@ -1,0 +1,328 @@
+/* prompt.c - see prompt.h.
+ *
+ *   messages ── chat_render ──> text with guards + media parts
+ *   media parts ── prompt_process_media (one thread each) ──> media_input: tensors, token count, key
+ *   text ── each placeholder becomes begin + n media tokens + end (arch->expand) ──> expanded text
+ *   expanded ── tokenizer ──> ids ── runs of media tokens ──> spans ──> rope positions, blocks that see themselves
+ *
+ * Placeholders come from the template alone: what a user typed carries guards (chat.h) until the tokenizer drops them.
+ * Media and placeholders must agree in number, and so must the rows of the media and the media tokens in the ids. */
+#include "engine/prompt.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/err.h"
+#include "base/thread.h"
+
+enum { MAX_MEDIA = 1024, MAX_MEDIA_THREADS = 8, KINDS = 3 };
+static const media_kind kinds[KINDS] = {MEDIA_IMAGE, MEDIA_VIDEO, MEDIA_AUDIO};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void prompt_free(prompt *p)
+{
+    if (!p) return;
+    mem_free(p->text);
+    mem_free(p->expanded);
+    ids_free(&p->ids);
+    for (int i = 0; p->media && i < p->n_media; i++) media_input_free(p->media[i]);
+    for (int i = 0; p->rows && i < p->n_media; i++) vision_release(p->rows[i]);
+    mem_free(p->media);
+    mem_free(p->rows);
+    mem_free(p->spans);
+    for (int a = 0; a < MAX_ROPE_AXES; a++) mem_free(p->rope[a]);
+    mem_free(p->see_to);
+    mem_free(p->see_from);
+    *p = (prompt){0};
+}
+
+/* ---- media, several at a time ---- */
+
+typedef struct media_work {
+    const vlm_model *m;
+    const prompt_source *source;
+    const chat_prompt *chat;
+    prompt *out;
+    vlm_error *errors;             /* [count] */
+    atomic_size_t next;
+} media_work;
+
+static void *media_worker(void *arg)
+{
+    media_work *w = arg;
+    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->chat->media_count;)
+        w->out->media[i] = prompt_process_media(w->m, w->source, &w->chat->media[i], &w->out->rows[i], &w->errors[i]);
+    return NULL;
+}
+
+static bool build_media(const vlm_model *m, const prompt_source *source, const chat_prompt *chat, prompt *out, vlm_error *error)
+{
+    size_t n = chat->media_count;
+    if (!n) return true;
+    if (n > MAX_MEDIA) return err_set(error, VLM_LIMIT, "%zu media in one request; at most %d are taken", n, MAX_MEDIA);
+    double start = now();
+    vlm_error *errors = MEM_ARRAY(n, vlm_error);
+    out->media = MEM_ARRAY(n, media_input *);
+    out->rows = MEM_ARRAY(n, vision_entry *);
+    if (!errors || !out->media || !out->rows) return mem_free(errors), err_memory(error, n * sizeof *errors);
+    out->n_media = (int)n;
+    media_work work = {.m = m, .source = source, .chat = chat, .out = out, .errors = errors};
+    pthread_t threads[MAX_MEDIA_THREADS];
+    int wanted = cpu_count() < MAX_MEDIA_THREADS ? cpu_count() : MAX_MEDIA_THREADS, started = 0;
+    if ((size_t)wanted > n) wanted = (int)n;
+    while (started < wanted - 1 && !mem_inject() && !pthread_create(&threads[started], NULL, media_worker, &work)) started++;
+    media_worker(&work);
+    for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i++) {
+        if (out->media[i]) continue;
+        ok = false;
+        if (error) *error = errors[i];
+        if (n > 1) err_prefix(error, "%s (medium %zu of %zu)", media_kind_name(chat->media[i].kind), i + 1, n);
+    }
+    mem_free(errors);
+    out->media_seconds = now() - start;
+    return ok;
+}
+
+/* ---- placeholders ---- */
+
+static const char *placeholder(const vlm_model *m, media_kind kind)
+{
+    return m->arch->placeholder ? m->arch->placeholder(m, kind) : NULL;
+}
+
+/* The next placeholder at or after `text`: the earliest, of those the longest. NULL: none. */
+static const char *find_placeholder(const vlm_model *m, const char *text, const char **which)
+{
+    const char *best = NULL;
+    *which = NULL;
+    for (int k = 0; k < KINDS; k++) {
+        const char *mark = placeholder(m, kinds[k]), *at = mark && *mark ? strstr(text, mark) : NULL;
+        if (at && (!best || at < best || (at == best && strlen(mark) > strlen(*which)))) { best = at; *which = mark; }
+    }
+    return best;
+}
+
+static int places_of(const vlm_model *m, const char *text, const char *mark)
+{
+    const char *which;
+    int n = 0;
+    for (const char *at = text; (at = find_placeholder(m, at, &which)); at += strlen(which)) n += !strcmp(which, mark);
+    return n;
+}
+
+/* Says which kind's numbers differ. */
+static bool count_mismatch(const vlm_model *m, const char *text, const prompt *p, vlm_error *error)
+{
+    for (int k = 0; k < KINDS; k++) {
+        const char *mark = placeholder(m, kinds[k]);
+        if (!mark) continue;
+        int places = places_of(m, text, mark), media = 0;
+        for (int i = 0; i < p->n_media; i++) {
+            const char *own = placeholder(m, p->media[i]->kind);
+            media += own && !strcmp(own, mark);
+        }
+        if (places == media) continue;
+        err_set(error, VLM_INVALID, "the prompt has %d %s placeholder%s \"%s\", but %d %s given", places, media_kind_name(kinds[k]),
+                places == 1 ? "" : "s", mark, media, media == 1 ? "was" : "were");
+        return err_hint(error, "%s", places < media ? "the chat template leaves some media out, or the prompt text names too few"
+                                                    : "give one medium for each placeholder"), false;
+    }
+    return err_set(error, VLM_INVALID, "media and placeholders of the prompt do not agree");
+}
+
+/* Expanded text; order[k] = the medium at the k-th placeholder. */
+static bool expand(const vlm_model *m, const char *text, prompt *p, int *order, buf *out, vlm_error *error)
+{
+    uint8_t used[MAX_MEDIA] = {0};
+    int n = 0;
+    const char *which;
+    for (const char *at; (at = find_placeholder(m, text, &which)); text = at + strlen(which)) {
+        int i = 0;
+        for (; i < p->n_media; i++) {
+            const char *own = placeholder(m, p->media[i]->kind);
+            if (!used[i] && own && !strcmp(own, which)) break;
+        }
+        if (i == p->n_media) return false;               /* the caller words it */
+        used[i] = 1;
+        order[n++] = i;
+        buf_add(out, text, (size_t)(at - text));
+        if (m->arch->expand ? !m->arch->expand(m, p->media[i], out, error) : !buf_adds(out, which)) return false;
+    }
+    buf_adds(out, text);
+    return n == p->n_media;
+}
+
+static char *without_guard(const char *text, const char *guard)
+{
+    size_t n = strlen(guard);
+    buf out = {0};
+    if (n)
+        for (const char *at; (at = strstr(text, guard)); text = at + n) buf_add(&out, text, (size_t)(at - text));
+    buf_adds(&out, text);
+    return buf_take(&out);
+}
+
+/* ---- ids: spans, positions, blocks ---- */
+
+static bool add_span(prompt *p, int *capacity, media_span span)
+{
+    if (p->n_spans == *capacity) {
+        int more = *capacity ? 2 * *capacity : 16;
+        media_span *spans = mem_resize(p->spans, (size_t)more, sizeof *spans);
+        if (!spans) return false;
+        p->spans = spans;
+        *capacity = more;
+    }
+    p->spans[p->n_spans++] = span;
+    return true;
+}
+
+/* Runs of media tokens; each medium takes its rows in order. order NULL: 0, 1, 2 ... */
+static bool find_spans(const vlm_model *m, prompt *p, const int *order, vlm_error *error)
+{
+    int32_t token[KINDS];
+    bool any = false;
+    for (int k = 0; k < KINDS; k++) {
+        token[k] = m->arch->media_token ? m->arch->media_token(m, kinds[k]) : -1;
+        any |= token[k] >= 0;
+    }
+    int current = 0, row = 0, capacity = 0;
+    for (size_t i = 0; any && i < p->ids.count; i++) {
+        int32_t id = p->ids.id[i];
+        if (id < 0 || (id != token[0] && id != token[1] && id != token[2])) continue;
+        media_input *in = NULL;
+        for (; current < p->n_media; current++, row = 0) {
+            in = p->media[order ? order[current] : current];
+            if (row < in->tokens) break;
+        }
+        if (current == p->n_media || id != token[in->kind])
+            return err_set(error, VLM_INVALID, "the prompt holds more media tokens (\"%s\", position %zu) than its media have rows",
+                           tokenizer_token(m->tok, id) ? tokenizer_token(m->tok, id) : "?", i);
+        int which = order ? order[current] : current;
+        media_span *last = p->n_spans ? &p->spans[p->n_spans - 1] : NULL;
+        if (row && last && last->media == which && last->first + last->count == (int)i) last->count++;
+        else if (!add_span(p, &capacity, (media_span){(int)i, 1, which, row})) return err_memory(error, sizeof(media_span));
+        row++;
+    }
+    for (; current < p->n_media; current++, row = 0) {
+        const media_input *in = p->media[order ? order[current] : current];
+        if (row < in->tokens)
+            return err_set(error, VLM_INVALID, "%s %d needs %d tokens in the prompt, %d are there", media_kind_name(in->kind),
+                           (order ? order[current] : current) + 1, in->tokens, row);
+    }
+    return true;
+}
+
+static bool find_positions(const vlm_model *m, prompt *p, vlm_error *error)
+{
+    size_t n = p->ids.count;
+    for (int a = 0; a < m->rope_axes; a++)
+        if (!(p->rope[a] = MEM_ARRAY(n, int32_t))) return err_memory(error, n * sizeof(int32_t));
+    if (m->arch->positions)
+        return m->arch->positions(m, p->ids.id, (int)n, p->spans, p->n_spans, p->media, p->rope, &p->rope_next, error);
+    for (int a = 0; a < m->rope_axes; a++)
+        for (size_t i = 0; i < n; i++) p->rope[a][i] = (int32_t)i;
+    p->rope_next = (int32_t)n;
+    return true;
+}
+
+/* Images and video frames see themselves whole: a block is a run of such tokens without text between. */
+static bool find_blocks(const vlm_model *m, prompt *p, vlm_error *error)
+{
+    int n = (int)p->ids.count;
+    bool any = false;
+    for (int s = 0; s < p->n_spans; s++) any |= p->media[p->spans[s].media]->kind != MEDIA_AUDIO;
+    if (!m->bidirectional_media || !any) return true;
+    p->see_to = MEM_ARRAY((size_t)n, int32_t);
+    p->see_from = MEM_ARRAY((size_t)n, int32_t);
+    if (!p->see_to || !p->see_from) return err_memory(error, (size_t)n * sizeof(int32_t));
+    for (int i = 0; i < n; i++) { p->see_to[i] = i + 1; p->see_from[i] = i; }
+    for (int s = 0; s < p->n_spans;) {
+        int first = p->spans[s].first, end = first;
+        for (; s < p->n_spans && p->spans[s].first == end && p->media[p->spans[s].media]->kind != MEDIA_AUDIO; s++)
+            end += p->spans[s].count;
+        if (end == first) { s++; continue; }             /* audio */
+        for (int i = first; i < end; i++) { p->see_to[i] = end; p->see_from[i] = first; }
+    }
+    return true;
+}
+
+static bool place(const vlm_model *m, prompt *p, const int *order, vlm_error *error)
+{
+    if (p->ids.count == 0) return err_set(error, VLM_INVALID, "the prompt is empty");
+    if (p->ids.count > INT32_MAX / 2) return err_set(error, VLM_LIMIT, "the prompt has %zu tokens", p->ids.count);
+    for (size_t i = 0; i < p->ids.count; i++)
+        if (p->ids.id[i] < 0 || p->ids.id[i] >= m->vocab)
+            return err_set(error, VLM_FORMAT, "token id %d at position %zu: the model's vocabulary ends at %d", p->ids.id[i], i, m->vocab - 1);
+    return find_spans(m, p, order, error) && find_positions(m, p, error) && find_blocks(m, p, error);
+}
+
+bool prompt_place(const vlm_model *m, prompt *p, vlm_error *error) { return place(m, p, NULL, error); }
+
+/* ---- the whole ---- */
+
+static bool tokenize(const vlm_model *m, const char *text, const char *guard, bool add_special, prompt *out, vlm_error *error)
+{
+    encode_options options = {.special = true, .add_special = add_special, .guard = *guard ? guard : NULL};
+    if (!tokenizer_encode(m->tok, text, strlen(text), &options, &out->ids, error)) return false;
+    ids *list = &out->ids;
+    if (list->failed) return err_memory(error, list->count * sizeof(int32_t));
+    if (add_special && m->bos >= 0 && list->count > 1 && list->id[0] == m->bos && list->id[1] == m->bos)
+        memmove(list->id, list->id + 1, --list->count * sizeof *list->id);   /* the text had it already */
+    return true;
+}
+
+/* Media parts of a plain prompt: chat_render reads them, its text is not used. */
+static bool render(const vlm_model *m, const prompt_source *source, chat_prompt *chat, vlm_error *error)
+{
+    if (source->messages) return chat_render(m->chat, m->tok, source->messages, &source->chat, chat, error);
+    if (!source->media || !json_array_size(source->media)) return true;
+    json_t *messages = json_pack("[{s:s,s:O}]", "role", "user", "content", (json_t *)source->media);
+    if (!messages) return err_memory(error, 64);
+    chat_options plain = {.add_generation_prompt = false};
+    bool ok = chat_render(NULL, m->tok, messages, &plain, chat, error);
+    json_decref(messages);
+    return ok;
+}
+
+bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, vlm_error *error)
+{
+    *out = (prompt){0};
+    chat_prompt chat = {0};
+    buf expanded = {.limit = 256 << 20};
+    int *order = NULL;
+    bool ok = false;
+    if (!source->messages == !source->text) {
+        err_set(error, VLM_INVALID, "a request has either messages or a prompt text");
+        goto done;
+    }
+    if (!render(m, source, &chat, error) || !build_media(m, source, &chat, out, error)) goto done;
+    const char *text = source->messages ? chat.text : source->text, *guard = source->messages ? chat.guard : "";
+    if (out->n_media && !(order = MEM_ARRAY((size_t)out->n_media, int))) { err_memory(error, 64); goto done; }
+    vlm_error why = {0};
+    if (!expand(m, text, out, order, &expanded, &why)) {
+        if (!why.code) count_mismatch(m, text, out, error);
+        else if (error) *error = why;
+        goto done;
+    }
+    if (expanded.failed) { err_set(error, VLM_LIMIT, "the prompt text is too long or memory ran out"); goto done; }
+    out->text = without_guard(text, guard);
+    out->expanded = without_guard(expanded.data ? expanded.data : "", guard);
+    if (!out->text || !out->expanded) { err_memory(error, expanded.size); goto done; }
+    ok = tokenize(m, expanded.data ? expanded.data : "", guard, !source->messages || !m->chat, out, error) && place(m, out, order, error);
+done:
+    chat_prompt_free(&chat);
+    buf_free(&expanded);
+    mem_free(order);
+    if (!ok) prompt_free(out);
+    return ok;
+}

@@ -1,0 +1,143 @@
+/* prompt_media.c - one medium on its way from a source to processor tensors: fetch under the policy, digest, decode, process.
+ *
+ * The key of the result is what caches go by: kind, digest of the raw bytes, and every option that had a say (request's,
+ * then the part's own). The model's identity and the tenant are added by the caches. */
+#include "engine/prompt.h"
+
+#include <string.h>
+
+#include "base/err.h"
+#include "base/file.h"
+
+/* media_options with the part's own options over them; fps of a part counts as one. */
+static json_t *merge_options(const prompt_source *source, const chat_media *part)
+{
+    json_t *merged = source->media_options ? json_copy((json_t *)source->media_options) : json_object();
+    if (merged && json_is_object(part->options) && json_object_update(merged, part->options)) goto fail;
+    if (merged && part->fps > 0 && json_object_set_new(merged, "fps", json_real(part->fps))) goto fail;
+    return merged;
+fail:
+    json_decref(merged);
+    return NULL;
+}
+
+static bool make_key(media_kind kind, const digest *bytes, const json_t *options, bool folder, digest *out)
+{
+    char *text = json_dumps(options, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17));
+    if (!text) return false;
+    hasher h = hash_start();
+    hash_text(&h, "media");
+    hash_u64(&h, (uint64_t)kind);
+    hash_u64(&h, folder);
+    hash_part(&h, bytes, sizeof *bytes);
+    hash_text(&h, text);
+    free(text);
+    return hash_finish(&h, out);
+}
+
+typedef struct picker { const vlm_model *m; const chat_media *part; const json_t *options; } picker;
+
+static bool pick(void *user, const video_info *info, int64_t **indices, int *count, vlm_error *error)
+{
+    const picker *p = user;
+    return p->m->arch->pick_frames(p->m, p->part, p->options, info, indices, count, error);
+}
+
+/* A folder of frames has no bytes of its own: what identifies it is the frames that were picked. */
+static bool digest_frames(const video *v, digest *out)
+{
+    hasher h = hash_start();
+    for (int i = 0; i < v->count; i++) {
+        hash_u64(&h, (uint64_t)v->indices[i]);
+        hash_u64(&h, (uint64_t)v->frames[i].width);
+        hash_part(&h, v->frames[i].rgb, (size_t)v->frames[i].width * (size_t)v->frames[i].height * 3);
+    }
+    return hash_finish(&h, out);
+}
+
+static bool decode(const vlm_model *m, const prompt_source *source, const char *path, const buf *bytes, bool folder, const json_t *options,
+                   media_item *item, vlm_error *error)
+{
+    picker p = {m, item->part, options};
+    switch (item->kind) {
+    case MEDIA_IMAGE:
+        return image_decode(bytes->data, bytes->size, &source->policy, &item->image, error);
+    case MEDIA_VIDEO:
+        if (!m->arch->pick_frames) return err_set(error, VLM_UNSUPPORTED, "this model does not take video");
+        if (folder) return video_from_folder(path, item->part->fps > 0 ? item->part->fps : 24, &source->policy, pick, &p, &item->video, error);
+        return video_decode(bytes->data, bytes->size, &source->policy, pick, &p, &item->video, error);
+    case MEDIA_AUDIO:
+        return audio_decode(bytes->data, bytes->size, m->arch->audio_rate ? m->arch->audio_rate(m) : 16000, &source->policy, &item->audio, error);
+    }
+    return err_set(error, VLM_INTERNAL, "unknown kind of media");
+}
+
+static bool takes(const vlm_model *m, media_kind kind, vlm_error *error)
+{
+    static const unsigned bit[] = {[MEDIA_IMAGE] = TAKES_IMAGE, [MEDIA_VIDEO] = TAKES_VIDEO, [MEDIA_AUDIO] = TAKES_AUDIO};
+    bool has_place = m->arch->placeholder && m->arch->placeholder(m, kind) && m->arch->process;
+    if ((m->takes & bit[kind]) && has_place) return true;
+    err_set(error, VLM_UNSUPPORTED, "this model (%s) does not take %s", m->arch->title ? m->arch->title : m->arch->name,
+            kind == MEDIA_IMAGE ? "images" : media_kind_name(kind));
+    if (m->takes)
+        err_hint(error, "it takes text%s%s%s", m->takes & TAKES_IMAGE ? ", images" : "", m->takes & TAKES_VIDEO ? ", video" : "",
+                 m->takes & TAKES_AUDIO ? ", audio" : "");
+    return false;
+}
+
+/* Where a relative path lies: below media_dir if it is there. */
+static char *locate(const prompt_source *source, const char *path)
+{
+    if (source->media_dir && path[0] != '/' && strcmp(path, "-") && !strstr(path, "://") && strncmp(path, "data:", 5)) {
+        char *joined = path_join(source->media_dir, path);
+        if (!joined || file_exists(joined) || file_is_directory(joined)) return joined;
+        mem_free(joined);
+    }
+    return mem_strdup(path);
+}
+
+media_input *prompt_process_media(const vlm_model *m, const prompt_source *source, const chat_media *part, vision_entry **rows,
+                                  vlm_error *error)
+{
+    media_item item = {.kind = part->kind, .part = part};
+    media_input *in = NULL;
+    json_t *options = NULL;
+    char *path = NULL;
+    buf bytes = {0};
+    bool folder = false, ok = false, known = false;
+    digest key;
+    if (!takes(m, part->kind, error)) return NULL;
+    options = merge_options(source, part);
+    path = locate(source, part->source);
+    if (!options || !path) { err_memory(error, 64); goto done; }
+    if (!media_fetch(path, &source->policy, &bytes, part->kind == MEDIA_VIDEO ? &folder : NULL, error)) goto done;
+    if (!folder) {
+        if (!hash_bytes(bytes.data ? bytes.data : "", bytes.size, &item.digest)) { err_memory(error, 64); goto done; }
+        if (!make_key(part->kind, &item.digest, options, false, &key)) { err_memory(error, 64); goto done; }
+        known = true;
+        if (source->cache && (in = vision_find(source->cache, &key, source->tenant, rows))) { ok = true; goto done; }
+    }
+    if (!decode(m, source, path, &bytes, folder, options, &item, error)) goto done;
+    buf_free(&bytes);
+    if (!known && (!digest_frames(&item.video, &item.digest) || !make_key(part->kind, &item.digest, options, true, &key))) {
+        err_memory(error, 64);
+        goto done;
+    }
+    if (!(in = MEM_NEW(media_input))) { err_memory(error, sizeof *in); goto done; }
+    in->kind = part->kind;
+    vlm_error why = {0};
+    ok = m->arch->process(m, &item, options, in, &why);
+    if (!ok && !why.code) err_memory(&why, 0);
+    if (!ok && error) *error = why;
+    in->key = key;
+    if (ok && (in->tokens < 0 || in->tokens > 1 << 24)) ok = err_set(error, VLM_INTERNAL, "processor asks for %d tokens", in->tokens);
+done:
+    if (!ok) { media_input_free(in); in = NULL; }
+    image_free(&item.image);
+    video_free(&item.video);
+    audio_free(&item.audio);
+    buf_free(&bytes);
+    json_decref(options);
+    mem_free(path);
+    return in;
+}

@@ -1,0 +1,425 @@
+/* scheduler.c - see scheduler.h. */
+#include "engine/scheduler.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "base/err.h"
+
+enum { MAX_SHARES = 4, MIN_CHUNK = 16 };
+
+static int blocks_of(int tokens) { return (tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS; }
+
+/* ---- sequences ---- */
+
+bool sequence_add(sequence *seq, int32_t token)
+{
+    if (seq->n == seq->capacity) {
+        int capacity = seq->capacity < 64 ? 64 : 2 * seq->capacity;
+        int32_t *tokens = mem_resize(seq->tokens, (size_t)capacity, sizeof *tokens);
+        if (!tokens) return false;
+        seq->tokens = tokens;
+        seq->capacity = capacity;
+    }
+    seq->tokens[seq->n++] = token;
+    return true;
+}
+
+void sequence_free(sequence *seq)                 /* its pages are gone: scheduler_remove */
+{
+    for (int g = 0; g < MAX_KV_GROUPS; g++) {
+        mem_free(seq->table[g].page);
+        mem_free(seq->table[g].data);
+    }
+    mem_free(seq->tokens);
+    mem_free(seq->keys);
+}
+
+static void drop_pages(scheduler *s, sequence *seq)
+{
+    for (int g = 0; g < s->pages->n_groups; g++) table_clear(&seq->table[g], s->pages);
+    pages_drop(s->pages, seq->state);
+    pages_drop(s->pages, seq->next_state);
+    seq->state = seq->next_state = NULL;
+    seq->computed = 0;
+}
+
+/* Keys of all full blocks among the first `tokens`. */
+static void make_keys(sequence *seq, int tokens)
+{
+    int wanted = tokens / KV_PAGE_TOKENS;
+    if (seq->unkeyed || seq->n_keys >= wanted) return;
+    if (wanted > seq->keys_capacity) {
+        int capacity = wanted < 16 ? 16 : wanted + wanted / 2;
+        digest *keys = mem_resize(seq->keys, (size_t)capacity, sizeof *keys);
+        if (!keys) { seq->unkeyed = true; return; }
+        seq->keys = keys;
+        seq->keys_capacity = capacity;
+    }
+    for (; seq->n_keys < wanted; seq->n_keys++) {
+        const digest *parent = seq->n_keys ? &seq->keys[seq->n_keys - 1] : &seq->root;
+        if (!prefix_key(seq->prompt, seq->tokens, seq->n_keys, parent, &seq->keys[seq->n_keys])) { seq->unkeyed = true; return; }
+    }
+}
+
+int scheduler_peek(scheduler *s, sequence *seq)
+{
+    if (!s->pages->keep || seq->n < 1) return 0;
+    make_keys(seq, seq->n - 1);
+    int n = (seq->n - 1) / KV_PAGE_TOKENS;        /* one token is left to compute */
+    return prefix_match(s->pages, seq->prompt, seq->keys, n < seq->n_keys ? n : seq->n_keys) * KV_PAGE_TOKENS;
+}
+
+/* Takes the cached prefix over. False: out of memory, nothing taken. */
+static bool adopt(scheduler *s, sequence *seq)
+{
+    int tokens = scheduler_peek(s, seq), b = tokens / KV_PAGE_TOKENS;
+    for (int g = 0; g < s->pages->n_groups; g++) {
+        page_table *t = &seq->table[g];
+        int needed = table_needed(&s->pages->shape[g], tokens);
+        for (int i = 0; i < b; i++) {
+            page *pg = i < needed ? NULL : pages_use(s->pages, pages_find(s->pages, g, &seq->keys[i]));
+            if (table_push(t, pg)) { if (!pg) t->first = t->count; continue; }
+            pages_drop(s->pages, pg);
+            drop_pages(s, seq);
+            return false;
+        }
+    }
+    if (b && s->pages->bytes[STATE_GROUP]) seq->state = pages_use(s->pages, pages_find(s->pages, STATE_GROUP, &seq->keys[b - 1]));
+    seq->computed = tokens;
+    return true;
+}
+
+/* ---- lists ---- */
+
+static int64_t rank_of(const sequence *seq) { return (int64_t)seq->priority + seq->patience / PATIENCE; }
+
+static bool before(const sequence *a, const sequence *b)
+{
+    int64_t ra = rank_of(a), rb = rank_of(b);
+    return ra != rb ? ra > rb : a->arrival < b->arrival;
+}
+
+static void insert(sequence **list, int *n, sequence *seq)
+{
+    int i = (*n)++;
+    for (; i > 0 && before(seq, list[i - 1]); i--) list[i] = list[i - 1];
+    list[i] = seq;
+}
+
+static bool take_out(sequence **list, int *n, const sequence *seq)
+{
+    for (int i = 0; i < *n; i++) {
+        if (list[i] != seq) continue;
+        memmove(&list[i], &list[i + 1], (size_t)(*n - i - 1) * sizeof *list);
+        --*n;
+        return true;
+    }
+    return false;
+}
+
+bool scheduler_add(scheduler *s, sequence *seq)
+{
+    if (s->n_waiting + s->n_running >= s->capacity) {
+        int capacity = s->capacity ? 2 * s->capacity : 16;
+        sequence **waiting = mem_resize(s->waiting, (size_t)capacity, sizeof *waiting);
+        if (waiting) s->waiting = waiting;
+        sequence **running = waiting ? mem_resize(s->running, (size_t)capacity, sizeof *running) : NULL;
+        if (running) s->running = running;
+        planned *plan = running ? mem_resize(s->plan, (size_t)capacity, sizeof *plan) : NULL;
+        if (!plan) return false;
+        s->plan = plan;
+        s->capacity = capacity;
+    }
+    insert(s->waiting, &s->n_waiting, seq);
+    return true;
+}
+
+void scheduler_remove(scheduler *s, sequence *seq)
+{
+    if (take_out(s->running, &s->n_running, seq)) drop_pages(s, seq);
+    else take_out(s->waiting, &s->n_waiting, seq);
+    s->blocked_room = 0;
+}
+
+void scheduler_free(scheduler *s)
+{
+    mem_free(s->waiting);
+    mem_free(s->running);
+    mem_free(s->plan);
+    *s = (scheduler){0};
+}
+
+static void preempt(scheduler *s, sequence *seq)
+{
+    take_out(s->running, &s->n_running, seq);
+    drop_pages(s, seq);
+    seq->preemptions++;
+    s->preemptions++;
+    insert(s->waiting, &s->n_waiting, seq);
+}
+
+void scheduler_preempt_youngest(scheduler *s)
+{
+    for (int i = s->n_running - 1; i >= 0; i--)
+        if (s->running[i]->n > s->running[i]->admitted) {        /* it got something done: no livelock */
+            preempt(s, s->running[i]);
+            return;
+        }
+}
+
+/* ---- room ---- */
+
+uint64_t scheduler_bytes(const pages *p, int n, int chunk)
+{
+    uint64_t bytes = 2 * (uint64_t)p->bytes[STATE_GROUP];
+    for (int g = 0; g < p->n_groups; g++) {
+        int most = blocks_of(n), window = p->shape[g].window;
+        if (window && window + chunk < n) most = blocks_of(window + chunk) + 1;
+        if (most > blocks_of(n)) most = blocks_of(n);
+        bytes += (uint64_t)most * p->bytes[g];
+    }
+    return bytes;
+}
+
+/* Pages for tokens up to `end` in every group, and a state to write to. False: some are missing (those there are stay). */
+static bool ensure(scheduler *s, sequence *seq, int end)
+{
+    for (int g = 0; g < s->pages->n_groups; g++)
+        while (seq->table[g].count < blocks_of(end)) {
+            page *pg = pages_take(s->pages, g);
+            if (!pg) return false;
+            if (table_push(&seq->table[g], pg)) continue;
+            pages_drop(s->pages, pg);
+            s->pages->no_memory = true;
+            return false;
+        }
+    if (s->pages->bytes[STATE_GROUP] && !seq->next_state) {
+        bool own = seq->state && !seq->state->keyed && seq->state->refs == 1;
+        seq->next_state = own ? pages_hold(seq->state) : pages_take(s->pages, STATE_GROUP);
+        if (!seq->next_state) return false;
+    }
+    return true;
+}
+
+/* The first `end` for which all pages are there. */
+static int covered(const scheduler *s, const sequence *seq)
+{
+    int end = INT_MAX;
+    for (int g = 0; g < s->pages->n_groups; g++)
+        if (seq->table[g].count * KV_PAGE_TOKENS < end) end = seq->table[g].count * KV_PAGE_TOKENS;
+    return end;
+}
+
+/* ---- chunks ---- */
+
+/* Where the rows of the first unencoded medium begin, or `end`. */
+static int media_limit(scheduler *s, sequence *seq, int end)
+{
+    const prompt *p = seq->prompt;
+    for (int i = 0; i < p->n_spans && p->spans[i].first < end; i++) {
+        const media_span *span = &p->spans[i];
+        if (span->first + span->count <= seq->computed || s->media_ready(s->user, seq, span->media)) continue;
+        int first = span->first > seq->computed ? span->first : seq->computed;
+        if (p->see_from && p->see_from[first] < first) first = p->see_from[first];
+        return first > seq->computed ? first : seq->computed;
+    }
+    return end;
+}
+
+/* An end that does not cut a block: before the block if something is left, else behind it. */
+static int whole_blocks(const sequence *seq, int end, bool may_grow)
+{
+    const prompt *p = seq->prompt;
+    if (!p->see_from || end >= (int)p->ids.count || p->see_from[end] == end) return end;
+    int from = p->see_from[end];
+    if (from > seq->computed) return from;
+    return may_grow ? p->see_to[end] : seq->computed;
+}
+
+static int chunk_end(scheduler *s, sequence *seq, int most)
+{
+    int count = seq->n - seq->computed, end = seq->computed + (count < most ? count : most);
+    int border = (seq->n_prompt - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+    if (s->pages->bytes[STATE_GROUP] && seq->computed < border && end > border) end = border;
+    end = whole_blocks(seq, end, true);
+    int ready = media_limit(s, seq, end);
+    return ready < end ? whole_blocks(seq, ready, false) : end;
+}
+
+static void put(scheduler *s, sequence *seq, int end)
+{
+    s->plan[s->n_plan++] = (planned){seq, seq->computed, end - seq->computed, end == seq->n};
+    s->plan_tokens += end - seq->computed;
+}
+
+static bool decoding(const sequence *seq) { return seq->n - seq->computed == 1 && seq->n > seq->n_prompt; }
+
+/* One token for everybody who decodes; the last in order give way. */
+static void plan_decodes(scheduler *s, const sequence *only)
+{
+    for (int i = 0; i < s->n_running; i++) {
+        sequence *seq = s->running[i];
+        if (!decoding(seq) || (only && seq != only)) continue;
+        bool room;
+        while (!(room = ensure(s, seq, seq->n))) {
+            s->short_of_pages = true;
+            if (s->n_running - 1 <= i) break;     /* itself the last */
+            preempt(s, s->running[s->n_running - 1]);
+        }
+        if (room) put(s, seq, seq->n);
+        else if (i > 0) { preempt(s, seq); return; }
+    }
+}
+
+/* Prompt tokens that one sequence may have in this step: the budget is shared among those who want some of it. */
+static int share(const scheduler *s)
+{
+    int left = s->step_tokens - s->plan_tokens, wanting = s->max_running - s->n_running;
+    if (wanting > s->n_waiting) wanting = s->n_waiting;
+    for (int i = 0; i < s->n_running; i++) wanting += !decoding(s->running[i]);
+    int part = wanting > MAX_SHARES ? s->step_tokens / MAX_SHARES : wanting > 1 ? s->step_tokens / wanting : s->step_tokens;
+    if (part < KV_PAGE_TOKENS) part = KV_PAGE_TOKENS;
+    if (part > left) part = left;
+    return part < s->chunk ? part : s->chunk;
+}
+
+static void plan_chunk(scheduler *s, sequence *seq, int most)
+{
+    int end = most > 0 ? chunk_end(s, seq, most) : 0;
+    if (end <= seq->computed) return;
+    if (!ensure(s, seq, end)) {
+        s->short_of_pages = true;
+        if (s->pages->bytes[STATE_GROUP] && !seq->next_state) return;
+        int there = covered(s, seq);
+        if (there < end) end = whole_blocks(seq, there, false);
+    }
+    if (end > seq->computed) put(s, seq, end);
+}
+
+/* ---- admission ---- */
+
+static bool unfit_error(scheduler *s, const sequence *seq, vlm_error *why)
+{
+    uint64_t needed = scheduler_bytes(s->pages, seq->n + 1, s->chunk);
+    err_set(why, VLM_LIMIT, "%d tokens need %.1f MiB of key/value pages; the engine has %.1f MiB", seq->n, (double)needed / 0x1p20,
+            (double)s->pages->stats.budget / 0x1p20);
+    return err_hint(why, "give the engine more memory (kv_bytes), or send a shorter prompt"), false;
+}
+
+/* Takes the first in line in, if it fits. NULL: it does not (now), or *unfit: it never will. */
+static sequence *admit(scheduler *s, sequence **unfit, vlm_error *why)
+{
+    if (!s->n_waiting || s->n_running >= s->max_running || s->short_of_pages) return NULL;
+    if (s->n_running && s->blocked_room && pages_room(s->pages) <= s->blocked_room) return NULL;
+    sequence *seq = s->waiting[0];
+    uint64_t all = scheduler_bytes(s->pages, seq->n + 1, s->chunk), have = 0;
+    if (all > s->pages->stats.budget) return unfit_error(s, *unfit = seq, why), NULL;
+    if (!adopt(s, seq)) return err_memory(why, sizeof(page *) * (size_t)seq->n / KV_PAGE_TOKENS), *unfit = seq, NULL;
+    for (int g = 0; g < s->pages->n_groups; g++) {
+        have += (uint64_t)(seq->table[g].count - seq->table[g].first) * s->pages->bytes[g];
+        all += (uint64_t)s->n_running * s->pages->bytes[g];       /* the others go on growing: do not push each other out at once */
+    }
+    if (s->n_running && all > have && pages_room(s->pages) < all - have) {
+        drop_pages(s, seq);
+        s->blocked_room = pages_room(s->pages);
+        return NULL;
+    }
+    s->blocked_room = 0;
+    if (seq->cached < 0) seq->cached = seq->computed;
+    seq->admitted = seq->n;
+    take_out(s->waiting, &s->n_waiting, seq);
+    insert(s->running, &s->n_running, seq);
+    return seq;
+}
+
+static void age(scheduler *s)
+{
+    bool grew = false;
+    for (int i = 0; i < s->n_waiting; i++) grew |= ++s->waiting[i]->patience % PATIENCE == 0;
+    if (!grew) return;
+    int n = s->n_waiting;                         /* some rank has changed: sort again */
+    for (s->n_waiting = 0; s->n_waiting < n;) insert(s->waiting, &s->n_waiting, s->waiting[s->n_waiting]);
+}
+
+/* A sequence whose step failed is computed with nobody beside it. */
+static sequence *lone(const scheduler *s)
+{
+    for (int i = 0; i < s->n_running; i++)
+        if (s->running[i]->alone) return s->running[i];
+    return NULL;
+}
+
+static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
+{
+    sequence *only = lone(s), *seq;
+    s->n_plan = s->plan_tokens = 0;
+    s->short_of_pages = false;
+    plan_decodes(s, only);
+    if (s->step_tokens - s->plan_tokens < MIN_CHUNK) s->plan_tokens = s->step_tokens - MIN_CHUNK;   /* prompts never stand still */
+    for (int i = 0; i < s->n_running; i++)
+        if (!decoding(s->running[i]) && (!only || only == s->running[i])) plan_chunk(s, s->running[i], share(s));
+    while (!only && s->plan_tokens < s->step_tokens && (seq = admit(s, unfit, why))) {
+        if (!seq->alone || !s->n_plan) plan_chunk(s, seq, share(s));
+        if (seq->alone) break;
+    }
+    return !*unfit;
+}
+
+bool scheduler_plan(scheduler *s, sequence **unfit, vlm_error *why)
+{
+    *unfit = NULL;
+    for (;;) {
+        if (!plan_once(s, unfit, why)) return false;
+        if (s->n_plan) { age(s); return true; }
+        if (!s->short_of_pages || !s->n_running) return false;
+        if (s->n_running > 1) { preempt(s, s->running[s->n_running - 1]); continue; }
+        *unfit = s->running[0];                   /* it has all there is */
+        if (s->pages->no_memory) err_memory(why, s->pages->bytes[0]);
+        else unfit_error(s, s->running[0], why);
+        return false;
+    }
+}
+
+/* ---- after the step ---- */
+
+static void publish(scheduler *s, sequence *seq, int from, int to)
+{
+    if (!s->pages->keep) return;
+    make_keys(seq, to);
+    for (int b = from / KV_PAGE_TOKENS; b < to / KV_PAGE_TOKENS && b < seq->n_keys; b++)
+        for (int g = 0; g < s->pages->n_groups; g++) {
+            page_table *t = &seq->table[g];
+            if (b >= t->first && t->page[b]) table_set(t, b, pages_publish(s->pages, t->page[b], &seq->keys[b]));
+        }
+    bool border = to % KV_PAGE_TOKENS == 0 && to / KV_PAGE_TOKENS <= seq->n_keys && to <= seq->n_prompt;
+    if (border && seq->state) seq->state = pages_publish(s->pages, seq->state, &seq->keys[to / KV_PAGE_TOKENS - 1]);
+}
+
+void scheduler_done(scheduler *s)
+{
+    for (int i = 0; i < s->n_plan; i++) {
+        sequence *seq = s->plan[i].seq;
+        int end = s->plan[i].first + s->plan[i].count;
+        if (s->pages->bytes[STATE_GROUP]) {
+            pages_drop(s->pages, seq->state);
+            seq->state = seq->next_state;
+            seq->next_state = NULL;
+        }
+        publish(s, seq, s->plan[i].first, end);
+        seq->computed = end;
+        seq->alone = false;
+        for (int g = 0; g < s->pages->n_groups; g++)
+            if (s->pages->shape[g].window) table_trim(&seq->table[g], s->pages, table_needed(&s->pages->shape[g], end));
+    }
+    s->n_plan = s->plan_tokens = 0;
+}
+
+void scheduler_failed(scheduler *s)
+{
+    for (int i = 0; i < s->n_plan; i++) {
+        s->plan[i].seq->alone = true;
+        preempt(s, s->plan[i].seq);
+    }
+    s->n_plan = s->plan_tokens = 0;
+}

@@ -1,0 +1,83 @@
+/* scheduler.h - which tokens of which sequences are computed in the next step, and whose pages make room for them.
+ *
+ *   waiting ──admit──> running ──────> done            admit: its tokens fit beside what runs (cached prefix taken over)
+ *      ^                  │
+ *      └──── preempt ─────┘                            pages given back; finished ones stay in the prefix cache
+ *
+ * A step has a token budget. First every running sequence that only lacks its newest token (decoding) gets its one token,
+ * then prompts get chunks, in order: higher priority first, then the earlier. Nobody is overtaken for ever: a waiting sequence
+ * gains a point of priority each PATIENCE steps, and while a running sequence lacks pages nobody is admitted.
+ * Out of pages: the last in order is preempted and waits again, at its old place; it is computed again later, mostly from the
+ * prefix cache. The first in order is never preempted for another, so something always finishes.
+ *
+ * A chunk ends where media rows are not encoded yet, and never inside a media block that sees itself whole. With recurrent
+ * state a chunk ends at the last page border of the prompt, where the state is kept for the prefix cache.
+ * None of this changes a token: rows of a step do not depend on each other. */
+#ifndef VLM_ENGINE_SCHEDULER_H
+#define VLM_ENGINE_SCHEDULER_H
+
+#include "engine/prefix.h"
+
+enum { PATIENCE = 64 };
+
+typedef struct sequence {
+    const prompt *prompt;
+    int32_t *tokens;               /* prompt and answer */
+    int n, capacity, n_prompt;
+    int computed;                  /* tokens whose keys and values are in the pages */
+    int admitted;                  /* n when it was last admitted */
+    int cached;                    /* of these, taken over from the cache at the first admission; -1: not admitted yet */
+    int priority;
+    uint64_t arrival;
+    uint32_t patience;             /* steps spent waiting */
+    bool alone;                    /* a step that it was in failed: it runs alone next time */
+    int preemptions;
+    page_table table[MAX_KV_GROUPS];
+    page *state, *next_state;      /* recurrent state after `computed` tokens; where the step under way writes it */
+    digest root, *keys;            /* keys of the full blocks */
+    int n_keys, keys_capacity;
+    bool unkeyed;                  /* no key could be made: nothing more is published */
+    void *owner;
+} sequence;
+
+typedef struct planned { sequence *seq; int first, count; bool wants_logits; } planned;
+
+typedef struct scheduler {
+    pages *pages;
+    int step_tokens, chunk, max_running;
+    bool bidirectional;
+    sequence **waiting, **running; /* both in order of precedence */
+    int n_waiting, n_running, capacity;
+    planned *plan;                 /* of the next step */
+    int n_plan, plan_tokens;
+    uint64_t blocked_room;         /* room when the first in line did not fit; it is not tried again before there is more */
+    bool short_of_pages;
+    uint64_t preemptions;
+    /* Makes sure that the rows of prompt->media[i] are there or on their way. Returns true when they are there. */
+    bool (*media_ready)(void *user, sequence *seq, int media);
+    void *user;
+} scheduler;
+
+void scheduler_free(scheduler *s);
+/* Takes a sequence into the waiting list. False: out of memory. */
+bool scheduler_add(scheduler *s, sequence *seq);
+/* Takes it out of all lists and gives its pages back. */
+void scheduler_remove(scheduler *s, sequence *seq);
+/* Plans a step. Sequences that can never run are reported one at a time: *unfit is set with the reason, the caller ends it and
+ * plans again. Returns false when there is nothing to do (or *unfit). */
+bool scheduler_plan(scheduler *s, sequence **unfit, vlm_error *why);
+/* The planned step was computed: counts, publishes full pages, moves windows. */
+void scheduler_done(scheduler *s);
+/* The planned step failed and changed nothing that counts: all of it is computed again, one sequence at a time. */
+void scheduler_failed(scheduler *s);
+/* Appends a sampled token. */
+bool sequence_add(sequence *seq, int32_t token);
+void sequence_free(sequence *seq);
+/* Preempts the youngest running sequence though there is room (tests). */
+void scheduler_preempt_youngest(scheduler *s);
+/* Bytes of pages for n tokens, when computed in chunks of `chunk`. */
+uint64_t scheduler_bytes(const pages *p, int n, int chunk);
+/* Tokens of a prompt that the cache holds now. Makes the sequence's keys if need be. */
+int scheduler_peek(scheduler *s, sequence *seq);
+
+#endif
