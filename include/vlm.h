@@ -185,6 +185,7 @@ typedef struct vlm_request_options {
     int priority;                  /* higher runs first; 0 */
     int allow_local_files;         /* 1: paths and file:// may be read (command line); 0: refused (server) */
     int allow_network;             /* 1: http(s) media may be fetched */
+    double timeout_seconds;        /* from submission; then the answer ends with finish_reason "timeout"; 0: none */
 } vlm_request_options;
 
 VLM_API vlm_request_options vlm_request_options_default(void);
@@ -214,7 +215,7 @@ typedef struct vlm_event {
     float logprob;
     const vlm_top_logprob *top;
     int top_count;
-    const char *finish_reason;     /* "stop", "length", "cancelled" */
+    const char *finish_reason;     /* "stop", "length", "cancelled", "timeout" */
     const char *stop_string;       /* the one that ended it, or NULL */
     vlm_usage usage;
     const vlm_error *error;

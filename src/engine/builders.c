@@ -1,0 +1,121 @@
+/* builders.c - prompt threads: fetch, decode, template, tokenize, process (prompt.h), away from the engine thread.
+ *
+ * Text-only requests have a thread of their own, so that they never wait behind a video that is being decoded. */
+#include <string.h>
+
+#include "base/err.h"
+#include "engine/core.h"
+
+static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
+{
+    prompt_source source = {
+        .messages = r->messages, .text = r->text, .media = r->media, .media_options = r->media_options, .policy = r->policy,
+        .chat = {.add_generation_prompt = r->add_generation_prompt, .tools = r->tools, .kwargs = r->kwargs},
+        .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant,
+    };
+    return prompt_build(e->m, &source, &r->prompt, error);
+}
+
+void engine_leave_queue(vlm_engine *e, vlm_request *r)
+{
+    pthread_mutex_lock(&e->lock);
+    if (r->counted) e->n_waiting--;
+    r->counted = false;
+    pthread_mutex_unlock(&e->lock);
+}
+
+void engine_enqueue(vlm_engine *e, vlm_request *r)
+{
+    pthread_mutex_lock(&e->lock);
+    r->next = NULL;
+    *(e->inbox_last ? &e->inbox_last->next : &e->inbox_first) = r;
+    e->inbox_last = r;
+    pthread_cond_signal(&e->work);
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Ends a request that the engine thread has never seen. */
+static void refuse(vlm_engine *e, vlm_request *r, const vlm_error *error)
+{
+    engine_leave_queue(e, r);
+    if (error) request_emit_error(r, error);
+    else request_emit_done(r, "cancelled", NULL);
+    request_unref(r);
+}
+
+static void *builder_main(void *arg)
+{
+    builders *b = arg;
+    vlm_engine *e = b->engine;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        vlm_request *r;
+        while (!(r = b->first) && !e->stop) {
+            b->idle++;
+            pthread_cond_wait(&b->work, &e->lock);
+            b->idle--;
+        }
+        if (!r) break;
+        if (!(b->first = r->next)) b->last = NULL;
+        bool stop = e->stop;
+        pthread_mutex_unlock(&e->lock);
+        vlm_error error = {0};
+        if (stop || atomic_load(&r->cancel)) refuse(e, r, NULL);
+        else if (build(e, r, &error)) engine_enqueue(e, r);
+        else refuse(e, r, &error);
+        pthread_mutex_lock(&e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+bool builders_submit(vlm_engine *e, vlm_request *r, vlm_error *error)
+{
+    builders *b = r->has_media ? &e->media : &e->text;
+    pthread_mutex_lock(&e->lock);
+    bool ok = true;
+    int queued = 0;
+    for (vlm_request *other = b->first; other && queued <= b->idle; other = other->next) queued++;
+    if (b->idle <= queued && b->n < b->max) {
+        if (!mem_inject() && !pthread_create(&b->thread[b->n], NULL, builder_main, b)) b->n++;
+        else ok = b->n > 0;                       /* the others will do */
+    }
+    if (ok) {
+        r->next = NULL;
+        *(b->last ? &b->last->next : &b->first) = r;
+        b->last = r;
+        pthread_cond_signal(&b->work);
+    }
+    pthread_mutex_unlock(&e->lock);
+    if (ok) return true;
+    engine_leave_queue(e, r);
+    request_unref(r);
+    return err_set(error, VLM_MEMORY, "cannot start a thread to prepare the prompt");
+}
+
+bool builders_remove(vlm_engine *e, vlm_request *r)
+{
+    builders *b = r->has_media ? &e->media : &e->text;
+    vlm_request *before = NULL;
+    for (vlm_request *other = b->first; other; before = other, other = other->next) {
+        if (other != r) continue;
+        *(before ? &before->next : &b->first) = r->next;
+        if (b->last == r) b->last = before;
+        return true;
+    }
+    return false;
+}
+
+static void join(vlm_engine *e, builders *b)
+{
+    pthread_mutex_lock(&e->lock);
+    pthread_cond_broadcast(&b->work);
+    pthread_mutex_unlock(&e->lock);
+    for (int i = 0; i < b->n; i++) pthread_join(b->thread[i], NULL);
+}
+
+void builders_stop(vlm_engine *e)
+{
+    join(e, &e->text);
+    join(e, &e->media);
+}

@@ -1,0 +1,193 @@
+/* encode.c - media encoders, a slice at a time between decoder steps.
+ *
+ * A slice lasts about as long as the last decoder step, in whole stages, at least one: so a huge image slows running answers by
+ * half at most, and never stops them. Encodings take turns, so that a small image is not held up by a large one. An encoding
+ * belongs to the vision cache's entry, not to the request that began it; it goes on as long as anybody waits for it. */
+#include <string.h>
+
+#include "base/err.h"
+#include "base/thread.h"
+#include "engine/core.h"
+
+enum { SLICE_LEAST_MS = 5, SLICE_MOST_MS = 50 };
+
+typedef struct encoder_tap { tap tap; const engine_probe *probe; int media; } encoder_tap;
+
+static void see(tap *t, const char *name, int layer, tensor x)
+{
+    const encoder_tap *own = t->user;
+    own->probe->encoder_tap(own->probe->user, own->media, name, layer, x);
+}
+
+static bool begin(vlm_engine *e, vlm_request *r, int media)
+{
+    encoding *job = MEM_NEW(encoding);
+    if (!job) return err_memory(&r->failure, sizeof *job);
+    vision_begin(r->prompt.rows[media], r->prompt.media[media]);
+    job->entry = r->prompt.rows[media];
+    job->wanted_by = r;
+    job->media = media;
+    r->encoded[media] = 1;
+    encoding **end = &e->encodings;
+    while (*end) end = &(*end)->next;
+    *end = job;
+    return true;
+}
+
+/* Rows there, or asked for; false with r->failure set when memory ran out. */
+static bool ask(vlm_engine *e, vlm_request *r, int media, bool *ready)
+{
+    vision_entry **entry = &r->prompt.rows[media];
+    *ready = false;
+    if (!*entry && !(*entry = vision_claim(e->vision, r->prompt.media[media], r->tenant))) return err_memory(&r->failure, 256);
+    vision_state state = vision_get_state(*entry);
+    if ((state == VISION_NEW || state == VISION_FAILED) && !begin(e, r, media)) return false;
+    *ready = state == VISION_READY;
+    if (!*ready) return true;
+    if (vision_input(*entry) != r->prompt.media[media]) media_input_drop(r->prompt.media[media]);      /* its pixels are not needed */
+    if (vision_rows(*entry)->count == r->prompt.media[media]->tokens) return true;
+    return err_set(&r->failure, VLM_INTERNAL, "cached rows (%d) do not fit the medium (%d)", vision_rows(*entry)->count,
+                   r->prompt.media[media]->tokens);
+}
+
+bool engine_media_ready(void *engine, sequence *seq, int media)
+{
+    vlm_engine *e = engine;
+    vlm_request *r = seq->owner;
+    bool ready;
+    if (r->failure.code || !ask(e, r, media, &ready) || !ready) return false;
+    if (r->probe && r->probe->rows && !r->rows_shown[media])
+        r->probe->rows(r->probe->user, media, vision_rows(r->prompt.rows[media]), !r->encoded[media]);
+    r->rows_shown[media] = 1;
+    return true;
+}
+
+void engine_want_media(vlm_engine *e, vlm_request *r, int cached)
+{
+    bool ready;
+    for (int i = 0; i < r->prompt.n_spans && !r->failure.code; i++)
+        if (r->prompt.spans[i].first + r->prompt.spans[i].count > cached) ask(e, r, r->prompt.spans[i].media, &ready);
+}
+
+static void unlink_encoding(vlm_engine *e, encoding *job)
+{
+    for (encoding **p = &e->encodings; *p; p = &(*p)->next)
+        if (*p == job) { *p = job->next; break; }
+    arena_free(&job->memory);
+    mem_free(job);
+}
+
+void engine_forget_media(vlm_engine *e, vlm_request *r)
+{
+    for (int i = 0; i < r->prompt.n_media; i++) {
+        vision_release(r->prompt.rows ? r->prompt.rows[i] : NULL);
+        if (r->prompt.rows) r->prompt.rows[i] = NULL;
+    }
+    for (encoding *job = e->encodings, *next; job; job = next) {
+        next = job->next;
+        if (job->wanted_by == r) job->wanted_by = NULL;
+        if (vision_wanted(job->entry)) continue;
+        vision_fail(job->entry);
+        unlink_encoding(e, job);
+    }
+}
+
+void engine_drop_encodings(vlm_engine *e)
+{
+    while (e->encodings) {
+        vision_fail(e->encodings->entry);
+        unlink_encoding(e, e->encodings);
+    }
+}
+
+/* The encoder's failure is the failure of everybody who waits for it. */
+static void fail(vlm_engine *e, encoding *job, const vlm_error *error)
+{
+    vision_entry *entry = job->entry;
+    for (vlm_request *r = e->active; r; r = r->next)
+        for (int i = 0; i < r->prompt.n_media; i++)
+            if (r->prompt.rows[i] == entry && !r->failure.code) {
+                r->failure = *error;
+                err_prefix(&r->failure, "encoding %s %d", media_kind_name(r->prompt.media[i]->kind), i + 1);
+            }
+    unlink_encoding(e, job);
+    vision_fail(entry);
+}
+
+/* All stages are done: the rows move from the job's memory into the cache. */
+static void finish(vlm_engine *e, encoding *job, run *r)
+{
+    tensor x = job->job.rows;
+    const media_input *in = vision_input(job->entry);
+    media_rows rows = {.count = in->tokens, .cols = (int)x.cols, .levels = in->tokens ? (int)(x.rows / in->tokens) : 1};
+    size_t count = 0;
+    if (x.rows != (int64_t)rows.levels * in->tokens || (x.rows && (!x.data || x.type != DT_F32)))
+        run_fail(r, VLM_INTERNAL, "encoder gave %lld rows for %d tokens", (long long)x.rows, in->tokens);
+    else if (!mem_mul((size_t)x.rows, (size_t)x.cols * sizeof(float), &count) || !(rows.data = mem_aligned(count)))
+        run_fail(r, VLM_MEMORY, "out of memory (%zu bytes of embedding rows)", count);
+    if (!run_ok(r)) {
+        fail(e, job, &r->error);
+        return;
+    }
+    for (int64_t i = 0; i < x.rows; i++) memcpy(rows.data + i * x.cols, tensor_row(x, i), (size_t)x.cols * sizeof(float));
+    vision_ready(job->entry, rows);
+    e->counters.encoded++;
+    unlink_encoding(e, job);
+}
+
+/* One stage; false when the encoding is over. */
+static bool stage(vlm_engine *e, encoding *job)
+{
+    const vlm_model *m = e->m;
+    vlm_request *by = job->wanted_by;
+    encoder_tap watch = {.tap = {.see = see}, .probe = by ? by->probe : NULL, .media = job->media};
+    watch.tap.user = &watch;
+    arena_reset(&e->scratch);
+    run r = {.dev = (device *)&m->dev, .scratch = &e->scratch, .tap = watch.probe && watch.probe->encoder_tap ? &watch.tap : NULL};
+    pool_enter(m->dev.pool);
+    if (!job->started) {
+        job->job.in = vision_input(job->entry);
+        job->job.memory = &job->memory;
+        job->started = true;
+        if (!m->arch->encode_start) run_fail(&r, VLM_UNSUPPORTED, "this model has no encoder");
+        else if (!m->arch->encode_start(&r, m, &job->job)) run_fail(&r, VLM_INTERNAL, "encoder did not start");
+    } else {
+        int before = job->job.stage;
+        if (!m->arch->encode(&r, m, &job->job)) run_fail(&r, VLM_INTERNAL, "encoder stage %d failed", before);
+        if (run_ok(&r) && job->job.stage <= before) job->job.stage = before + 1;
+    }
+    pool_leave(m->dev.pool);
+    if (!run_ok(&r)) {
+        fail(e, job, &r.error);
+        return false;
+    }
+    if (job->job.stage < job->job.stages) return true;
+    finish(e, job, &r);
+    return false;
+}
+
+bool engine_encode(vlm_engine *e)
+{
+    encoding *job = e->encodings;
+    if (!job) return false;
+    double start = engine_now(), slice = e->step_seconds, before = start;
+    if (slice < SLICE_LEAST_MS * 1e-3) slice = SLICE_LEAST_MS * 1e-3;
+    if (slice > SLICE_MOST_MS * 1e-3) slice = SLICE_MOST_MS * 1e-3;
+    for (int n = 0; job && (e->tuning.encode_stages ? n < e->tuning.encode_stages : n == 0 || before - start < slice); n++) {
+        vlm_request *by = job->wanted_by;
+        bool goes_on = stage(e, job);
+        double now = engine_now();
+        if (by) by->usage.encode_seconds += now - before;
+        before = now;
+        if (!goes_on) job = e->encodings;
+    }
+    if (job && job->next && job == e->encodings) {            /* the next one's turn */
+        encoding **end = &e->encodings;
+        while (*end) end = &(*end)->next;
+        e->encodings = job->next;
+        job->next = NULL;
+        *end = job;
+    }
+    e->counters.encode_seconds += before - start;
+    return true;
+}

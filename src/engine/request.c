@@ -1,0 +1,280 @@
+/* request.c - see request.h: making and freeing requests, and the event queue as the caller sees it. */
+#include "engine/request.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/err.h"
+
+double engine_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- options ---- */
+
+static bool read_json(const char *text, const char *name, bool array, json_t **out, vlm_error *error)
+{
+    if (!text) return true;
+    json_error_t why;
+    *out = json_loads(text, 0, &why);
+    if (!*out) return err_set(error, VLM_INVALID, "%s: %s (line %d, column %d)", name, why.text, why.line, why.column);
+    if (array ? json_is_array(*out) : json_is_object(*out)) return true;
+    return err_set(error, VLM_INVALID, "%s: a JSON %s was expected", name, array ? "array" : "object");
+}
+
+static bool copy_text(const char *text, char **out, vlm_error *error)
+{
+    if (text && !(*out = mem_strdup(text))) return err_memory(error, strlen(text));
+    return true;
+}
+
+/* Does any message hold a part that is not text? Such requests may take their time on the prompt threads. */
+static bool any_media(const json_t *messages)
+{
+    size_t i, k;
+    const json_t *message, *part;
+    json_array_foreach(messages, i, message)
+        json_array_foreach(json_object_get(message, "content"), k, part) {
+            const char *type = json_string_value(json_object_get(part, "type"));
+            if (type && strcmp(type, "text")) return true;
+        }
+    return false;
+}
+
+static bool take_options(vlm_request *r, const vlm_request_options *o, const engine_extra *extra, vlm_error *error)
+{
+    if (!read_json(o->media_options, "media_options", false, &r->media_options, error) || !copy_text(o->tenant, &r->tenant, error) ||
+        !copy_text(extra ? extra->media_dir : NULL, &r->media_dir, error))
+        return false;
+    r->prebuilt = extra && extra->prompt;
+    if (!r->prebuilt) {
+        if (!o->messages == !o->prompt) return err_set(error, VLM_INVALID, "a request has either messages or a prompt text");
+        if (!read_json(o->messages, "messages", true, &r->messages, error) || !copy_text(o->prompt, &r->text, error) ||
+            !read_json(o->media, "media", true, &r->media, error) || !read_json(o->chat.tools, "tools", true, &r->tools, error) ||
+            !read_json(o->chat.template_kwargs, "template_kwargs", false, &r->kwargs, error))
+            return false;
+    }
+    r->has_media = any_media(r->messages) || json_array_size(r->media) > 0;
+    r->add_generation_prompt = o->chat.add_generation_prompt;
+    if (o->max_tokens < 0) return err_set(error, VLM_INVALID, "max_tokens is %d; at least 0 was expected", o->max_tokens);
+    r->max_tokens = o->max_tokens;
+    r->seq.priority = o->priority;
+    r->policy = media_policy_default();
+    r->policy.local_files = o->allow_local_files;
+    r->policy.network = o->allow_network;
+    r->policy.private_addresses = o->allow_local_files && o->allow_network;      /* who may read files here may reach localhost */
+    if (extra && extra->policy) r->policy = *extra->policy;
+    r->probe = extra ? extra->probe : NULL;
+    r->deadline = o->timeout_seconds > 0 ? r->submitted + o->timeout_seconds : 0;
+    return true;
+}
+
+/* ---- life ---- */
+
+static void node_free(event_node *node)
+{
+    if (!node) return;
+    buf_free(&node->text);
+    mem_free(node);
+}
+
+vlm_request *request_new(vlm_engine *engine, const vlm_request_options *options, const engine_extra *extra, vlm_error *error)
+{
+    vlm_request *r = MEM_NEW(vlm_request);
+    if (!r) return err_memory(error, sizeof *r), NULL;
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->news, &attributes);
+    pthread_condattr_destroy(&attributes);
+    r->engine = engine;
+    atomic_store(&r->refs, 1);
+    r->submitted = engine_now();
+    r->seq.cached = -1;
+    r->seq.owner = r;
+    if (!(r->final = MEM_NEW(event_node))) err_memory(error, sizeof *r->final);
+    else if (take_options(r, options, extra, error)) {
+        if (r->prebuilt) { r->prompt = *extra->prompt; *extra->prompt = (prompt){0}; }
+        return r;
+    }
+    request_unref(r);
+    return NULL;
+}
+
+void request_ref(vlm_request *r) { atomic_fetch_add(&r->refs, 1); }
+
+void request_unref(vlm_request *r)
+{
+    if (!r || atomic_fetch_sub(&r->refs, 1) > 1) return;
+    for (event_node *node = r->first, *next; node; node = next) {
+        next = node->next;
+        node_free(node);
+    }
+    node_free(r->current);
+    node_free(r->final);
+    json_decref(r->messages);
+    json_decref(r->media);
+    json_decref(r->media_options);
+    json_decref(r->tools);
+    json_decref(r->kwargs);
+    mem_free(r->text);
+    mem_free(r->tenant);
+    mem_free(r->media_dir);
+    mem_free(r->encoded);
+    mem_free(r->rows_shown);
+    prompt_free(&r->prompt);
+    sampler_free(&r->sampler);
+    output_free(&r->output);
+    sequence_free(&r->seq);
+    buf_free(&r->shown);
+    pthread_cond_destroy(&r->news);
+    pthread_mutex_destroy(&r->lock);
+    mem_free(r);
+}
+
+/* ---- events, the engine's side ---- */
+
+static void push(vlm_request *r, event_node *node)
+{
+    pthread_mutex_lock(&r->lock);
+    *(r->last ? &r->last->next : &r->first) = node;
+    r->last = node;
+    pthread_cond_signal(&r->news);
+    pthread_mutex_unlock(&r->lock);
+}
+
+bool request_emit_started(vlm_request *r)
+{
+    event_node *node = MEM_NEW(event_node);
+    if (!node) return false;
+    node->event = (vlm_event){.type = VLM_EVENT_STARTED, .usage = r->usage};
+    push(r, node);
+    return true;
+}
+
+bool request_emit_text(vlm_request *r)
+{
+    if (!r->shown.size) return true;
+    event_node *node = MEM_NEW(event_node);
+    if (!node) return false;
+    node->text = r->shown;
+    r->shown = (buf){0};
+    node->event = (vlm_event){.type = VLM_EVENT_TEXT, .text = node->text.data, .text_bytes = node->text.size};
+    push(r, node);
+    return true;
+}
+
+bool request_emit_token(vlm_request *r, const sampled *token)
+{
+    event_node *node = MEM_NEW(event_node);
+    if (!node) return false;
+    memcpy(node->top, token->top, sizeof node->top);
+    node->event = (vlm_event){.type = VLM_EVENT_TOKEN, .token = token->token, .logprob = token->logprob, .top = node->top,
+                              .top_count = token->top_count};
+    push(r, node);
+    return true;
+}
+
+static void emit_final(vlm_request *r, vlm_event event)
+{
+    event_node *node = r->final;
+    if (!node) return;                            /* over already */
+    r->final = NULL;
+    r->usage.total_seconds = engine_now() - r->submitted;
+    event.usage = r->usage;
+    node->event = event;
+    push(r, node);
+}
+
+void request_emit_done(vlm_request *r, const char *reason, const char *stop_string)
+{
+    emit_final(r, (vlm_event){.type = VLM_EVENT_DONE, .finish_reason = reason, .stop_string = stop_string});
+}
+
+void request_emit_error(vlm_request *r, const vlm_error *error)
+{
+    if (!r->final) return;
+    r->error = *error;
+    if (!r->error.code) r->error.code = VLM_INTERNAL;
+    emit_final(r, (vlm_event){.type = VLM_EVENT_ERROR, .error = &r->error});
+}
+
+/* ---- events, the caller's side ---- */
+
+int vlm_request_next(vlm_request *r, vlm_event *event, int timeout_ms)
+{
+    if (!r || !event || r->over) return -1;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    if (timeout_ms > 0) {
+        until.tv_sec += timeout_ms / 1000;
+        until.tv_nsec += timeout_ms % 1000 * 1000000L;
+        if (until.tv_nsec >= 1000000000L) { until.tv_nsec -= 1000000000L; until.tv_sec++; }
+    }
+    pthread_mutex_lock(&r->lock);
+    int status = 0;
+    while (!r->first && timeout_ms != 0 && status != ETIMEDOUT)
+        status = timeout_ms < 0 ? pthread_cond_wait(&r->news, &r->lock) : pthread_cond_timedwait(&r->news, &r->lock, &until);
+    event_node *node = r->first;
+    if (node && !(r->first = node->next)) r->last = NULL;
+    pthread_mutex_unlock(&r->lock);
+    if (!node) return 0;
+    node_free(r->current);
+    r->current = node;
+    node->next = NULL;
+    *event = node->event;
+    if (event->type == VLM_EVENT_DONE || event->type == VLM_EVENT_ERROR) r->over = true;
+    return 1;
+}
+
+/* The answer's tokens: the request keeps them, whether or not token events were asked for. */
+static bool keep_tokens(const vlm_request *r, vlm_result *result)
+{
+    size_t n = (size_t)(r->seq.n - r->seq.n_prompt);
+    if (!(result->tokens = MEM_ARRAY(n, int32_t))) return false;
+    if (n) memcpy(result->tokens, r->seq.tokens + r->seq.n_prompt, n * sizeof *result->tokens);
+    result->token_count = n;
+    return true;
+}
+
+vlm_status vlm_request_collect(vlm_request *r, vlm_event_fn on_event, void *user, vlm_result *result, vlm_error *error)
+{
+    vlm_event event;
+    vlm_error failure = {0};
+    buf text = {0};
+    if (result) *result = (vlm_result){0};
+    while (vlm_request_next(r, &event, -1) == 1) {
+        if (on_event && on_event(&event, user)) vlm_request_cancel(r);
+        if (result && event.type == VLM_EVENT_TEXT) buf_add(&text, event.text, event.text_bytes);
+        if (event.type == VLM_EVENT_ERROR) failure = *event.error;
+        if (event.type != VLM_EVENT_DONE || !result) continue;
+        result->finish_reason = event.finish_reason;
+        result->usage = event.usage;
+        if (!keep_tokens(r, result) || !(result->text = buf_take(&text))) err_memory(&failure, text.size);
+    }
+    buf_free(&text);
+    if (!failure.code) return VLM_OK;
+    if (result) vlm_result_clear(result);
+    if (error) *error = failure;
+    return failure.code;
+}
+
+void vlm_result_clear(vlm_result *result)
+{
+    if (!result) return;
+    mem_free(result->text);
+    mem_free(result->tokens);
+    *result = (vlm_result){0};
+}
+
+void vlm_request_free(vlm_request *r)
+{
+    if (!r) return;
+    vlm_request_cancel(r);
+    request_unref(r);
+}

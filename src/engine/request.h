@@ -1,0 +1,78 @@
+/* request.h - one request: what the caller asked for, its prompt, its sequence, and the queue of events back to the caller.
+ *
+ *   caller's thread        prompt thread          engine thread
+ *   engine_submit ──────>  prompt_build ──────>   sequence, sampler, output
+ *   vlm_request_next <───────── events ─────────  request_emit_*
+ *
+ * Handing over goes through the engine's lock, so that each field has one owner at a time; `lock` here guards the events.
+ * Two references: the caller's and the engine's. The last event is allocated with the request, so that it always arrives. */
+#ifndef VLM_ENGINE_REQUEST_H
+#define VLM_ENGINE_REQUEST_H
+
+#include <pthread.h>
+
+#include "engine/engine.h"
+#include "engine/output.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+
+typedef struct event_node {
+    struct event_node *next;
+    vlm_event event;
+    buf text;
+    vlm_top_logprob top[MAX_TOP_LOGPROBS];
+} event_node;
+
+struct vlm_request {
+    vlm_engine *engine;
+    atomic_int refs;
+    atomic_bool cancel;
+    struct vlm_request *next;      /* in one of the engine's queues */
+
+    /* events, under lock */
+    pthread_mutex_t lock;
+    pthread_cond_t news;
+    event_node *first, *last;
+    event_node *current;           /* what the caller looks at: the caller's own */
+    event_node *final;             /* not sent yet */
+    bool over;                     /* the caller has seen the last one */
+    vlm_error error;
+
+    /* copies of the options, fixed after submit */
+    json_t *messages, *media, *media_options, *tools, *kwargs;
+    char *text, *tenant, *media_dir;
+    bool add_generation_prompt, has_media, prebuilt;
+    int max_tokens;
+    media_policy policy;
+    const engine_probe *probe;
+
+    /* prompt thread, then engine thread */
+    prompt prompt;
+    sampler sampler;
+    output output;
+    sequence seq;
+    buf shown;                     /* text of one event under construction */
+    bool counted;                  /* among the engine's waiting ones; under the engine's lock */
+    bool tapped;                   /* the probe has seen the last prompt token */
+    uint8_t *encoded;              /* [n_media] 1: encoded for this request, not cached */
+    uint8_t *rows_shown;           /* [n_media] the probe has seen the rows */
+    vlm_error failure;             /* something that has to end it, found where it could not be ended; code 0: none */
+    int length_limit;              /* most tokens in prompt and answer */
+    vlm_usage usage;
+    double submitted, deadline, admitted, first_token;
+};
+
+vlm_request *request_new(vlm_engine *engine, const vlm_request_options *options, const engine_extra *extra, vlm_error *error);
+void request_ref(vlm_request *r);
+void request_unref(vlm_request *r);
+
+/* Events. False: out of memory. text: what r->shown holds; moved into the event. */
+bool request_emit_started(vlm_request *r);
+bool request_emit_text(vlm_request *r);
+bool request_emit_token(vlm_request *r, const sampled *token);
+void request_emit_done(vlm_request *r, const char *reason, const char *stop_string);
+void request_emit_error(vlm_request *r, const vlm_error *error);
+
+double engine_now(void);           /* seconds, monotonic */
+
+#endif

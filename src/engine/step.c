@@ -1,0 +1,334 @@
+/* step.c - the engine thread: take in, end what is cancelled, encode a slice, plan, compute, sample, tell.
+ *
+ * Whatever fails inside a step ends only those that it belongs to: when a step with several sequences fails, each of them is
+ * computed again alone, and the one whose step fails then is the one that ends with the error. */
+#include <string.h>
+
+#include "base/err.h"
+#include "base/thread.h"
+#include "engine/core.h"
+
+/* ---- ending ---- */
+
+void engine_end(vlm_engine *e, vlm_request *r, const char *reason, const char *stop_string, const vlm_error *error)
+{
+    scheduler_remove(&e->scheduler, &r->seq);
+    engine_leave_queue(e, r);
+    for (vlm_request **p = &e->active; *p; p = &(*p)->next)
+        if (*p == r) { *p = r->next; break; }
+    double now = engine_now();
+    if (r->first_token > 0) r->usage.decode_seconds = now - r->first_token;
+    r->usage.preemptions = r->seq.preemptions;
+    r->usage.cached_tokens = r->seq.cached > 0 ? r->seq.cached : 0;
+    r->usage.media_cached = 0;
+    for (int i = 0; r->encoded && i < r->prompt.n_media; i++) r->usage.media_cached += !r->encoded[i];
+    engine_forget_media(e, r);
+    e->counters.finished++;
+    e->counters.failed += error != NULL;
+    e->counters.cancelled += reason && !strcmp(reason, "cancelled");
+    e->counters.answer_tokens += (uint64_t)r->usage.completion_tokens;
+    e->counters.cached_tokens += (uint64_t)r->usage.cached_tokens;
+    if (error) request_emit_error(r, error);
+    else request_emit_done(r, reason, stop_string);
+    request_unref(r);
+}
+
+static void end_memory(vlm_engine *e, vlm_request *r)
+{
+    vlm_error error = {0};
+    err_memory(&error, 0);
+    engine_end(e, r, NULL, NULL, &error);
+}
+
+/* The rest of the held-back text, then the end. */
+static void finish(vlm_engine *e, vlm_request *r, const char *reason)
+{
+    vlm_error error = {0};
+    if (!output_finish(&r->output, &r->shown, &error)) { engine_end(e, r, NULL, NULL, &error); return; }
+    if (!request_emit_text(r)) { end_memory(e, r); return; }
+    if (r->output.stopped) engine_end(e, r, "stop", r->output.stop_string, NULL);
+    else engine_end(e, r, reason, NULL, NULL);
+}
+
+/* ---- taking in ---- */
+
+static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
+{
+    sequence *seq = &r->seq;
+    const prompt *p = &r->prompt;
+    int context = e->options.context;
+    seq->prompt = p;
+    if (p->ids.count + 1 > (size_t)context) {
+        err_set(error, VLM_LIMIT, "the prompt has %zu tokens; the context is %d with the answer", p->ids.count, context);
+        return err_hint(error, "send a shorter prompt or smaller media"), false;
+    }
+    for (size_t i = 0; i < p->ids.count; i++)
+        if (!sequence_add(seq, p->ids.id[i])) return err_memory(error, p->ids.count * sizeof(int32_t));
+    seq->n_prompt = seq->n;
+    r->length_limit = r->max_tokens < context - seq->n ? seq->n + r->max_tokens : context;
+    r->encoded = MEM_ARRAY((size_t)p->n_media, uint8_t);
+    r->rows_shown = MEM_ARRAY((size_t)p->n_media, uint8_t);
+    if (!r->encoded || !r->rows_shown || (p->n_media && !p->rows && !(r->prompt.rows = MEM_ARRAY((size_t)p->n_media, vision_entry *))))
+        return err_memory(error, (size_t)p->n_media * sizeof(void *));
+    if (!prefix_root(&e->salt, &e->m->identity, r->tenant, &seq->root)) return err_memory(error, sizeof(digest));
+    r->usage.prompt_tokens = seq->n;
+    r->usage.media_items = p->n_media;
+    r->usage.media_seconds = p->media_seconds;
+    if (!request_emit_started(r) || !scheduler_add(&e->scheduler, seq)) return err_memory(error, sizeof(event_node));
+    return true;
+}
+
+static void take_in(vlm_engine *e, vlm_request *list)
+{
+    for (vlm_request *r = list, *next; r; r = next) {
+        vlm_error error = {0};
+        next = r->next;
+        vlm_request **end = &e->active;
+        while (*end) end = &(*end)->next;
+        *end = r;
+        r->next = NULL;
+        e->counters.requests++;
+        if (!prepare(e, r, &error)) { engine_end(e, r, NULL, NULL, &error); continue; }
+        e->counters.prompt_tokens += (uint64_t)r->seq.n;
+        if (r->max_tokens == 0) { finish(e, r, "length"); continue; }
+        engine_want_media(e, r, scheduler_peek(&e->scheduler, &r->seq));
+    }
+}
+
+/* Cancelled, late and failed ones. */
+static void sweep(vlm_engine *e)
+{
+    double now = engine_now();
+    for (vlm_request *r = e->active, *next; r; r = next) {
+        next = r->next;
+        if (r->failure.code) engine_end(e, r, NULL, NULL, &r->failure);
+        else if (atomic_load(&r->cancel)) engine_end(e, r, "cancelled", NULL, NULL);
+        else if (r->deadline > 0 && now >= r->deadline) finish(e, r, "timeout");
+    }
+}
+
+/* ---- one step ---- */
+
+typedef struct decoder_tap { tap tap; vlm_engine *engine; const batch *batch; } decoder_tap;
+
+/* The row of a token in a tensor that has one row for each token, or for each token that wants logits (after the last layer). */
+static int64_t row_of(const batch *b, int token, tensor x)
+{
+    if (x.rows == b->ragged.n_tokens) return token;
+    if (x.rows != b->n_logits) return -1;
+    for (int i = 0; i < b->n_logits; i++)
+        if (b->logit_tokens[i] == token) return i;
+    return -1;
+}
+
+static void see(tap *t, const char *name, int layer, tensor x)
+{
+    const decoder_tap *own = t->user;
+    const scheduler *s = &own->engine->scheduler;
+    for (int i = 0; i < s->n_plan; i++) {
+        const planned *part = &s->plan[i];
+        vlm_request *r = part->seq->owner;
+        int last = part->seq->n_prompt - 1;
+        if (!r->probe || !r->probe->tap || r->tapped || last < part->first || last >= part->first + part->count) continue;
+        int64_t row = row_of(own->batch, own->batch->ragged.run_first[i] + last - part->first, x);
+        if (row >= 0) r->probe->tap(r->probe->user, name, layer, tensor_row(x, row), x.cols);
+    }
+}
+
+static bool anybody_taps(const scheduler *s)
+{
+    for (int i = 0; i < s->n_plan; i++) {
+        const vlm_request *r = s->plan[i].seq->owner;
+        if (r->probe && r->probe->tap && !r->tapped) return true;
+    }
+    return false;
+}
+
+/* One sequence's logits and what became of them. */
+typedef struct draw_job { vlm_request *r; float *logits; void *scratch; sampled result; } draw_job;
+typedef struct draw_jobs { draw_job *job; int vocab; } draw_jobs;
+
+static void draw_range(void *arg, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    draw_jobs *jobs = arg;
+    for (int64_t i = begin; i < end; i++) {
+        draw_job *j = &jobs->job[i];
+        sampler_draw(&j->r->sampler, j->logits, jobs->vocab, j->r->seq.tokens, j->r->seq.n, j->scratch, &j->result);
+    }
+}
+
+static draw_job *sample(vlm_engine *e, run *r, tensor logits, int n)
+{
+    const scheduler *s = &e->scheduler;
+    int vocab = e->m->vocab, k = 0;
+    if (logits.rows != n || logits.cols != vocab || !logits.data)
+        return run_fail(r, VLM_INTERNAL, "decoder gave %lld x %lld logits, not %d x %d", (long long)logits.rows, (long long)logits.cols, n, vocab), NULL;
+    draw_job *jobs = run_alloc(r, (size_t)n * sizeof *jobs);
+    for (int i = 0; jobs && i < s->n_plan; i++) {
+        if (!s->plan[i].wants_logits) continue;
+        draw_job *j = &jobs[k];
+        j->r = s->plan[i].seq->owner;
+        j->logits = tensor_row(logits, k++);
+        j->scratch = arena_alloc_raw(r->scratch, sampler_scratch(vocab));
+        if (!j->scratch) return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes for the sampler)", sampler_scratch(vocab)), NULL;
+        const engine_probe *probe = j->r->probe;
+        if (probe && probe->logits) probe->logits(probe->user, j->r->seq.n - j->r->seq.n_prompt, j->logits, vocab);
+    }
+    if (jobs) pool_for(e->m->dev.pool, n, 1, draw_range, &(draw_jobs){jobs, vocab});
+    return jobs;
+}
+
+/* Forward and sampling. *jobs: in scratch, n of them. */
+static bool compute(vlm_engine *e, draw_job **jobs, int *n, vlm_error *error)
+{
+    vlm_model *m = e->m;
+    if (!batch_build(&e->builder, m, &e->scheduler, error)) return false;
+    const batch *b = &e->builder.batch;
+    decoder_tap watch = {.tap = {.see = see}, .engine = e, .batch = b};
+    watch.tap.user = &watch;
+    arena_reset(&e->scratch);
+    run r = {.dev = &m->dev, .scratch = &e->scratch, .tap = anybody_taps(&e->scheduler) ? &watch.tap : NULL};
+    *n = b->n_logits;
+    *jobs = NULL;
+    pool_enter(m->dev.pool);
+    tensor logits = m->arch->forward(&r, m, b);
+    if (run_ok(&r) && *n) *jobs = sample(e, &r, logits, *n);
+    pool_leave(m->dev.pool);
+    if (e->scratch.used > e->counters.scratch_bytes) e->counters.scratch_bytes = e->scratch.used;
+    e->counters.batch_tokens += (uint64_t)b->ragged.n_tokens;
+    if (!run_ok(&r) && error) *error = r.error;
+    return run_ok(&r);
+}
+
+/* A new token: text, stop conditions, events. */
+static void deliver(vlm_engine *e, vlm_request *r, const sampled *token)
+{
+    vlm_error error = {0};
+    output_end end;
+    if (token->token < 0) {
+        err_set(&error, VLM_INTERNAL, "no logit of position %d is a number", r->seq.n - 1);
+        engine_end(e, r, NULL, NULL, &error);
+        return;
+    }
+    if (r->first_token == 0) {
+        r->first_token = engine_now();
+        r->usage.first_token_seconds = r->first_token - r->submitted;
+        r->usage.prefill_seconds = r->first_token - r->admitted;
+    }
+    if (!sequence_add(&r->seq, token->token)) { end_memory(e, r); return; }
+    r->usage.completion_tokens++;
+    if (!output_add(&r->output, token->token, &r->shown, &end, &error)) { engine_end(e, r, NULL, NULL, &error); return; }
+    if (r->sampler.options.logprobs && end != OUTPUT_EOS && !request_emit_token(r, token)) { end_memory(e, r); return; }
+    if (end == OUTPUT_EOS) finish(e, r, "stop");
+    else if (end == OUTPUT_STOP_STRING || r->seq.n >= r->length_limit) finish(e, r, "length");
+    else if (!request_emit_text(r)) end_memory(e, r);
+}
+
+static void mark_admitted(vlm_engine *e)
+{
+    for (int i = 0; i < e->scheduler.n_plan; i++) {
+        vlm_request *r = e->scheduler.plan[i].seq->owner;
+        if (r->admitted > 0) continue;
+        r->admitted = engine_now();
+        r->usage.queue_seconds = r->admitted - r->submitted;
+        engine_leave_queue(e, r);
+    }
+}
+
+static void run_plan(vlm_engine *e)
+{
+    scheduler *s = &e->scheduler;
+    draw_job *jobs = NULL;
+    int n = 0;
+    vlm_error error = {0};
+    double start = engine_now();
+    mark_admitted(e);
+    e->counters.steps++;
+    if (!compute(e, &jobs, &n, &error)) {
+        if (s->n_plan > 1) { scheduler_failed(s); return; }
+        engine_end(e, s->plan[0].seq->owner, NULL, NULL, &error);
+        return;
+    }
+    for (int i = 0; i < s->n_plan; i++) {
+        vlm_request *r = s->plan[i].seq->owner;
+        if (s->plan[i].first + s->plan[i].count >= r->seq.n_prompt) r->tapped = true;
+    }
+    scheduler_done(s);
+    for (int i = 0; i < n; i++) deliver(e, jobs[i].r, &jobs[i].result);
+    e->step_seconds = engine_now() - start;
+    e->counters.busy_seconds += e->step_seconds;
+}
+
+/* Ends what can never run, then runs the plan. False: nothing was to be computed. */
+static bool decode(vlm_engine *e)
+{
+    sequence *unfit;
+    vlm_error why = {0};
+    if (e->tuning.preempt_every && (e->counters.steps + 1) % (uint64_t)e->tuning.preempt_every == 0) scheduler_preempt_youngest(&e->scheduler);
+    while (!scheduler_plan(&e->scheduler, &unfit, &why)) {
+        if (!unfit) return false;
+        vlm_request *r = unfit->owner;
+        if (unfit->n > unfit->n_prompt && why.code == VLM_LIMIT) finish(e, r, "length");
+        else engine_end(e, r, NULL, NULL, &why);
+    }
+    run_plan(e);
+    return true;
+}
+
+/* ---- the loop ---- */
+
+static void show_counters(vlm_engine *e)
+{
+    e->counters.waiting = e->scheduler.n_waiting;
+    e->counters.running = e->scheduler.n_running;
+    e->counters.preemptions = e->scheduler.preemptions;
+    e->counters.pages = e->pages.stats;
+    e->shown = e->counters;
+}
+
+/* Under lock: sleeps until there is something to do. */
+static void wait_for_work(vlm_engine *e)
+{
+    double until = 0;
+    for (vlm_request *r = e->active; r; r = r->next)
+        if (r->deadline > 0 && (until == 0 || r->deadline < until)) until = r->deadline;
+    struct timespec t = {.tv_sec = (time_t)until, .tv_nsec = (long)((until - (double)(time_t)until) * 1e9)};
+    if (until > 0) pthread_cond_timedwait(&e->work, &e->lock, &t);
+    else pthread_cond_wait(&e->work, &e->lock);
+}
+
+void *engine_main(void *engine)
+{
+    vlm_engine *e = engine;
+    bool busy = false;
+    for (;;) {
+        pthread_mutex_lock(&e->lock);
+        show_counters(e);
+        while (!busy && !e->stop && !e->inbox_first && !e->reset && !e->poked) {
+            wait_for_work(e);
+            if (e->active) break;                 /* maybe a deadline */
+        }
+        vlm_request *list = e->inbox_first;
+        e->inbox_first = e->inbox_last = NULL;
+        e->poked = false;
+        bool stop = e->stop;
+        if (e->reset) {
+            pages_forget(&e->pages);
+            vision_drop_unused(e->vision);
+            e->reset = false;
+            show_counters(e);
+            pthread_cond_broadcast(&e->settled);
+        }
+        pthread_mutex_unlock(&e->lock);
+        take_in(e, list);
+        sweep(e);
+        if (stop) break;
+        busy = engine_encode(e);
+        busy |= decode(e);
+        for (const vlm_request *r = e->active; r && !busy; r = r->next) busy = r->failure.code != VLM_OK;
+    }
+    while (e->active) engine_end(e, e->active, "cancelled", NULL, NULL);
+    engine_drop_encodings(e);
+    return NULL;
+}
