@@ -33,6 +33,11 @@ static bool parse(const char *text, const char *name, json_t **out, vlm_error *e
     return err_set(error, VLM_INVALID, "%s: %s (line %d, column %d)", name, why.text, why.line, why.column);
 }
 
+static bool has_tokenizer(const vlm_model *m, vlm_error *error)
+{
+    return m->tok ? true : err_set(error, VLM_UNSUPPORTED, "this model has no tokenizer");
+}
+
 char *vlm_apply_chat_template(const vlm_model *m, const char *messages, const vlm_chat_options *options, vlm_error *error)
 {
     vlm_chat_options o = vlm_chat_options_default();
@@ -40,7 +45,7 @@ char *vlm_apply_chat_template(const vlm_model *m, const char *messages, const vl
     json_t *list = NULL, *tools = NULL, *kwargs = NULL;
     chat_prompt chat = {0};
     char *text = NULL;
-    if (parse(messages ? messages : "", "messages", &list, error) && parse(o.tools, "tools", &tools, error) &&
+    if (has_tokenizer(m, error) && parse(messages ? messages : "", "messages", &list, error) && parse(o.tools, "tools", &tools, error) &&
         parse(o.template_kwargs, "template_kwargs", &kwargs, error)) {
         chat_options c = {.add_generation_prompt = o.add_generation_prompt, .tools = tools, .kwargs = kwargs};
         if (chat_render(m->chat, m->tok, list, &c, &chat, error) && !(text = chat_prompt_plain(&chat))) err_memory(error, strlen(chat.text));
@@ -59,7 +64,7 @@ vlm_status vlm_tokenize(const vlm_model *m, const char *text, int special, int32
     encode_options options = {.special = special != 0};
     *out = NULL;
     *count = 0;
-    if (tokenizer_encode(m->tok, text, strlen(text), &options, &list, &failure)) {
+    if (has_tokenizer(m, &failure) && tokenizer_encode(m->tok, text, strlen(text), &options, &list, &failure)) {
         if (list.failed || (!list.id && !(list.id = MEM_ARRAY(1, int32_t)))) err_memory(&failure, sizeof(int32_t));
     }
     if (failure.code) {
@@ -75,6 +80,7 @@ vlm_status vlm_tokenize(const vlm_model *m, const char *text, int special, int32
 char *vlm_detokenize(const vlm_model *m, const int32_t *id, size_t count, int skip_special, vlm_error *error)
 {
     buf text = {0};
+    if (!has_tokenizer(m, error)) return NULL;
     if (!tokenizer_decode(m->tok, id, count, skip_special != 0, &text, error)) return buf_free(&text), NULL;
     char *out = buf_take(&text);
     if (!out) err_memory(error, text.size);

@@ -36,6 +36,7 @@ static void free_strings(char **list)
 /* A stop token is a token, or text that is exactly one. */
 static bool token_of(const vlm_model *m, const char *text, int32_t *id, vlm_error *error)
 {
+    if (!m->tok) return err_set(error, VLM_UNSUPPORTED, "this model has no tokenizer");
     if ((*id = tokenizer_id(m->tok, text)) >= 0) return true;
     ids list = {0};
     encode_options options = {.special = true};
@@ -69,7 +70,7 @@ bool output_init(output *o, const vlm_model *m, const char *stop, const char *eo
 {
     *o = (output){0};
     if (!read_strings(stop, "stop", &o->stops, error) || !read_eos(o, m, eos_tokens, ignore_eos, error) ||
-        !(o->detok = detokenizer_new(m->tok, skip_special, error))) {
+        (m->tok && !(o->detok = detokenizer_new(m->tok, skip_special, error)))) {
         output_free(o);
         return false;
     }
@@ -145,6 +146,7 @@ bool output_add(output *o, int32_t token, buf *text, output_end *end, vlm_error 
     *end = OUTPUT_GOES_ON;
     for (int i = 0; i < o->n_eos; i++)
         if (o->eos[i] == token) return *end = OUTPUT_EOS, true;
+    if (!o->detok) return true;                   /* made-up weights: tokens without text */
     if (!detokenizer_add(o->detok, token, &o->held, error)) return false;
     if (o->held.failed) return err_memory(error, o->held.size);
     return settle(o, text, end, error);
@@ -153,7 +155,7 @@ bool output_add(output *o, int32_t token, buf *text, output_end *end, vlm_error 
 bool output_finish(output *o, buf *text, vlm_error *error)
 {
     output_end end = OUTPUT_GOES_ON;
-    if (o->stopped) return true;
+    if (o->stopped || !o->detok) return true;
     if (!detokenizer_finish(o->detok, &o->held, error)) return false;
     if (o->held.failed) return err_memory(error, o->held.size);
     if (!settle(o, text, &end, error)) return false;

@@ -206,7 +206,7 @@ static bool find_spans(const vlm_model *m, prompt *p, const int *order, vlm_erro
         }
         if (current == p->n_media || id != token[in->kind])
             return err_set(error, VLM_INVALID, "the prompt holds more media tokens (\"%s\", position %zu) than its media have rows",
-                           tokenizer_token(m->tok, id) ? tokenizer_token(m->tok, id) : "?", i);
+                           m->tok && tokenizer_token(m->tok, id) ? tokenizer_token(m->tok, id) : "?", i);
         int which = order ? order[current] : current;
         media_span *last = p->n_spans ? &p->spans[p->n_spans - 1] : NULL;
         if (row && last && last->media == which && last->first + last->count == (int)i) last->count++;
@@ -301,6 +301,10 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     buf expanded = {.limit = 256 << 20};
     int *order = NULL;
     bool ok = false;
+    if (!m->tok) {
+        err_set(error, VLM_UNSUPPORTED, "this model has no tokenizer: it takes token ids only");
+        goto done;
+    }
     if (!source->messages == !source->text) {
         err_set(error, VLM_INVALID, "a request has either messages or a prompt text");
         goto done;
