@@ -59,7 +59,8 @@ void check_tokenizer(check_report *r, const vlm_model *m, const check_suite *s)
 
 bool case_prompt(const vlm_model *m, const check_suite *s, const check_case *c, prompt *out, vlm_error *error)
 {
-    json_t *kwargs = json_copy(json_object_get(c->json, "template")), *tools = json_incref(json_object_get(kwargs, "tools"));
+    json_t *kwargs = json_copy(json_object_get(c->json, "template")), *tools = json_object_get(kwargs, "tools");
+    tools = json_incref(tools ? tools : json_object_get(c->json, "tools"));
     json_object_del(kwargs, "tools");
     prompt_source source = {
         .messages = json_object_get(c->json, "messages"),

@@ -244,6 +244,13 @@ static json_t *describe_formats(const vlm_model *m)
     return formats;
 }
 
+/* As the option is spelled. */
+static const char *kv_name(const vlm_model *m)
+{
+    if (!m->n_groups) return "none";
+    return m->group[0].type == DT_F32 ? "f32" : m->group[0].type == DT_F16 ? "f16" : "bf16";
+}
+
 char *vlm_model_info(const vlm_model *m, vlm_error *error)
 {
     json_t *eos = json_array();
@@ -256,7 +263,7 @@ char *vlm_model_info(const vlm_model *m, vlm_error *error)
         "weight_bytes", (json_int_t)bind_bytes(&m->binder), "weight_formats", describe_formats(m), "layers", m->layers, "hidden", m->hidden,
         "vocab", m->vocab, "context", m->context, "image", !!(m->takes & TAKES_IMAGE), "video", !!(m->takes & TAKES_VIDEO),
         "audio", !!(m->takes & TAKES_AUDIO), "precision", m->dev.precision == PRECISION_EXACT ? "exact" : "fast",
-        "kv_dtype", m->n_groups ? dtype_name(m->group[0].type) : "none", "cpu", m->dev.isa ? m->dev.isa : "", "threads", pool_threads(m->dev.pool),
+        "kv_dtype", kv_name(m), "cpu", m->dev.isa ? m->dev.isa : "", "threads", pool_threads(m->dev.pool),
         "kv_bytes_per_token", (json_int_t)(kv / KV_PAGE_TOKENS), "eos", eos, "chat_template", m->chat != NULL, "made_up_weights", m->files == NULL);
     char *text = info ? json_dumps(info, 0) : NULL, *copy = text ? mem_strdup(text) : NULL;
     free(text);
