@@ -38,7 +38,7 @@ static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_laye
     bind_vector(b, &w->down_bias, s->hidden, "layers.%d.mlp.down_proj.bias", i);
 }
 
-/* Experts lie fused (transformers) or with gate and up apart (MLX). */
+/* Experts lie fused (Gemma 4, newer transformers), one by one (Qwen as published), or with gate and up apart (MLX). */
 static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
     bool beside = s->moe == MOE_BESIDE;
@@ -47,7 +47,11 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
     bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : "mlp.gate");
     if (bind_experts_optional(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused))
         bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
-    else {
+    else if (!beside && bind_exists(b, "layers.%d.mlp.experts.0.gate_proj.weight", i)) {
+        bind_experts_each(b, &w->experts_gate, n, ffn, s->hidden, "gate_proj", "layers.%d.mlp.experts", i);
+        bind_experts_each(b, &w->experts_up, n, ffn, s->hidden, "up_proj", "layers.%d.mlp.experts", i);
+        bind_experts_each(b, &w->experts_down, n, s->hidden, ffn, "down_proj", "layers.%d.mlp.experts", i);
+    } else {
         bind_experts(b, &w->experts_gate, n, ffn, s->hidden, "layers.%d.%s.gate_proj", i, apart);
         bind_experts(b, &w->experts_up, n, ffn, s->hidden, "layers.%d.%s.up_proj", i, apart);
         bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, apart);

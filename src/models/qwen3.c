@@ -20,7 +20,7 @@ static bool is_sparse(config *c, int i)
 static void configure_experts(decoder_spec *s, config *c)
 {
     s->moe = MOE_INSTEAD;
-    s->experts = (int)config_need_int(c, "num_experts", 1, 1 << 16);
+    s->experts = (int)config_need_int(c, "num_experts|num_local_experts", 1, 1 << 16);
     s->top_k = (int)config_need_int(c, "num_experts_per_tok", 1, 1 << 16);
     s->expert_ffn = (int)config_need_int(c, "moe_intermediate_size", 1, 1 << 24);
     s->normalize_top_k = config_bool(c, "norm_topk_prob", false);
@@ -57,7 +57,7 @@ static const char *const types[] = {"qwen3", "qwen2", "qwen3_moe", NULL};
 
 const vlm_arch vlm_arch_qwen3 = {
     .name = "qwen3",
-    .title = "Qwen2, Qwen2.5, Qwen3 (text)",
+    .title = "Qwen2, Qwen2.5, Qwen3, also with experts (text)",
     .model_types = types,
     .task = TASK_GENERATE,
     .configure = configure,

@@ -321,6 +321,42 @@ bool bind_experts_optional(binder *b, weight *out, int64_t experts, int64_t rows
     return ok;
 }
 
+/* Expert `e` of NAME.e.SUFFIX into the room for all, which the first one's type decides; false after a failure. */
+static bool copy_expert(binder *b, weight *w, int64_t e, const char *name, const char *suffix)
+{
+    char full[NAME_MAX_BYTES];
+    snprintf(full, sizeof full, "%s.%lld.%s", name, (long long)e, suffix);
+    const stored_tensor *t = look_up_weight(b, full);
+    if (!t) return complain_missing(b, full), false;
+    weight one = *w;
+    int64_t dim[2] = {w->rows, w->cols};
+    if (!plain_format(b, &one, t) || !check_shape(b, t, 2, dim)) return false;
+    if (e == 0) {
+        size_t bytes;
+        w->format = one.format;
+        w->name = t->name;
+        if (!mem_mul(t->bytes, (size_t)w->experts, &bytes) || !(w->data = arena_alloc_raw(b->memory, bytes))) return bind_memory(b, t->bytes);
+    } else if (one.format != w->format)
+        return bind_fail(b, VLM_FORMAT, "%s: %s has another type than the experts before it", t->file, t->name);
+    memcpy((char *)(uintptr_t)w->data + (size_t)e * t->bytes, t->data, t->bytes);
+    return true;
+}
+
+void bind_experts_each(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, ...)
+{
+    char name[NAME_MAX_BYTES / 2];
+    *out = (weight){.rows = rows, .cols = cols, .experts = experts};
+    if (b->failed) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    bool ok = true;
+    if (b->files) for (int64_t e = 0; ok && e < experts; e++) ok = copy_expert(b, out, e, name, suffix);
+    else ok = (out->name = arena_strdup(b->memory, name)) && dummy_weight(b, out);
+    if (!ok || !add_bound(b, out)) out->data = NULL;
+}
+
 /* ---- vectors ------------------------------------------------------------------------------------------------------------- */
 
 static bool widens(dtype t) { return t == DT_F32 || t == DT_F16 || t == DT_BF16 || t == DT_F64; }
