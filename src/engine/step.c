@@ -10,6 +10,16 @@
 
 /* ---- ending ---- */
 
+/* Under lock: what vlm_engine_stats reads. */
+static void show_counters(vlm_engine *e)
+{
+    e->counters.waiting = e->scheduler.n_waiting;
+    e->counters.running = e->scheduler.n_running;
+    e->counters.preemptions = e->scheduler.preemptions;
+    e->counters.pages = e->pages.stats;
+    e->shown = e->counters;
+}
+
 void engine_end(vlm_engine *e, vlm_request *r, const char *reason, const char *stop_string, const vlm_error *error)
 {
     scheduler_remove(&e->scheduler, &r->seq);
@@ -28,6 +38,9 @@ void engine_end(vlm_engine *e, vlm_request *r, const char *reason, const char *s
     e->counters.cancelled += reason && !strcmp(reason, "cancelled");
     e->counters.answer_tokens += (uint64_t)r->usage.completion_tokens;
     e->counters.cached_tokens += (uint64_t)r->usage.cached_tokens;
+    pthread_mutex_lock(&e->lock);
+    show_counters(e);
+    pthread_mutex_unlock(&e->lock);
     if (error) request_emit_error(r, error);
     else request_emit_done(r, reason, stop_string);
     request_unref(r);
@@ -277,15 +290,6 @@ static bool decode(vlm_engine *e)
 }
 
 /* ---- the loop ---- */
-
-static void show_counters(vlm_engine *e)
-{
-    e->counters.waiting = e->scheduler.n_waiting;
-    e->counters.running = e->scheduler.n_running;
-    e->counters.preemptions = e->scheduler.preemptions;
-    e->counters.pages = e->pages.stats;
-    e->shown = e->counters;
-}
 
 /* Under lock: sleeps until there is something to do. */
 static void wait_for_work(vlm_engine *e)
