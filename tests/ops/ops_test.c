@@ -159,7 +159,7 @@ void t_guards(ops_test *t, tensor x)
         for (int64_t c = x.cols; c < x.stride; c++)
             if (bits_of(tensor_row(x, i)[c]) != untouched) { t_fail(t, "wrote behind row %lld at %lld", (long long)i, (long long)c); return; }
     for (int i = 0; i < GUARD; i++)
-        if (bits_of(first[x.rows * x.stride + i]) != untouched) { t_fail(t, "wrote %d values behind the output", i); return; }
+        if (bits_of(first[x.rows * x.stride + i]) != untouched) { t_fail(t, "wrote %d values behind the output", i + 1); return; }
 }
 
 void t_near(ops_test *t, tensor got, tensor want, double absolute, double relative)
