@@ -1,6 +1,7 @@
-/* line.c - see line.h. */
+/* line.c - see line.h. libedit is loaded when a line is edited: linking it would cost every start of the program some milliseconds. */
 #include "cli/line.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <histedit.h>
 #include <stdio.h>
@@ -11,6 +12,26 @@
 #include "base/mem.h"
 
 enum { HISTORY_LINES = 1000 };
+
+/* What is used of libedit, under its own names. */
+#define LIBEDIT(X) X(el_init) X(el_end) X(el_set) X(el_get) X(el_gets) X(el_reset) X(el_source) X(history_init) X(history_end) X(history)
+static struct {
+#define X(name) __typeof__(name) *name;
+    LIBEDIT(X)
+#undef X
+} edit;
+
+static bool load_libedit(void)
+{
+    void *library = dlopen("libedit.so.2", RTLD_NOW | RTLD_LOCAL);
+    if (!library) return false;
+#define X(name)                                                       \
+    *(void **)&edit.name = dlsym(library, #name);                     \
+    if (!edit.name) return false;
+    LIBEDIT(X)
+#undef X
+    return true;
+}
 
 struct line_reader {
     const char *prompt;
@@ -23,7 +44,7 @@ struct line_reader {
 static char *prompt_of(EditLine *edit)
 {
     line_reader *r = NULL;
-    el_get(edit, EL_CLIENTDATA, &r);
+    edit.el_get(edit, EL_CLIENTDATA, &r);
     return (char *)(r ? r->prompt : "> ");
 }
 
@@ -32,29 +53,29 @@ line_reader *line_open(const char *prompt)
     line_reader *r = MEM_NEW(line_reader);
     if (!r) return NULL;
     r->prompt = prompt;
-    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) return r;
+    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || !load_libedit()) return r;
     HistEvent event;
-    r->edit = el_init("vlm", stdin, stdout, stderr);
-    r->history = history_init();
+    r->edit = edit.el_init("vlm", stdin, stdout, stderr);
+    r->history = edit.history_init();
     if (!r->edit || !r->history) {
         line_close(r);
         return NULL;
     }
-    history(r->history, &event, H_SETSIZE, HISTORY_LINES);
-    history(r->history, &event, H_SETUNIQUE, 1);
-    el_set(r->edit, EL_CLIENTDATA, r);
-    el_set(r->edit, EL_PROMPT, prompt_of);
-    el_set(r->edit, EL_EDITOR, "emacs");
-    el_set(r->edit, EL_HIST, history, r->history);
-    el_source(r->edit, NULL);                      /* the user's ~/.editrc */
+    edit.history(r->history, &event, H_SETSIZE, HISTORY_LINES);
+    edit.history(r->history, &event, H_SETUNIQUE, 1);
+    edit.el_set(r->edit, EL_CLIENTDATA, r);
+    edit.el_set(r->edit, EL_PROMPT, prompt_of);
+    edit.el_set(r->edit, EL_EDITOR, "emacs");
+    edit.el_set(r->edit, EL_HIST, edit.history, r->history);
+    edit.el_source(r->edit, NULL);                      /* the user's ~/.editrc */
     return r;
 }
 
 void line_close(line_reader *r)
 {
     if (!r) return;
-    if (r->history) history_end(r->history);
-    if (r->edit) el_end(r->edit);
+    if (r->history) edit.history_end(r->history);
+    if (r->edit) edit.el_end(r->edit);
     free(r->line);
     mem_free(r);
 }
@@ -65,16 +86,16 @@ static const char *read_edited(line_reader *r, bool *interrupted)
 {
     int n = 0;
     errno = 0;
-    const char *line = el_gets(r->edit, &n);
+    const char *line = edit.el_gets(r->edit, &n);
     if (!line || n <= 0) {
         if (errno != EINTR) return NULL;
         *interrupted = true;
-        el_reset(r->edit);
+        edit.el_reset(r->edit);
         fputc('\n', stdout);
         return "";
     }
     HistEvent event;
-    if (n > 1) history(r->history, &event, H_ENTER, line);
+    if (n > 1) edit.history(r->history, &event, H_ENTER, line);
     free(r->line);
     r->line = strndup(line, (size_t)n);
     if (r->line) r->line[strcspn(r->line, "\r\n")] = 0;
