@@ -41,10 +41,10 @@ struct line_reader {
     size_t capacity;
 };
 
-static char *prompt_of(EditLine *edit)
+static char *prompt_of(EditLine *editor)
 {
     line_reader *r = NULL;
-    edit.el_get(edit, EL_CLIENTDATA, &r);
+    edit.el_get(editor, EL_CLIENTDATA, &r);
     return (char *)(r ? r->prompt : "> ");
 }
 
