@@ -76,6 +76,18 @@ bool case_prompt(const vlm_model *m, const check_suite *s, const check_case *c, 
     return ok;
 }
 
+/* Part of a text on one line, line ends spelled out. */
+static const char *one_line(const char *text, char out[128])
+{
+    size_t n = 0;
+    for (; *text && n < 100; text++) {
+        if (*text == '\n') out[n++] = '\\', out[n++] = 'n';
+        else out[n++] = *text;
+    }
+    out[n] = 0;
+    return out;
+}
+
 static void check_prompt_text(check_report *r, const check_case *c, const prompt *p)
 {
     const json_t *want = json_object_get(c->json, "prompt");
@@ -84,7 +96,8 @@ static void check_prompt_text(check_report *r, const check_case *c, const prompt
     size_t at = 0;
     while (a[at] && a[at] == b[at]) at++;
     size_t from = at > 20 ? at - 20 : 0;
-    check_same(r, STAGE_PROMPT, !a[at] && !b[at], "case %s: byte %zu: \"%.50s\", \"%.50s\" was expected", c->name, at, a + from, b + from);
+    char x[128], y[128];
+    check_same(r, STAGE_PROMPT, !a[at] && !b[at], "case %s: byte %zu: \"%s\", \"%s\" was expected", c->name, at, one_line(a + from, x), one_line(b + from, y));
 }
 
 static const char *token_text(const vlm_model *m, const ids *list, int64_t i)
@@ -204,6 +217,16 @@ static void take_sample(assembled *a)
     a->last = 0;
 }
 
+/* Goldens may leave out the rows that pad a picture to its largest size: ours must be constant there. */
+static void drop_padding(assembled *a, const stored_tensor *golden)
+{
+    int64_t n = golden_count(golden);
+    if (golden->dims != 2 || a->last != golden->dim[1] || n >= a->count) return;
+    for (int64_t i = n; i < a->count; i++)
+        if (a->data[i] != a->data[n]) return;
+    a->count = n;
+}
+
 /* How far one level of 256 is after the processor's normalization. */
 static double pixel_level(const vlm_model *m)
 {
@@ -224,6 +247,7 @@ static void check_processed(check_report *r, const vlm_model *m, const check_cas
     assembled a;
     if (assemble(p, name, &a)) {
         if (sample) take_sample(&a);
+        else drop_padding(&a, golden);
         tolerance t = {.bound = whole ? 0 : golden->type == DT_F32 ? 1e-5 : 1e-3};
         if (!whole && !strncmp(name, "pixel_values", 12)) t.level = pixel_level(m);
         else if (!whole) t.bound = 1e-4;
