@@ -52,8 +52,9 @@ bool image_orient(image *img, int orientation, vlm_error *error)
     if (orientation <= 1) return true;
     int64_t w = img->width, h = img->height;
     int64_t ow = orientation >= 5 ? h : w, oh = orientation >= 5 ? w : h;
-    uint8_t *turned = mem_aligned((size_t)w * (size_t)h * 3);
-    if (!turned) return err_memory(error, (size_t)w * (size_t)h * 3);
+    size_t size = (size_t)w * (size_t)h * (img->gray ? 1 : 3);
+    uint8_t *turned = image_memory(size);
+    if (!turned) return err_memory(error, size);
     int64_t start = 0, dx = 1, dy = w;                  /* in pixels of the stored image */
     switch (orientation) {
     case 2: start = w - 1, dx = -1, dy = w; break;
@@ -66,10 +67,11 @@ bool image_orient(image *img, int orientation, vlm_error *error)
     }
     uint8_t *to = turned;
     for (int64_t y = 0; y < oh; y++) {
-        const uint8_t *from = img->rgb + 3 * (start + y * dy);
-        for (int64_t x = 0; x < ow; x++, from += 3 * dx, to += 3) to[0] = from[0], to[1] = from[1], to[2] = from[2];
+        int64_t from = start + y * dy;
+        for (int64_t x = 0; x < ow && img->gray; x++, from += dx) *to++ = img->rgb[from];
+        for (int64_t x = 0; x < ow && !img->gray; x++, from += dx, to += 3) memcpy(to, img->rgb + 3 * from, 3);
     }
     mem_free(img->rgb);
-    *img = (image){(int)ow, (int)oh, turned};
+    *img = (image){.width = (int)ow, .height = (int)oh, .rgb = turned, .gray = img->gray};
     return true;
 }

@@ -13,7 +13,7 @@ typedef struct image_codec {
     const char *name;
     bool (*matches)(bytes in);                                            /* by its first bytes */
     bool (*header)(bytes in, image_header *out, vlm_error *error);        /* without decoding */
-    /* Called after the header passed the ceilings. out is zeroed; what it holds after a failure is freed by the caller.
+    /* Called after the header passed the ceilings; gives RGB or gray. out is zeroed; what it holds after a failure is freed by the caller.
      * A decoder whose library reads the size again checks it against these (image_start does). */
     bool (*decode)(bytes in, const image_header *header, const media_policy *policy, image *out, vlm_error *error);
 } image_codec;
@@ -22,6 +22,9 @@ extern const image_codec image_codec_png, image_codec_jpeg, image_codec_webp, im
 
 /* Checks the size against the ceilings and allocates the pixels (not zeroed). */
 bool image_start(image *img, int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
+/* Memory for pixels, not zeroed; release with mem_free. */
+uint8_t *image_memory(size_t size);
+bool image_start_gray(image *img, int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
 bool image_check_size(int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
 
 /* exif.c: the orientation in a TIFF structure (EXIF without its "Exif\0\0"), or in an XMP packet; 1 when there is none. */

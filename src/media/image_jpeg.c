@@ -145,17 +145,17 @@ static bool read_pixels(struct jpeg_decompress_struct *jpeg, jpeg_job *job, cons
                         vlm_error *error)
 {
     jpeg_read_header(jpeg, TRUE);
-    bool four = jpeg->num_components == 4;
-    jpeg->out_color_space = four ? JCS_CMYK : JCS_RGB;
-    if (jpeg->num_components != 1 && jpeg->num_components != 3 && !four)
+    bool four = jpeg->num_components == 4, gray = jpeg->num_components == 1;
+    jpeg->out_color_space = four ? JCS_CMYK : gray ? JCS_GRAYSCALE : JCS_RGB;
+    if (!gray && jpeg->num_components != 3 && !four)
         return err_set(error, VLM_UNSUPPORTED, "%d colour components", jpeg->num_components);
     if (!image_check_size(jpeg->image_width, jpeg->image_height, policy, error)) return false;
     jpeg_start_decompress(jpeg);
     job->rows = true;
-    if (!image_start(out, jpeg->output_width, jpeg->output_height, policy, error)) return false;
+    if (!(gray ? image_start_gray : image_start)(out, jpeg->output_width, jpeg->output_height, policy, error)) return false;
     if (four && !(job->cmyk = mem_aligned((size_t)out->width * 4))) return err_memory(error, (size_t)out->width * 4);
     while (jpeg->output_scanline < jpeg->output_height) {
-        uint8_t *to = out->rgb + (size_t)jpeg->output_scanline * (size_t)out->width * 3;
+        uint8_t *to = out->rgb + (size_t)jpeg->output_scanline * (size_t)out->width * (gray ? 1 : 3);
         JSAMPROW line = four ? job->cmyk : to;
         if (jpeg_read_scanlines(jpeg, &line, 1) != 1) return err_set(error, VLM_FORMAT, "no more rows");
         if (four) cmyk_row(job->cmyk, to, out->width);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "media/image_codec.h"
+#include "media/image_png.h"
 
 static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
 
@@ -83,20 +83,20 @@ static void clip_row(png_structp png, png_row_infop info, png_bytep row)
     for (size_t i = 0; i < info->rowbytes / 2; i++) row[i] = row[2 * i] ? 255 : row[2 * i + 1];
 }
 
-/* 8-bit RGB out of whatever is stored. */
-static void ask_for_rgb(png_structp png, png_infop info)
+/* 8 bits out of whatever is stored, RGB or gray. */
+static bool ask_for_bytes(png_structp png, png_infop info)
 {
     int type = png_get_color_type(png, info), depth = png_get_bit_depth(png, info);
     if (type == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
     if (type == PNG_COLOR_TYPE_GRAY && depth < 8) png_set_expand_gray_1_2_4_to_8(png);
     if (depth == 16 && type == PNG_COLOR_TYPE_GRAY) {
         png_set_read_user_transform_fn(png, clip_row);
-        png_set_user_transform_info(png, NULL, 8, 3);
+        png_set_user_transform_info(png, NULL, 8, 1);
     } else if (depth == 16) {
         png_set_strip_16(png);
     }
-    if (!(type & PNG_COLOR_MASK_COLOR)) png_set_gray_to_rgb(png);
     png_set_strip_alpha(png);
+    return !(type & PNG_COLOR_MASK_COLOR);
 }
 
 /* All that runs under setjmp; *row tells how far it came. */
@@ -104,22 +104,24 @@ static bool read_pixels(png_structp png, png_infop info, const media_policy *pol
 {
     png_set_user_limits(png, (png_uint_32)policy->max_side, (png_uint_32)policy->max_side);
     png_read_info(png, info);
-    ask_for_rgb(png, info);
+    bool gray = ask_for_bytes(png, info);
     int passes = png_set_interlace_handling(png);
     png_read_update_info(png, info);
     int64_t width = png_get_image_width(png, info), height = png_get_image_height(png, info);
-    if (png_get_rowbytes(png, info) != (size_t)width * 3) return err_set(error, VLM_FORMAT, "rows of an unexpected size");
-    if (!image_start(out, width, height, policy, error)) return false;
+    size_t row_bytes = (size_t)width * (gray ? 1 : 3);
+    if (png_get_rowbytes(png, info) != row_bytes) return err_set(error, VLM_FORMAT, "rows of an unexpected size");
+    if (!(gray ? image_start_gray : image_start)(out, width, height, policy, error)) return false;
     for (int pass = 0; pass < passes; pass++)
         for (int y = 0; y < out->height; y++) {
             *row = y;
-            png_read_row(png, out->rgb + (size_t)y * (size_t)width * 3, NULL);
+            png_read_row(png, out->rgb + (size_t)y * row_bytes, NULL);
         }
     return true;
 }
 
 static bool png_decode(bytes in, const image_header *header, const media_policy *policy, image *out, vlm_error *error)
 {
+    if (png_decode_fast(in, policy, out)) return true;
     png_job job = {.in = in};
     volatile int row = -1;
     volatile bool ok = false;

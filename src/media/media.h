@@ -34,15 +34,24 @@ media_policy media_policy_default(void);
 bool media_fetch(const char *source, const media_policy *policy, buf *out, bool *is_directory, vlm_error *error);
 
 /* ---- images: 8-bit RGB, rows tight, as Pillow's Image.open + exif_transpose + convert("RGB") give it ---- */
-typedef struct image { int width, height; uint8_t *rgb; } image;
+typedef struct image {
+    int width, height;
+    uint8_t *rgb;
+    bool gray;                     /* one byte a pixel, which stands for all three; only out of image_decode_compact */
+} image;
 void image_free(image *img);
 /* JPEG, PNG, WebP, GIF (first frame), BMP, TIFF and what libavcodec decodes besides. */
 bool image_decode(const void *data, size_t size, const media_policy *policy, image *out, vlm_error *error);
+/* The same for a picture that goes to image_resize next: a gray one may stay one byte a pixel, which saves most of the work
+ * on large scans. Everything else wants image_to_rgb first. */
+bool image_decode_compact(const void *data, size_t size, const media_policy *policy, image *out, vlm_error *error);
+bool image_to_rgb(image *img, vlm_error *error);
 /* Width and height after EXIF rotation, from the header alone. */
 bool image_probe(const void *data, size_t size, int *width, int *height, vlm_error *error);
 
 typedef enum resize_filter { RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_BICUBIC, RESIZE_LANCZOS } resize_filter;
-/* torchvision's antialiased resize of 8-bit images: horizontal pass, round and clip to 8 bits, vertical pass; bicubic a = -0.5. */
+/* torchvision's antialiased resize of 8-bit images: horizontal pass, round and clip to 8 bits, vertical pass; bicubic a = -0.5.
+ * `in` may be gray; out is RGB. */
 bool image_resize(const image *in, int width, int height, resize_filter filter, image *out, vlm_error *error);
 
 /* ---- video ---- */

@@ -9,11 +9,14 @@
 #include "media/resize.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "base/err.h"
 #include "base/thread.h"
-#include "media/media.h"
+#include "media/image_codec.h"
+#include "tensor/cpu/cpu.h"
 
 /* ---- filters ---- */
 
@@ -114,9 +117,9 @@ static bool taps_make(resize_taps *t, filter f, int in, int out, vlm_error *erro
 
 /* ---- the loops in C ---- */
 
-static inline uint8_t clip(int32_t sum, int precision)
+static inline uint8_t clip(int32_t sum, int shift)
 {
-    int32_t v = sum >> precision;
+    int32_t v = sum >> shift;
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
@@ -131,23 +134,55 @@ static void across_c(const uint8_t *in, uint8_t *out, const resize_taps *t)
     }
 }
 
-static void down_c(const uint8_t *const *rows, int n, const int16_t *weight, int precision, uint8_t *out, int bytes)
+static void down_c(const uint8_t *const *rows, int n, const int16_t *w, int shift, uint8_t *out, int columns)
 {
     enum { BLOCK = 64 };
-    for (int x = 0; x < bytes; x += BLOCK) {
+    for (int x = 0; x < columns; x += BLOCK) {
         int32_t sum[BLOCK];
-        int m = bytes - x < BLOCK ? bytes - x : BLOCK;
-        for (int j = 0; j < m; j++) sum[j] = 1 << (precision - 1);
+        int m = columns - x < BLOCK ? columns - x : BLOCK;
+        for (int j = 0; j < m; j++) sum[j] = 1 << (shift - 1);
         for (int k = 0; k < n; k++)
-            for (int j = 0; j < m; j++) sum[j] += rows[k][x + j] * weight[k];
-        for (int j = 0; j < m; j++) out[x + j] = clip(sum[j], precision);
+            for (int j = 0; j < m; j++) sum[j] += rows[k][x + j] * w[k];
+        for (int j = 0; j < m; j++) out[x + j] = clip(sum[j], shift);
     }
 }
 
-static resize_kernels kernels(void)
+static void across_gray_c(const uint8_t *in, uint8_t *out, const resize_taps *t)
 {
-    resize_kernels k = {across_c, down_c};
-    return k;
+    for (int i = 0; i < t->out; i++) {
+        const uint8_t *p = in + t->first[i];
+        const int16_t *w = t->weight + (size_t)i * (size_t)t->stride;
+        int32_t sum = 1 << (t->precision - 1);
+        for (int k = 0; k < t->count[i]; k++) sum += p[k] * w[k];
+        out[i] = clip(sum, t->precision);
+    }
+}
+
+void resize_kernels_c(resize_kernels *k)
+{
+    *k = (resize_kernels){across_c, across_gray_c, down_c};
+}
+
+static resize_kernels best;
+
+static void choose_kernels(void)
+{
+    unsigned features = 0;
+    const char *name;
+    resize_kernels_c(&best);
+    if (!cpu_features(env_cpu(), &features, &name, NULL)) return;
+#if defined(__x86_64__)
+    if (features & CPU_AVX2) resize_kernels_avx2(&best);
+#elif defined(__aarch64__)
+    if (features & CPU_NEON) resize_kernels_neon(&best);
+#endif
+}
+
+static const resize_kernels *kernels(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose_kernels);
+    return &best;
 }
 
 /* ---- one image ---- */
@@ -156,33 +191,45 @@ typedef struct job {
     const image *in;
     image *out;
     resize_taps x, y;
-    resize_kernels k;
-    uint8_t *scratch;              /* per thread: a ring of ring rows, and a row to read beyond its end safely */
-    const uint8_t **rows;          /* per thread: ring pointers */
-    size_t scratch_size, row_size; /* bytes; row_size of a row in the ring */
+    const resize_kernels *k;
+    int channels;
+    uint8_t *scratch;              /* per thread: the ring, a copy of an input row, an output row */
+    const uint8_t **rows;          /* per thread: the rows of the ring that an output row is made of */
+    size_t scratch_size, in_row, out_row, ring_row;                      /* bytes */
     int ring;
 } job;
+
+/* A row that kernels may read beyond: the last ones of the picture are copied. */
+static const uint8_t *readable_row(const job *j, int64_t y, uint8_t *copy)
+{
+    const uint8_t *row = j->in->rgb + (size_t)y * j->in_row;
+    if (((size_t)j->in->height - (size_t)y - 1) * j->in_row >= RESIZE_READ_AHEAD) return row;
+    return memcpy(copy, row, j->in_row);
+}
+
+static void spread_gray(const uint8_t *gray, uint8_t *rgb, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) rgb[3 * i] = rgb[3 * i + 1] = rgb[3 * i + 2] = gray[i];
+}
 
 /* Output rows [begin, end). */
 static void resize_band(void *arg, int64_t begin, int64_t end, int thread)
 {
     job *j = arg;
     uint8_t *ring = j->scratch + (size_t)thread * j->scratch_size;
-    uint8_t *last = ring + (size_t)j->ring * j->row_size;                /* copy of the last input row: kernels read ahead */
+    uint8_t *copy = ring + (size_t)j->ring * j->ring_row, *gray = copy + j->in_row + RESIZE_READ_AHEAD;
     const uint8_t **rows = j->rows + (size_t)thread * (size_t)j->ring;
-    size_t in_row = (size_t)j->in->width * 3, out_row = (size_t)j->out->width * 3;
     int64_t done = 0;                                                    /* input rows below it are in the ring */
     for (int64_t y = begin; y < end; y++) {
         int64_t from = j->y.first[y], to = from + j->y.count[y];
         if (done < from) done = from;
-        for (; done < to; done++) {
-            const uint8_t *row = j->in->rgb + (size_t)done * in_row;
-            if (done == j->in->height - 1) row = memcpy(last, row, in_row);
-            j->k.across(row, ring + (size_t)(done % j->ring) * j->row_size, &j->x);
-        }
-        for (int64_t i = from; i < to; i++) rows[i - from] = ring + (size_t)(i % j->ring) * j->row_size;
-        j->k.down(rows, (int)(to - from), j->y.weight + (size_t)y * (size_t)j->y.stride, j->y.precision,
-                  j->out->rgb + (size_t)y * out_row, (int)out_row);
+        for (; done < to; done++)
+            (j->channels == 1 ? j->k->across_gray : j->k->across)(readable_row(j, done, copy), ring + (size_t)(done % j->ring) * j->ring_row, &j->x);
+        for (int64_t i = from; i < to; i++) rows[i - from] = ring + (size_t)(i % j->ring) * j->ring_row;
+        uint8_t *out = j->out->rgb + (size_t)y * (size_t)j->out->width * 3;
+        j->k->down(rows, (int)(to - from), j->y.weight + (size_t)y * (size_t)j->y.stride, j->y.precision, j->channels == 1 ? gray : out,
+                  (int)j->out_row);
+        if (j->channels == 1) spread_gray(gray, out, j->out->width);
     }
 }
 
@@ -193,13 +240,16 @@ static bool resize_run(job *j, vlm_error *error)
     if (threads > 8) threads = 8;
     for (int i = 0; i < j->y.out; i++)
         if (j->y.count[i] > j->ring) j->ring = j->y.count[i];
-    j->row_size = ((size_t)j->out->width * 3 + 63) / 64 * 64 + 64;
-    j->scratch_size = (size_t)j->ring * j->row_size + ((size_t)j->in->width * 3 + 127) / 64 * 64;
+    j->in_row = (size_t)j->in->width * (size_t)j->channels;
+    j->out_row = (size_t)j->out->width * (size_t)j->channels;
+    j->ring_row = (j->out_row + RESIZE_WRITE_AHEAD + 63) / 64 * 64;
+    j->scratch_size = ((size_t)j->ring * j->ring_row + j->in_row + RESIZE_READ_AHEAD + j->out_row + 63) / 64 * 64;
     size_t total;
     if (!mem_mul(j->scratch_size, (size_t)threads, &total)) return err_memory(error, SIZE_MAX);
     j->scratch = mem_aligned(total);
     j->rows = MEM_ARRAY((size_t)j->ring * (size_t)threads, const uint8_t *);
     if (!j->scratch || !j->rows) return err_memory(error, total);
+    memset(j->scratch, 0, total);                                        /* what is read ahead has a value */
     pool *p = threads > 1 ? pool_new(threads, NULL) : NULL;              /* without one it runs here */
     pool_for(p, j->out->height, (j->out->height + 4 * threads - 1) / (4 * threads), resize_band, j);
     pool_free(p);
@@ -209,17 +259,32 @@ static bool resize_run(job *j, vlm_error *error)
 static void resize_nearest(const image *in, image *out)
 {
     float sx = (float)in->width / (float)out->width, sy = (float)in->height / (float)out->height;
+    size_t channels = in->gray ? 1 : 3;
     for (int y = 0; y < out->height; y++) {
         int from_y = (int)floorf((float)y * sy);
         if (from_y > in->height - 1) from_y = in->height - 1;
-        const uint8_t *row = in->rgb + (size_t)from_y * (size_t)in->width * 3;
+        const uint8_t *row = in->rgb + (size_t)from_y * (size_t)in->width * channels;
         uint8_t *to = out->rgb + (size_t)y * (size_t)out->width * 3;
         for (int x = 0; x < out->width; x++, to += 3) {
             int from_x = (int)floorf((float)x * sx);
             if (from_x > in->width - 1) from_x = in->width - 1;
-            memcpy(to, row + 3 * (size_t)from_x, 3);
+            const uint8_t *p = row + channels * (size_t)from_x;
+            to[0] = p[0], to[1] = p[channels / 2], to[2] = p[channels - 1];
         }
     }
+}
+
+bool image_to_rgb(image *img, vlm_error *error)
+{
+    if (!img->gray) return true;
+    int64_t pixels = (int64_t)img->width * img->height;
+    uint8_t *rgb = image_memory((size_t)pixels * 3);
+    if (!rgb) return err_memory(error, (size_t)pixels * 3);
+    spread_gray(img->rgb, rgb, pixels);
+    mem_free(img->rgb);
+    img->rgb = rgb;
+    img->gray = false;
+    return true;
 }
 
 bool image_resize(const image *in, int width, int height, resize_filter f, image *out, vlm_error *error)
@@ -233,9 +298,13 @@ bool image_resize(const image *in, int width, int height, resize_filter f, image
     if (!out->rgb) return err_memory(error, size);
     out->width = width;
     out->height = height;
-    if (width == in->width && height == in->height) return memcpy(out->rgb, in->rgb, size), true;
+    if (width == in->width && height == in->height) {
+        if (in->gray) spread_gray(in->rgb, out->rgb, (int64_t)width * height);
+        else memcpy(out->rgb, in->rgb, size);
+        return true;
+    }
     if (f == RESIZE_NEAREST) return resize_nearest(in, out), true;
-    job j = {.in = in, .out = out, .k = kernels()};
+    job j = {.in = in, .out = out, .k = kernels(), .channels = in->gray ? 1 : 3};
     bool ok = taps_make(&j.x, filter_of(f), in->width, width, error) && taps_make(&j.y, filter_of(f), in->height, height, error) &&
               resize_run(&j, error);
     taps_free(&j.x);

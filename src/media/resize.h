@@ -4,20 +4,25 @@
 
 #include <stdint.h>
 
-/* The weights of one direction: output i is sum over k < count[i] of in[first[i] + k] * weight[i * stride + k] / 2^precision. */
+/* The weights of one direction: output i is the sum over k < count[i] of in[first[i] + k] * weight[i * stride + k] / 2^precision.
+ * stride is a multiple of 16; weights behind count are zero. */
 typedef struct resize_taps {
-    int out, stride, precision;    /* stride: a multiple of 16, weights behind count are zero */
+    int out, stride, precision;
     int *first, *count;
     int16_t *weight;
 } resize_taps;
 
+enum { RESIZE_READ_AHEAD = 64, RESIZE_WRITE_AHEAD = 16 };     /* bytes behind a row that `across` may read, write */
+
 typedef struct resize_kernels {
-    /* One row of RGB pixels, across. in_width pixels may be read, and 16 bytes beyond the row are readable. */
+    /* One row, across; of RGB or of gray pixels. */
     void (*across)(const uint8_t *in, uint8_t *out, const resize_taps *taps);
-    /* One row out of n rows, down: `bytes` columns. */
+    void (*across_gray)(const uint8_t *in, uint8_t *out, const resize_taps *taps);
+    /* One row out of n rows, down: `bytes` columns. Nothing beyond is touched. */
     void (*down)(const uint8_t *const *rows, int n, const int16_t *weight, int precision, uint8_t *out, int bytes);
 } resize_kernels;
 
+void resize_kernels_c(resize_kernels *k);
 void resize_kernels_avx2(resize_kernels *k);
 void resize_kernels_neon(resize_kernels *k);
 

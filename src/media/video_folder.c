@@ -54,7 +54,7 @@ bool image_copy(const image *from, image *to, vlm_error *error)
     size_t size = (size_t)from->width * (size_t)from->height * 3;
     uint8_t *rgb = mem_aligned(size);
     if (!rgb) return err_memory(error, size);
-    *to = (image){from->width, from->height, memcpy(rgb, from->rgb, size)};
+    *to = (image){.width = from->width, .height = from->height, .rgb = memcpy(rgb, from->rgb, size)};
     return true;
 }
 
