@@ -284,13 +284,14 @@ static tensor layer(step *s, int i, tensor x)
     y = feed_forward(s, i, x);
     if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post2, spec->norm_offset, spec->eps);
     add_residual(r, x, y, spec->residual_scale);
+    if (!run_ok(r)) return x;                                                              /* no views of what is not there */
     if (spec->ple) {
         tensor gate = op_linear(r, x, &w->ple_gate, NULL);                                 /* [n, ple] */
         y = op_linear(r, op_glu(r, gate, tensor_cols(s->ple, (int64_t)i * spec->ple, spec->ple), spec->act), &w->ple_proj, NULL);
         op_add_inplace(r, x, op_rmsnorm(r, y, w->ple_norm, spec->norm_offset, spec->eps));
     }
     if (spec->layer_scalar) op_scale(r, x, w->scalar, NULL);
-    if (s->b->n_embeds) deepstack(s, i, x);
+    if (s->b->n_embeds && run_ok(r)) deepstack(s, i, x);
     return x;
 }
 

@@ -219,9 +219,44 @@ static void a_token_outside_the_vocabulary_is_an_error(void **state)
     close_model(m);
 }
 
+/* Each allocation of a forward fails once: an error, never a crash. */
+static void survives_lack_of_memory(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < sizeof configs / sizeof *configs; k++) {
+        vlm_model *m = open_model(configs[k], PRECISION_EXACT, "bf16");
+        sequence s;
+        open_sequence(m, &s, 1);
+        bool failed = true;
+        for (uint64_t at = 1; failed; at++) {
+            int32_t position[N], zero[N] = {0}, run_first[2] = {0, N}, wanted[2] = {3, N - 1};
+            void *const *tables[MAX_KV_GROUPS][1];
+            for (int i = 0; i < N; i++) position[i] = i;
+            batch b = {.ragged = {.n_tokens = N, .n_runs = 1, .run_first = run_first, .run_position = zero, .token_run = zero, .token_position = position,
+                                  .n_groups = m->n_groups}, .tokens = s.token, .rope = {position}, .logit_tokens = wanted, .n_logits = 2};
+            for (int g = 0; g < m->n_groups; g++) {
+                b.ragged.group[g] = m->group[g];
+                tables[g][0] = s.table[g];
+                b.ragged.pages[g] = tables[g];
+            }
+            arena scratch = {.block_size = 1024};
+            run r = {.dev = &m->dev, .scratch = &scratch};
+            mem_fail_at(at);
+            m->arch->forward(&r, m, &b);
+            failed = mem_failed();
+            mem_fail_at(0);
+            assert_int_equal(run_ok(&r), !failed);
+            arena_free(&scratch);
+        }
+        close_sequence(m, &s);
+        close_model(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(same_bits_however_computed), cmocka_unit_test(refuses_bad_configs),
-                                       cmocka_unit_test(a_token_outside_the_vocabulary_is_an_error)};
+                                       cmocka_unit_test(a_token_outside_the_vocabulary_is_an_error),
+                                       cmocka_unit_test(survives_lack_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
