@@ -33,6 +33,7 @@ bool cpu_linear_init(device *dev, vlm_error *error)
     if (features & CPU_AVX512) linear_init_avx512(t);
     if (features & CPU_AVX512VNNI) linear_init_avx512vnni(t);
     if (features & CPU_AVX512VNNI && __builtin_cpu_is("amd")) linear_init_avx512bf16(t);
+    if (features & CPU_AMX) linear_init_amx(t);
 #elif defined(__aarch64__)
     if (features & CPU_NEON) linear_init_neon(t);
 #endif

@@ -10,7 +10,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { TILE_ROWS = 6, TILE_TOKENS = 4, SPAN = 2048, ROW_BLOCK = 48, TOKEN_BLOCK = 64, PREFETCH = 1024 };
+enum { TILE_ROWS = 6, TILE_TOKENS = 4, SPAN = 2048, ROW_BLOCK = 48, TOKEN_BLOCK = 64 };
 
 static int64_t padded(int64_t cols) { return (cols + 31) / 32 * 32; }
 static size_t x_bytes(const weight *w, int64_t n) { return (size_t)n * (size_t)padded(w->cols) * 2; }
@@ -50,7 +50,7 @@ INLINE void tile(const int rows, const int tokens, const span *s)
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const uint16_t *at = w + r * s->w_stride;
-            if (tokens == 1) __builtin_prefetch((const char *)at + PREFETCH);
+            if (tokens < TILE_TOKENS) __builtin_prefetch(at + TILE_ROWS * s->w_stride, 0, 2);    /* the next rows, to L2 */
             __m512i wv = left >= 32 ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi16(mask, at);
             __asm__("" : "+v"(wv));                /* one load for all tokens */
 #pragma GCC unroll 8

@@ -21,7 +21,6 @@ enum {
     ROW_BLOCK = TILE_ROWS * (48 / TILE_ROWS),      /* widened at once: 192 KiB, half of a small L2 */
     TOKEN_BLOCK = 64,                              /* whose SPAN columns stay in L2 while the row tiles pass */
     WIDEN_TOKENS = 3 * TILE_TOKENS,                /* from so many tokens on widening once pays for bf16 and f16 */
-    PREFETCH = 1024,                               /* bytes ahead in each row, for products that wait for memory */
 };
 
 typedef vf (*w_loader)(const void *);
@@ -53,7 +52,7 @@ INLINE void tile(w_loader load, size_t size, const int rows, const int tokens, c
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const char *at = w + (size_t)r * s->row_bytes;
-            if (tokens == 1) __builtin_prefetch(at + PREFETCH);
+            if (tokens < TILE_TOKENS) __builtin_prefetch(at + TILE_ROWS * s->row_bytes, 0, 2);     /* the next rows, to L2 */
             vf wv = load(at);
             if (tokens > 1) KEEP(wv);
 #pragma GCC unroll 8
