@@ -14,7 +14,8 @@ typedef struct ops_test {
     uint64_t seed;                                 /* state of the generator */
     device ref, dev, one;
     run on_ref, on_dev, on_one;
-    arena memory, scratch;
+    arena scratch;
+    struct block *blocks;                          /* what t_alloc gave out; lives until the round ends */
     const char *op;                                /* what runs */
     char shape[200];                               /* of the present round */
     int failures, checks;
@@ -45,6 +46,7 @@ float *t_values(ops_test *t, int64_t n, float scale);
 tensor t_copy(ops_test *t, tensor x);              /* guarded */
 tensor t_output(ops_test *t, int64_t rows, int64_t cols);                  /* guarded; filled with a NaN that stands for "not written" */
 void *t_alloc(ops_test *t, size_t bytes);
+void t_free_all(ops_test *t);
 void t_shape(ops_test *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 weight t_weight(ops_test *t, weight_format format, int64_t rows, int64_t cols, int64_t experts);   /* AFFINE: random bits and group */
 

@@ -1,6 +1,6 @@
 /* attention_encoder.c - attention of encoders, without pages: inside segments (vision) and with relative positions (audio).
  *
- * Segments: an item of work is up to TILE_ROWS rows of queries of one segment and head of keys. It goes over the segment's keys in
+ * Segments: an item of work is TILE_ROWS to MOST_ROWS rows of queries of one segment and head of keys. It goes over the segment's keys in
  * blocks of ATTEND_KEYS, which it first brings into the order of a page (keys transposed, values dense): a per cent or two of
  * the work, and both products then run from the second-level cache. */
 #include <math.h>
@@ -8,7 +8,7 @@
 
 #include "tensor/cpu/rows.h"
 
-enum { TILE_ROWS = 192, SMALL = 1 << 17 };
+enum { TILE_ROWS = 96, MOST_ROWS = 384, SMALL = 1 << 17 };
 
 static int64_t round16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
@@ -42,6 +42,15 @@ static size_t desk_layout(desk *d, float *at, int rows, int head_dim)
         d->rows = (const float **)(d->end + n);
     }
     return used + 2 * n + n * sizeof(float *) / sizeof *d->most;
+}
+
+/* Asks for the rows of a block that comes later: they lie far apart, where hardware does not look ahead. */
+static void fetch_ahead(const segment_job *j, int64_t from, int64_t n, int head)
+{
+    for (int64_t i = from; i < from + n; i++) {
+        const float *key = tensor_row(j->keys, i) + (int64_t)head * j->s->head_dim, *value = tensor_row(j->values, i) + (int64_t)head * j->s->head_dim;
+        for (int d = 0; d < j->s->head_dim; d += 16) __builtin_prefetch(key + d), __builtin_prefetch(value + d);
+    }
 }
 
 /* Brings n keys and values from row `from` on into the desk's block. */
@@ -83,6 +92,8 @@ static void segment_parts(void *arg, int64_t begin, int64_t end, int thread)
         j->k->attend_queries(d.q, d.rows, rows, s->head_dim);
         for (int64_t base = 0; base < count; base += ATTEND_KEYS) {
             attend_block block = pack_block(j, &d, first + base, (int)(count - base < ATTEND_KEYS ? count - base : ATTEND_KEYS), p->head);
+            int64_t ahead = count - base - ATTEND_KEYS;
+            fetch_ahead(j, first + base + ATTEND_KEYS, ahead < ATTEND_KEYS ? ahead : ATTEND_KEYS, p->head);
             j->k->attend(&t, &block, (int32_t)base);
         }
         for (int i = 0; i < rows; i++) {
@@ -114,8 +125,14 @@ void cpu_attention_segments(run *r, tensor out, tensor q, tensor k, tensor v, co
 {
     arena_mark mark = arena_get_mark(r->scratch);
     segment_job j = {.k = cpu_kernels_of(r), .s = s, .out = out, .q = q, .keys = k, .values = v, .starts = starts, .sharing = s->heads / s->kv_heads};
-    int threads = pool_threads(r->dev->pool), tokens = TILE_ROWS / j.sharing > 1 ? TILE_ROWS / j.sharing : 1;
-    int64_t work, count = cut_parts(&j, segments, tokens, NULL, &j.rows, &work);
+    int threads = pool_threads(r->dev->pool), tokens, most = MOST_ROWS;
+    int64_t work, count;
+    for (;; most /= 2) {                           /* large tiles pack keys less often; every thread should have some */
+        tokens = most / j.sharing > 1 ? most / j.sharing : 1;
+        j.rows = 0;
+        count = cut_parts(&j, segments, tokens, NULL, &j.rows, &work);
+        if (most <= TILE_ROWS || count >= 4 * (int64_t)threads) break;
+    }
     bool small = work < SMALL || threads == 1;
     j.parts = run_alloc(r, (size_t)count * sizeof *j.parts);
     j.scratch_floats = (size_t)round16((int64_t)desk_layout(&(desk){0}, NULL, j.rows, s->head_dim));

@@ -186,7 +186,13 @@ static void attend_queries(float *packed, const float *const *q, int rows, int h
     for (int row = 0, n; row < rows; row += n) {
         n = tile_rows(rows - row);
         float *tile = packed + (int64_t)row * head_dim;
-        for (int i = 0; i < n; i++) for (int d = 0; d < head_dim; d++) tile[(int64_t)d * n + i] = q[row + i][d];
+        int i = 0;
+        for (; i + 4 <= n; i += 4) {
+            int d = 0;
+            for (; d + 4 <= head_dim; d += 4) v_turn4(q + row + i, d, tile + (int64_t)d * n + i, n);
+            for (; d < head_dim; d++) for (int k = i; k < i + 4; k++) tile[(int64_t)d * n + k] = q[row + k][d];
+        }
+        for (; i < n; i++) for (int d = 0; d < head_dim; d++) tile[(int64_t)d * n + i] = q[row + i][d];
     }
 }
 

@@ -8,6 +8,8 @@
  *   v_max, v_min            if a lane of `b` is NaN the result is NaN: outer values go first, data second
  *   v_sum, v_hmax           over the lanes, in a fixed order
  *   v_exp2_int(n)           2^n for whole n in -126 .. 127
+ *   v_turn4                 four floats from `at` on of four rows become four rows of four
+ *   v_transpose             the same for V_SQUARE x V_SQUARE
  *   V_ROWS                  rows of a register tile with two vectors each, beside two vectors of the other side
  *
  * VEC_C defined before inclusion: plain C (vectors of the compiler), for any machine. */
@@ -57,7 +59,11 @@ V_INLINE void v_store_bf16_n(uint16_t *p, vf v, int n) { for (int i = 0; i < n; 
 V_INLINE void v_store_f16_n(uint16_t *p, vf v, int n) { for (int i = 0; i < n; i++) p[i] = f32_to_f16(v[i]); }
 V_INLINE void v_store_bf16(uint16_t *p, vf v) { v_store_bf16_n(p, v, 4); }
 V_INLINE void v_store_f16(uint16_t *p, vf v) { v_store_f16_n(p, v, 4); }
-enum { V_SQUARE = 4 };                             /* v_transpose: V_SQUARE rows of V_SQUARE floats */
+V_INLINE void v_turn4(const float *const *rows, int64_t at, float *to, int64_t stride)
+{
+    for (int i = 0; i < 4; i++) for (int d = 0; d < 4; d++) to[d * stride + i] = rows[i][at + d];
+}
+enum { V_SQUARE = 4 };
 V_INLINE void v_transpose(const float *from, int64_t from_stride, float *to, int64_t to_stride)
 {
     for (int i = 0; i < 4; i++) for (int j = 0; j < 4; j++) to[j * to_stride + i] = from[i * from_stride + j];
@@ -65,6 +71,15 @@ V_INLINE void v_transpose(const float *from, int64_t from_stride, float *to, int
 
 #elif defined(__AVX2__)
 #include <immintrin.h>
+V_INLINE void v_turn4(const float *const *rows, int64_t at, float *to, int64_t stride)
+{
+    __m128 a = _mm_loadu_ps(rows[0] + at), b = _mm_loadu_ps(rows[1] + at), c = _mm_loadu_ps(rows[2] + at), d = _mm_loadu_ps(rows[3] + at);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to, a);
+    _mm_storeu_ps(to + stride, b);
+    _mm_storeu_ps(to + 2 * stride, c);
+    _mm_storeu_ps(to + 3 * stride, d);
+}
 enum { V_SQUARE = 8 };
 V_INLINE void v_transpose(const float *from, int64_t from_stride, float *to, int64_t to_stride)
 {
@@ -245,15 +260,20 @@ V_INLINE void v_store_bf16(uint16_t *p, vf v) { vst1_u16(p, v_narrow_bf16(v)); }
 V_INLINE void v_store_bf16_n(uint16_t *p, vf v, int n) { v_store16_n(p, v_narrow_bf16(v), n); }
 V_INLINE void v_store_f16(uint16_t *p, vf v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 V_INLINE void v_store_f16_n(uint16_t *p, vf v, int n) { v_store16_n(p, vreinterpret_u16_f16(vcvt_f16_f32(v)), n); }
+V_INLINE void v_turn4(const float *const *rows, int64_t at, float *to, int64_t stride)
+{
+    float32x4x2_t a = vtrnq_f32(vld1q_f32(rows[0] + at), vld1q_f32(rows[1] + at));
+    float32x4x2_t b = vtrnq_f32(vld1q_f32(rows[2] + at), vld1q_f32(rows[3] + at));
+    vst1q_f32(to, vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0])));
+    vst1q_f32(to + stride, vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1])));
+    vst1q_f32(to + 2 * stride, vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0])));
+    vst1q_f32(to + 3 * stride, vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1])));
+}
 enum { V_SQUARE = 4 };
 V_INLINE void v_transpose(const float *from, int64_t from_stride, float *to, int64_t to_stride)
 {
-    float32x4x2_t a = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + from_stride));
-    float32x4x2_t b = vtrnq_f32(vld1q_f32(from + 2 * from_stride), vld1q_f32(from + 3 * from_stride));
-    vst1q_f32(to, vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0])));
-    vst1q_f32(to + to_stride, vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1])));
-    vst1q_f32(to + 2 * to_stride, vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0])));
-    vst1q_f32(to + 3 * to_stride, vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1])));
+    const float *rows[4] = {from, from + from_stride, from + 2 * from_stride, from + 3 * from_stride};
+    v_turn4(rows, 0, to, to_stride);
 }
 #else
 #error "no vectors for this architecture: define VEC_C"
