@@ -1,0 +1,40 @@
+/* jinja.h - the template language of chat templates, as jinja2's immutable sandbox with transformers' additions runs it.
+ *
+ * A template is compiled once and may be rendered by many threads. Templates come from strangers: a render is bounded in steps,
+ * output, memory and depth; it reads nothing but its variables and the given clock.
+ *
+ * Known: all of jinja2's statements but include, import, extends and trans; loop controls; {% generation %} (renders its body); all
+ * published filters and tests but urlize and pprint; str, list, dict, int and float methods that change nothing; globals range, dict, namespace,
+ * cycler, joiner, raise_exception, strftime_now. Environment: trim_blocks, lstrip_blocks, no autoescape, tojson = json.dumps(ensure_ascii
+ * = False). Integers have 128 bits; beyond is an error. */
+#ifndef VLM_TEXT_JINJA_H
+#define VLM_TEXT_JINJA_H
+
+#include <jansson.h>
+#include <time.h>
+#include "base/mem.h"
+#include "vlm.h"
+
+typedef struct jinja jinja;
+
+typedef struct jinja_limits {
+    uint64_t steps;                /* evaluated nodes; 0: 50 million */
+    size_t output;                 /* bytes; 0: 64 MiB */
+    size_t memory;                 /* bytes; 0: 512 MiB */
+    int depth;                     /* nested expressions, statements and macro calls; 0: 1000 */
+} jinja_limits;
+
+jinja *jinja_compile(const char *source, size_t size, vlm_error *error);
+void jinja_free(jinja *t);
+
+/* variables: an object. now: for strftime_now, NULL: the local time. Appends to *out only on success.
+ * raise_exception gives VLM_INVALID with the template's own message; every other failure of the template VLM_FORMAT or VLM_LIMIT with
+ * the line. */
+bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now, const jinja_limits *limits, buf *out, vlm_error *error);
+
+/* Does `text` occur in the template's own text or in one of its string constants? */
+bool jinja_writes(const jinja *t, const char *text);
+/* Does the template use the variable `name` anywhere? */
+bool jinja_reads(const jinja *t, const char *name);
+
+#endif

@@ -1,0 +1,342 @@
+/* jinja_filter_text.c - filters that make text. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "text/jinja_internal.h"
+
+#define FILTER(name) static jval f_##name(jrun *r, jval self, jargs *a)
+
+FILTER(upper) { return jv_str(jstr_upper(&r->m, jv_string(r, self))); }
+FILTER(lower) { return jv_str(jstr_lower(&r->m, jv_string(r, self))); }
+FILTER(capitalize) { return jv_str(jstr_capitalize(&r->m, jv_string(r, self))); }
+FILTER(string) { return self.kind == J_STRING ? self : jv_str(jv_string(r, self)); }
+
+/* jinja2's title: words begin after white space and -({[<, not after an apostrophe. */
+FILTER(title)
+{
+    const jstr *s = jv_string(r, self);
+    jbuf out = {.m = &r->m};
+    for (size_t i = 0; i < s->size;) {
+        size_t from = i;
+        while (i < s->size) {
+            uint32_t c;
+            size_t n = utf8_next_lossy(s->data + i, s->size - i, &c);
+            if (unicode_is_space(c) || (c < 128 && c && strchr("-({[<", (int)c))) break;
+            i += n;
+        }
+        if (i > from) {
+            size_t n = utf8_size((unsigned char)s->data[from]);
+            jbuf_addstr(&out, jstr_upper(&r->m, jstr_new(&r->m, s->data + from, n)));
+            jbuf_addstr(&out, jstr_lower(&r->m, jstr_new(&r->m, s->data + from + n, i - from - n)));
+        }
+        if (i < s->size) {
+            size_t n = utf8_size((unsigned char)s->data[i]);
+            jbuf_add(&out, s->data + i, n);
+            i += n;
+        }
+    }
+    return jv_buf(&out);
+}
+
+FILTER(trim)
+{
+    jval set = jarg(a, 0, jv_none());
+    return jv_str(jstr_strip(&r->m, jv_string(r, self), set.kind == J_STRING ? set.s : NULL, true, true));
+}
+
+FILTER(replace)
+{
+    jint count = a->v[2].kind == J_MISSING || a->v[2].kind == J_NONE ? -1 : jv_to_int(r, a->v[2], "replace");
+    return jv_str(jstr_replace(&r->m, jv_string(r, self), jv_string(r, a->v[0]), jv_string(r, a->v[1]), count));
+}
+
+static jval markup(jval v)
+{
+    v.markup = true;
+    return v;
+}
+
+FILTER(safe) { return markup(jv_str(jv_string(r, self))); }
+
+FILTER(forceescape)
+{
+    jbuf out = {.m = &r->m};
+    jinja_escape_html(&out, jv_string(r, self));
+    return markup(jv_buf(&out));
+}
+
+FILTER(escape) { return self.kind == J_STRING && self.markup ? self : f_forceescape(r, self, a); }
+
+FILTER(format)
+{
+    if (a->n && a->n_kw) jinja_fail(&r->m, VLM_FORMAT, "can't handle positional and keyword arguments at the same time");
+    if (a->n_kw) {
+        jdict *d = jdict_new(&r->m);
+        for (size_t i = 0; i < a->n_kw; i++) jdict_set(r, d, jv_str(a->kw[i].name), a->kw[i].value);
+        return jinja_percent(r, jv_string(r, self), jv_dict(d));
+    }
+    jlist *l = jlist_new(&r->m, a->n);
+    for (size_t i = 0; i < a->n; i++) jlist_add(&r->m, l, a->v[i]);
+    return jinja_percent(r, jv_string(r, self), jv_tuple(l));
+}
+
+FILTER(indent)
+{
+    jval width = jarg(a, 0, jv_int(4));
+    bool first = jv_true(jarg(a, 1, jv_bool(false))), blank = jv_true(jarg(a, 2, jv_bool(false)));
+    const jstr *by;
+    if (width.kind == J_STRING) by = width.s;
+    else {
+        jint n = jv_to_int(r, width, "indent");
+        if (n > 10000) jinja_fail(&r->m, VLM_LIMIT, "indent is too wide");
+        jbuf spaces = {.m = &r->m};
+        if (n > 0) jbuf_addn(&spaces, ' ', (size_t)n);
+        by = jv_buf(&spaces).s;
+    }
+    jbuf text = {.m = &r->m}, out = {.m = &r->m};
+    jv_write(r, &text, self);
+    jbuf_addc(&text, '\n');                        /* jinja2's quirk, so that a last newline gives a last line */
+    jlist *lines = jstr_splitlines(&r->m, jv_buf(&text).s, false);
+    for (size_t i = 0; i < lines->count; i++) {
+        const jstr *line = lines->item[i].s;
+        if (i) jbuf_addc(&out, '\n');
+        if (i ? blank || line->size : first) jbuf_addstr(&out, by);
+        jbuf_addstr(&out, line);
+    }
+    return jv_buf(&out);
+}
+
+FILTER(truncate)
+{
+    const jstr *s = jv_string(r, self), *end = jv_string(r, jarg(a, 2, jv_text(&r->m, "...")));
+    jint length = jv_to_int(r, jarg(a, 0, jv_int(255)), "truncate");
+    jint leeway = a->v[3].kind == J_MISSING || a->v[3].kind == J_NONE ? 5 : jv_to_int(r, a->v[3], "truncate");
+    if (length < (jint)end->chars) jinja_fail(&r->m, VLM_FORMAT, "truncate: expected length >= %zu", end->chars);
+    if ((jint)s->chars <= length + leeway) return jv_str(s);
+    size_t cut = jstr_offset(s, (size_t)length - end->chars);
+    if (!jv_true(jarg(a, 1, jv_bool(false))))
+        for (size_t i = cut; i-- > 0;)
+            if (s->data[i] == ' ') {
+                cut = i;
+                break;
+            }
+    jbuf out = {.m = &r->m};
+    jbuf_add(&out, s->data, cut);
+    jbuf_addstr(&out, end);
+    return jv_buf(&out);
+}
+
+FILTER(center)
+{
+    const jstr *s = jv_string(r, self);
+    jint width = jv_to_int(r, jarg(a, 0, jv_int(80)), "center"), missing = width - (jint)s->chars;
+    if (missing > 1000000) jinja_fail(&r->m, VLM_LIMIT, "center is too wide");
+    jint left = missing > 0 ? missing / 2 + (missing & width & 1) : 0;
+    jbuf out = {.m = &r->m};
+    jbuf_addn(&out, ' ', (size_t)left);
+    jbuf_addstr(&out, s);
+    if (missing > left) jbuf_addn(&out, ' ', (size_t)(missing - left));
+    return jv_buf(&out);
+}
+
+FILTER(wordcount)
+{
+    const jstr *s = jv_string(r, self);
+    jint n = 0;
+    bool inside = false;
+    for (size_t i = 0; i < s->size; i++) {
+        unsigned char c = (unsigned char)s->data[i];
+        bool word = c >= 0x80 || c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        n += word && !inside;
+        inside = word;
+    }
+    return jv_int(n);
+}
+
+/* One paragraph, greedily; words that are longer than a line are cut. */
+static void wrap_line(jrun *r, jbuf *out, const jstr *line, size_t width, bool cut_long, const jstr *newline)
+{
+    size_t column = 0, at = 0;
+    while (at < line->size) {
+        size_t from = at, spaces = 0;
+        while (at < line->size && line->data[at] == ' ') at++, spaces++;
+        size_t word = at;
+        while (at < line->size && line->data[at] != ' ') at++;
+        size_t chars = utf8_length(line->data + word, at - word);
+        if (column && column + spaces + chars > width) {
+            jbuf_addstr(out, newline);
+            column = 0;
+            spaces = 0;
+        } else jbuf_add(out, line->data + from, spaces);
+        column += spaces;
+        while (cut_long && chars > width) {
+            const jstr *rest = jstr_new(&r->m, line->data + word, at - word);
+            size_t n = jstr_offset(rest, width);
+            jbuf_add(out, rest->data, n);
+            jbuf_addstr(out, newline);
+            word += n;
+            chars -= width;
+        }
+        jbuf_add(out, line->data + word, at - word);
+        column += chars;
+    }
+}
+
+FILTER(wordwrap)
+{
+    jint width = jv_to_int(r, jarg(a, 0, jv_int(79)), "wordwrap");
+    if (width < 1) jinja_fail(&r->m, VLM_FORMAT, "wordwrap: invalid width");
+    const jstr *newline = a->v[2].kind == J_STRING ? a->v[2].s : jstr_copy(&r->m, "\n", 1);
+    jlist *lines = jstr_splitlines(&r->m, jv_string(r, self), false);
+    jbuf out = {.m = &r->m};
+    for (size_t i = 0; i < lines->count; i++) {
+        if (i) jbuf_addstr(&out, newline);
+        wrap_line(r, &out, lines->item[i].s, (size_t)width, jv_true(jarg(a, 1, jv_bool(true))), newline);
+    }
+    return jv_buf(&out);
+}
+
+static void quote(jbuf *out, const jstr *s, bool query)
+{
+    for (size_t i = 0; i < s->size; i++) {
+        unsigned char c = (unsigned char)s->data[i];
+        char text[4];
+        bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c && strchr("_.-~", c)) || (c == '/' && !query);
+        if (plain) jbuf_addc(out, (char)c);
+        else if (query && c == ' ') jbuf_addc(out, '+');
+        else {
+            snprintf(text, sizeof text, "%%%02X", c);
+            jbuf_adds(out, text);
+        }
+    }
+}
+
+FILTER(urlencode)
+{
+    jbuf out = {.m = &r->m};
+    if (self.kind == J_STRING || !jv_is_iterable(self)) {
+        quote(&out, jv_string(r, self), false);
+        return jv_buf(&out);
+    }
+    jlist *items = self.kind == J_DICT ? NULL : jv_iterate(r, self);
+    size_t n = items ? items->count : self.dict->count;
+    for (size_t i = 0; i < n; i++) {
+        if (i) jbuf_addc(&out, '&');
+        jlist *pair = items ? jv_iterate(r, items->item[i]) : NULL;
+        if (pair && pair->count != 2) jinja_fail(&r->m, VLM_FORMAT, "urlencode: expected pairs");
+        quote(&out, jv_string(r, pair ? pair->item[0] : self.dict->entry[i].key), true);
+        jbuf_addc(&out, '=');
+        quote(&out, jv_string(r, pair ? pair->item[1] : self.dict->entry[i].value), true);
+    }
+    return jv_buf(&out);
+}
+
+FILTER(xmlattr)
+{
+    if (self.kind != J_DICT) jinja_fail(&r->m, VLM_FORMAT, "xmlattr: expected a mapping");
+    jbuf out = {.m = &r->m};
+    for (size_t i = 0; i < self.dict->count; i++) {
+        jval key = self.dict->entry[i].key, value = self.dict->entry[i].value;
+        if (value.kind == J_NONE || value.kind == J_UNDEFINED) continue;
+        if (out.size || jv_true(jarg(a, 0, jv_bool(true)))) jbuf_addc(&out, ' ');
+        jinja_escape_html(&out, jv_string(r, key));
+        jbuf_adds(&out, "=\"");
+        jinja_escape_html(&out, jv_string(r, value));
+        jbuf_addc(&out, '"');
+    }
+    return markup(jv_buf(&out));
+}
+
+/* Tags and comments go, white space becomes single blanks, the five common entities become characters. */
+FILTER(striptags)
+{
+    const jstr *s = jv_string(r, self);
+    static const char *const entities[][2] = {{"&lt;", "<"}, {"&gt;", ">"}, {"&quot;", "\""}, {"&#34;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}};
+    jbuf out = {.m = &r->m};
+    bool space = false;
+    for (size_t i = 0; i < s->size;) {
+        if (s->data[i] == '<') {
+            bool comment = s->size - i >= 4 && memcmp(s->data + i, "<!--", 4) == 0;
+            size_t end = bytes_find(s->data, s->size, i, comment ? "-->" : ">", comment ? 3 : 1);
+            if (end != SIZE_MAX) {
+                i = end + (comment ? 3 : 1);
+                continue;
+            }
+        }
+        uint32_t c;
+        size_t n = utf8_next_lossy(s->data + i, s->size - i, &c);
+        if (unicode_is_space(c)) space = out.size > 0;
+        else {
+            if (space) jbuf_addc(&out, ' ');
+            space = false;
+            size_t e = 0;
+            while (e < 6 && (s->size - i < strlen(entities[e][0]) || memcmp(s->data + i, entities[e][0], strlen(entities[e][0])) != 0)) e++;
+            if (e < 6) {
+                jbuf_adds(&out, entities[e][1]);
+                n = strlen(entities[e][0]);
+            } else jbuf_add(&out, s->data + i, n);
+        }
+        i += n;
+    }
+    return jv_buf(&out);
+}
+
+FILTER(filesizeformat)
+{
+    static const char *const si[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}, *const iec[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"};
+    bool binary = jv_true(jarg(a, 0, jv_bool(false)));
+    double bytes = self.kind == J_STRING ? strtod(jstr_copy(&r->m, self.s->data, self.s->size)->data, NULL) : jv_is_number(self) ? jv_to_double(self) : 0;
+    double base = binary ? 1024 : 1000, unit = base;
+    char text[64];
+    if (bytes == 1) return jv_text(&r->m, "1 Byte");
+    if (bytes < base) snprintf(text, sizeof text, "%lld Bytes", (long long)bytes);
+    else {
+        int i = 0;
+        while (i < 7 && bytes >= unit * base) {
+            unit *= base;
+            i++;
+        }
+        snprintf(text, sizeof text, "%.1f %s", bytes / unit, (binary ? iec : si)[i]);
+    }
+    return jv_text(&r->m, text);
+}
+
+FILTER(tojson)
+{
+    jjson how = {.ascii = jv_true(jarg(a, 0, jv_bool(false))), .sort = jv_true(jarg(a, 3, jv_bool(false)))};
+    jval indent = jarg(a, 1, jv_none()), separators = jarg(a, 2, jv_none());
+    if (indent.kind == J_STRING) how.indent = indent.s;
+    else if (indent.kind != J_NONE) {
+        jint n = jv_to_int(r, indent, "tojson");
+        if (n > 1000) jinja_fail(&r->m, VLM_LIMIT, "tojson: indent is too wide");
+        jbuf spaces = {.m = &r->m};
+        if (n > 0) jbuf_addn(&spaces, ' ', (size_t)n);
+        how.indent = jv_buf(&spaces).s;
+    }
+    how.comma = jstr_copy(&r->m, ", ", how.indent ? 1 : 2);
+    how.colon = jstr_copy(&r->m, ": ", 2);
+    if (separators.kind != J_NONE) {
+        jlist *pair = jv_iterate(r, separators);
+        if (pair->count != 2 || pair->item[0].kind != J_STRING || pair->item[1].kind != J_STRING)
+            jinja_fail(&r->m, VLM_FORMAT, "tojson: separators must be two strings");
+        how.comma = pair->item[0].s;
+        how.colon = pair->item[1].s;
+    }
+    jbuf out = {.m = &r->m};
+    jv_json(r, &out, self, &how, 0);
+    return jv_buf(&out);
+}
+
+static const jbuiltin filters[] = {
+    {"upper", f_upper, 0, 0, ""}, {"lower", f_lower, 0, 0, ""}, {"capitalize", f_capitalize, 0, 0, ""}, {"string", f_string, 0, 0, ""},
+    {"title", f_title, 0, 0, ""}, {"trim", f_trim, 0, 1, "chars"}, {"replace", f_replace, 2, 3, "old,new,count"}, {"safe", f_safe, 0, 0, ""},
+    {"escape", f_escape, 0, 0, ""}, {"e", f_escape, 0, 0, ""}, {"forceescape", f_forceescape, 0, 0, ""}, {"format", f_format, 0, -1, ""},
+    {"indent", f_indent, 0, 3, "width,first,blank"}, {"truncate", f_truncate, 0, 4, "length,killwords,end,leeway"},
+    {"center", f_center, 0, 1, "width"}, {"wordcount", f_wordcount, 0, 0, ""},
+    {"wordwrap", f_wordwrap, 0, 4, "width,break_long_words,wrapstring,break_on_hyphens"}, {"urlencode", f_urlencode, 0, 0, ""},
+    {"xmlattr", f_xmlattr, 0, 1, "autospace"}, {"striptags", f_striptags, 0, 0, ""}, {"filesizeformat", f_filesizeformat, 0, 1, "binary"},
+    {"tojson", f_tojson, 0, 4, "ensure_ascii,indent,separators,sort_keys"},
+};
+
+const jbuiltin *jinja_filter_text(const jstr *name) { return jinja_find(filters, sizeof filters / sizeof *filters, name->data, name->size); }

@@ -1,0 +1,169 @@
+/* jinja_string.c - what Python's str does with Unicode text: strip, case, replace, splitlines; HTML escaping. */
+#include <utf8proc.h>
+
+#include "text/jinja_internal.h"
+
+size_t jstr_offset(const jstr *s, size_t chars)
+{
+    if (s->chars == s->size || chars == 0) return chars;           /* ASCII */
+    size_t at = 0;
+    for (; chars && at < s->size; chars--) at += utf8_size((unsigned char)s->data[at]);
+    return at;
+}
+
+/* Python's isspace: White_Space and the four separators of ASCII. */
+static bool is_space(uint32_t c) { return unicode_is_space(c) || (c >= 0x1C && c <= 0x1F); }
+
+static bool in_set(const jstr *set, const char *c, size_t n)
+{
+    for (size_t i = 0; i < set->size;) {
+        size_t k = utf8_size((unsigned char)set->data[i]);
+        if (k == n && memcmp(set->data + i, c, n) == 0) return true;
+        i += k;
+    }
+    return false;
+}
+
+static bool strips(const jstr *set, const char *c, size_t n)
+{
+    uint32_t code;
+    if (set) return in_set(set, c, n);
+    utf8_next_lossy(c, n, &code);
+    return is_space(code);
+}
+
+const jstr *jstr_strip(jmem *m, const jstr *s, const jstr *set, bool left, bool right)
+{
+    size_t from = 0, to = s->size;
+    while (left && from < to) {
+        size_t n = utf8_size((unsigned char)s->data[from]);
+        if (!strips(set, s->data + from, n)) break;
+        from += n;
+    }
+    while (right && to > from) {
+        size_t i = to - 1;
+        while (i > from && ((unsigned char)s->data[i] & 0xC0) == 0x80) i--;
+        if (!strips(set, s->data + i, to - i)) break;
+        to = i;
+    }
+    return jstr_new(m, s->data + from, to - from);
+}
+
+/* ---- case ---- */
+
+/* Letters whose capital form is longer than one character. */
+static const struct { uint32_t c; const char *upper, *title; } special[] = {
+    {0xDF, "SS", "Ss"}, {0x149, "\xCA\xBCN", "\xCA\xBCN"}, {0x1F0, "J\xCC\x8C", "J\xCC\x8C"}, {0x587, "\xD4\xB5\xD5\x92", "\xD4\xB5\xD6\x82"},
+    {0xFB00, "FF", "Ff"}, {0xFB01, "FI", "Fi"}, {0xFB02, "FL", "Fl"}, {0xFB03, "FFI", "Ffi"}, {0xFB04, "FFL", "Ffl"}, {0xFB05, "ST", "St"}, {0xFB06, "ST", "St"},
+};
+
+static void add_upper(jbuf *b, uint32_t c, bool title)
+{
+    for (size_t i = 0; c >= 0xDF && i < sizeof special / sizeof *special; i++)
+        if (special[i].c == c) {
+            jbuf_adds(b, title ? special[i].title : special[i].upper);
+            return;
+        }
+    jbuf_utf8(b, (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)c) : utf8proc_toupper((utf8proc_int32_t)c)));
+}
+
+static bool is_cased(uint32_t c)
+{
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT;
+}
+
+static void add_lower(jbuf *b, const jstr *s, size_t at, size_t n, uint32_t c, bool after_cased)
+{
+    if (c == 0x130) jbuf_adds(b, "i\xCC\x87");
+    else if (c == 0x3A3) {                         /* capital sigma at the end of a word */
+        uint32_t next = ' ';
+        if (at + n < s->size) utf8_next_lossy(s->data + at + n, s->size - at - n, &next);
+        jbuf_utf8(b, after_cased && !is_cased(next) ? 0x3C2 : 0x3C3);
+    } else jbuf_utf8(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
+}
+
+typedef enum letter_case { UPPER, LOWER, CAPITAL, TITLE } letter_case;
+
+static const jstr *change_case(jmem *m, const jstr *s, letter_case how)
+{
+    jbuf b = {.m = m};
+    bool cased = false;                            /* was the last character a cased letter? */
+    for (size_t i = 0; i < s->size;) {
+        uint32_t c;
+        size_t n = utf8_next_lossy(s->data + i, s->size - i, &c);
+        bool up = how == UPPER || (how == CAPITAL && i == 0) || (how == TITLE && !cased);
+        if (up) add_upper(&b, c, how != UPPER);
+        else add_lower(&b, s, i, n, c, cased);
+        cased = is_cased(c);
+        i += n;
+    }
+    return jv_buf(&b).s;
+}
+
+const jstr *jstr_upper(jmem *m, const jstr *s) { return change_case(m, s, UPPER); }
+const jstr *jstr_lower(jmem *m, const jstr *s) { return change_case(m, s, LOWER); }
+const jstr *jstr_capitalize(jmem *m, const jstr *s) { return change_case(m, s, CAPITAL); }
+const jstr *jstr_title(jmem *m, const jstr *s) { return change_case(m, s, TITLE); }
+
+/* ---- pieces ---- */
+
+const jstr *jstr_replace(jmem *m, const jstr *s, const jstr *from, const jstr *to, jint count)
+{
+    jbuf b = {.m = m};
+    size_t at = 0;
+    if (count < 0) count = (jint)s->size + 1;
+    if (!from->size) {                             /* between all characters */
+        for (; count > 0; count--) {
+            jbuf_addstr(&b, to);
+            if (at >= s->size) break;
+            size_t n = utf8_size((unsigned char)s->data[at]);
+            jbuf_add(&b, s->data + at, n);
+            at += n;
+        }
+    } else
+        for (size_t hit; count > 0 && (hit = bytes_find(s->data, s->size, at, from->data, from->size)) != SIZE_MAX; count--) {
+            jbuf_add(&b, s->data + at, hit - at);
+            jbuf_addstr(&b, to);
+            at = hit + from->size;
+        }
+    if (at < s->size) jbuf_add(&b, s->data + at, s->size - at);
+    return jv_buf(&b).s;
+}
+
+/* Length of a line end at s[i], 0 if there is none. */
+static size_t line_end(const jstr *s, size_t i)
+{
+    uint32_t c;
+    size_t n = utf8_next_lossy(s->data + i, s->size - i, &c);
+    if (c == '\r') return i + 1 < s->size && s->data[i + 1] == '\n' ? 2 : 1;
+    return (c >= 0xA && c <= 0xC) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029 ? n : 0;
+}
+
+jlist *jstr_splitlines(jmem *m, const jstr *s, bool keep_ends)
+{
+    jlist *l = jlist_new(m, 0);
+    size_t from = 0;
+    for (size_t i = 0; i < s->size;) {
+        size_t end = line_end(s, i);
+        if (end) {
+            jlist_add(m, l, jv_textn(m, s->data + from, i - from + (keep_ends ? end : 0)));
+            from = i + end;
+        }
+        i += end ? end : utf8_size((unsigned char)s->data[i]);
+    }
+    if (from < s->size) jlist_add(m, l, jv_textn(m, s->data + from, s->size - from));
+    return l;
+}
+
+void jinja_escape_html(jbuf *b, const jstr *s)
+{
+    for (size_t i = 0; i < s->size; i++) switch (s->data[i]) {
+        case '&': jbuf_adds(b, "&amp;"); break;
+        case '<': jbuf_adds(b, "&lt;"); break;
+        case '>': jbuf_adds(b, "&gt;"); break;
+        case '"': jbuf_adds(b, "&#34;"); break;
+        case '\'': jbuf_adds(b, "&#39;"); break;
+        default: jbuf_addc(b, s->data[i]);
+        }
+}
