@@ -139,7 +139,11 @@ bool qwen_vl_process(const vlm_model *m, const qwen_vl_processor *p, const media
     const patch_spec *s = &p->patch;
     int64_t groups = (count + s->temporal - 1) / s->temporal, rows = height / s->patch, columns = width / s->patch, n = groups * rows * columns;
     int64_t tokens = n / (s->merge * s->merge), values = (int64_t)PATCH_CHANNELS * s->temporal * s->patch * s->patch;
-    if (tokens > TOKENS_LIMIT) return err_set(error, VLM_LIMIT, "%s becomes %lld tokens, at most %d are taken", media_kind_name(item->kind), (long long)tokens, TOKENS_LIMIT);
+    if (tokens > m->context || tokens > TOKENS_LIMIT) {
+        err_set(error, VLM_LIMIT, "%s of %d x %d becomes %lld tokens, the model's context has %d", media_kind_name(item->kind), frames[0].width, frames[0].height,
+                (long long)tokens, m->context);
+        return err_hint(error, "give a smaller max_pixels%s", is_video ? " or fewer frames (fps, num_frames)" : "");
+    }
     out->kind = item->kind;
     out->grid[0] = (int)groups, out->grid[1] = (int)rows, out->grid[2] = (int)columns;
     out->tokens = (int)tokens;

@@ -66,7 +66,7 @@ static void patches(void **state)
     (void)state;
     uint8_t a[48], b[48];
     for (int i = 0; i < 48; i++) a[i] = (uint8_t)i, b[i] = (uint8_t)(100 + i);
-    image frames[3] = {{4, 4, a}, {4, 4, b}, {4, 4, a}};
+    image frames[3] = {{.width = 4, .height = 4, .rgb = a}, {.width = 4, .height = 4, .rgb = b}, {.width = 4, .height = 4, .rgb = a}};
     patch_spec s = {.patch = 1, .merge = 2, .temporal = 2, .mean = {0, 0, 0.5f}, .std = {1, 1, 0.5f}, .rescale = 1 / 255.0};
     float out[2 * 16 * 6];
     patchify(frames, 3, 4, 4, &s, out);

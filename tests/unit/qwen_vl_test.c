@@ -110,8 +110,49 @@ static void frame_options(void **state)
     assert_false(qwen_vl_pick_frames(&p, NULL, NULL, &(video_info){.fps = 30}, &index, &count, NULL));
 }
 
+static const vlm_arch arch = {.name = "test", .title = "Test"};
+
+/* Tokens of a gray image or of `count` frames of it; -1: an error whose message holds `text`. */
+static int tokens_of(int width, int height, int count, const char *options, int context, const char *text)
+{
+    qwen_vl_processor p = {.patch = {.patch = 14, .merge = 2, .temporal = 2, .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}, .rescale = 1 / 255.0},
+                           .image = {3136, 1003520}, .video = {3136, 602112}};
+    vlm_model m = {.arch = &arch, .context = context};
+    image frames[16];
+    for (int i = 0; i < 16; i++) frames[i] = (image){.width = width, .height = height, .rgb = MEM_ARRAY((size_t)width * (size_t)height * 3, uint8_t)};
+    media_item item = {.kind = count ? MEDIA_VIDEO : MEDIA_IMAGE, .image = frames[0], .video = {.frames = frames, .count = count, .info = {.fps = 4, .total_frames = count}}};
+    json_t *o = options ? json_loads(options, 0, NULL) : NULL;
+    media_input *in = MEM_NEW(media_input);
+    vlm_error error = {0};
+    bool ok = qwen_vl_process(&m, &p, &item, o, in, &error);
+    if (!ok && (!text || !strstr(error.message, text))) fail_msg("unexpected error: %s", error.message);
+    if (ok) assert_int_equal(in->tokens * 4, in->grid[0] * in->grid[1] * in->grid[2]);
+    if (ok && count) assert_true(in->seconds_per_grid == 0.5 && in->frames == in->grid[0]);
+    int tokens = ok ? in->tokens : -1;
+    for (int i = 0; i < 16; i++) mem_free(frames[i].rgb);
+    json_decref(o);
+    media_input_free(in);
+    return tokens;
+}
+
+static void sizes_in_tokens(void **state)
+{
+    (void)state;
+    assert_int_equal(tokens_of(280, 140, 0, NULL, 4096, NULL), 50);
+    assert_int_equal(tokens_of(20, 20, 0, NULL, 4096, NULL), 4);
+    assert_int_equal(tokens_of(280, 140, 0, "{\"max_pixels\": 9408}", 4096, NULL), 8);
+    assert_int_equal(tokens_of(280, 140, 0, "{\"min_pixels\": 156800}", 4096, NULL), 200);
+    assert_int_equal(tokens_of(280, 140, 0, "{\"resized_height\": 56, \"resized_width\": 84}", 4096, NULL), 6);
+    assert_int_equal(tokens_of(280, 140, 0, "{\"max_pixels\": \"many\", \"min_pixels\": -5}", 4096, NULL), 50);
+    assert_int_equal(tokens_of(280, 140, 0, NULL, 49, "49"), -1);
+    assert_int_equal(tokens_of(600, 2, 0, NULL, 4096, "200 times"), -1);
+    assert_int_equal(tokens_of(280, 140, 5, NULL, 4096, NULL), 150);           /* three groups, the last frame twice */
+    assert_true(tokens_of(280, 140, 16, NULL, 300, NULL) <= 270);              /* does not fit: frames get smaller */
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(positions), cmocka_unit_test(rejects_what_does_not_fit), cmocka_unit_test(frames), cmocka_unit_test(frame_options)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(positions), cmocka_unit_test(rejects_what_does_not_fit), cmocka_unit_test(frames), cmocka_unit_test(frame_options),
+                                       cmocka_unit_test(sizes_in_tokens)};
     return cmocka_run_group_tests(tests, golden_load, golden_free);
 }
