@@ -77,6 +77,12 @@ static bool open_container(av_input *in, const char *demuxers, vlm_error *error)
     return failed < 0 ? av_fail(error, "not a container that is known, or damaged", failed) : true;
 }
 
+/* The library counts rows as padded: a little more than the ceiling, which is checked exactly elsewhere. */
+static int64_t pixel_ceiling(const media_policy *policy)
+{
+    return policy->max_pixels < INT64_MAX / 2 ? policy->max_pixels + 64 * (int64_t)policy->max_side : INT64_MAX;
+}
+
 /* The library opens decoders of its own to look at the streams: the ceiling on pixels has to hold there, too. */
 static bool look_at_streams(av_input *in, const media_policy *policy, vlm_error *error)
 {
@@ -84,7 +90,7 @@ static bool look_at_streams(av_input *in, const media_policy *policy, vlm_error 
     AVDictionary *options[MOST] = {0};
     unsigned n = in->format->nb_streams;
     if (n > MOST) return err_set(error, VLM_LIMIT, "%u streams, %d at most are read", n, MOST);
-    for (unsigned i = 0; i < n; i++) av_dict_set_int(&options[i], "max_pixels", policy->max_pixels, 0);
+    for (unsigned i = 0; i < n; i++) av_dict_set_int(&options[i], "max_pixels", pixel_ceiling(policy), 0);
     int failed = avformat_find_stream_info(in->format, n ? options : NULL);
     for (unsigned i = 0; i < n; i++) av_dict_free(&options[i]);
     return failed < 0 ? av_fail(error, "the streams cannot be read", failed) : true;
@@ -97,7 +103,7 @@ static bool start_codec(av_input *in, const AVCodec *codec, bool strict, const m
     in->frame = av_frame_alloc();
     if (!in->codec || !in->packet || !in->frame || (in->stream && avcodec_parameters_to_context(in->codec, in->stream->codecpar) < 0))
         return err_memory(error, 0);
-    in->codec->max_pixels = policy->max_pixels;
+    in->codec->max_pixels = pixel_ceiling(policy);
     if (in->stream) in->codec->pkt_timebase = in->stream->time_base;
     if (strict) in->codec->err_recognition |= AV_EF_EXPLODE;
     in->codec->thread_count = cpu_count() < 8 ? cpu_count() : 8;

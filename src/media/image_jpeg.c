@@ -105,7 +105,7 @@ static boolean on_fill(j_decompress_ptr jpeg)
 {
     static const JOCTET end[2] = {0xff, JPEG_EOI};
     jpeg_job *job = (jpeg_job *)jpeg->err;
-    if (job->past_end || !job->rows) fail((j_common_ptr)jpeg, "the file ends too early");
+    if (job->past_end || !job->rows || jpeg->arith_code /* would go on with zeros, silently */) fail((j_common_ptr)jpeg, "the file ends too early");
     job->past_end = true;
     jpeg->src->next_input_byte = end;
     jpeg->src->bytes_in_buffer = 2;
