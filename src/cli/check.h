@@ -25,9 +25,8 @@ typedef struct check_report { stage_result stage[STAGE_COUNT]; } check_report;
 void check_same(check_report *r, stage s, bool same, const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* How numbers may differ: by `bound` times the largest magnitude expected; pixels (level > 0) by one level in 1 of 200 besides. */
 typedef struct tolerance { double bound, level; } tolerance;
-/* got and want [n]; valid (may be NULL): 0 where nothing is known. `where` names the tensor; cols > 0: positions are shown as row, column. */
-void check_numbers(check_report *r, stage s, const float *got, const float *want, const uint8_t *valid, int64_t n, int64_t cols, tolerance t,
-                   const char *where);
+/* got and want [n]. `where` names the tensor; cols > 0: positions are shown as row, column. */
+void check_numbers(check_report *r, stage s, const float *got, const float *want, int64_t n, int64_t cols, tolerance t, const char *where);
 bool report_ok(const check_report *r);
 
 /* ---- cases ----------------------------------------------------------------------------------------------------------- */

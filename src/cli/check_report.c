@@ -24,23 +24,19 @@ void check_same(check_report *r, stage s, bool same, const char *format, ...)
     }
 }
 
-static double magnitude(const float *x, const uint8_t *valid, int64_t n)
+static double magnitude(const float *x, int64_t n)
 {
     double largest = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (!valid || valid[i]) largest = fmax(largest, fabs((double)x[i]));
+    for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)x[i]));
     return largest;
 }
 
-void check_numbers(check_report *r, stage s, const float *got, const float *want, const uint8_t *valid, int64_t n, int64_t cols, tolerance t,
-                   const char *where)
+void check_numbers(check_report *r, stage s, const float *got, const float *want, int64_t n, int64_t cols, tolerance t, const char *where)
 {
     stage_result *result = &r->stage[s];
-    double largest = magnitude(want, valid, n), bound = t.bound * (largest > 0 ? largest : 1), worst = 0, level = t.level * 1.02 + bound;
-    int64_t first = -1, worst_at = 0, off = 0, known = 0;
+    double largest = magnitude(want, n), bound = t.bound * (largest > 0 ? largest : 1), worst = 0, level = t.level * 1.02 + bound;
+    int64_t first = -1, worst_at = 0, off = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (valid && !valid[i]) continue;
-        known++;
         double error = fabs((double)got[i] - (double)want[i]);
         if (!(error <= bound)) {                                      /* not a number counts as far away */
             if (!(t.level > 0 && error <= level)) off = n + 200;
@@ -49,7 +45,7 @@ void check_numbers(check_report *r, stage s, const float *got, const float *want
         }
         if (!(error <= worst)) worst = isnan(error) ? INFINITY : error, worst_at = i;
     }
-    bool same = t.level > 0 ? off <= (known + 199) / 200 : off == 0;
+    bool same = t.level > 0 ? off <= (n + 199) / 200 : off == 0;
     double relative = worst / (largest > 0 ? largest : 1);
     if (!(relative <= result->worst)) {
         result->worst = relative;

@@ -186,7 +186,7 @@ static void compare_rows(check_report *r, const check_suite *s, const watched *w
     bool not_needed = n < count && w->usage.cached_tokens > 0;       /* the keys and values of these media came from the prefix cache */
     if (not_needed) n = count + 1;
     else if (n != count) check_same(r, STAGE_ENCODER, false, "%s: %lld values came, %lld were expected", where, (long long)n, (long long)count);
-    if (n == count && want && got) check_numbers(r, STAGE_ENCODER, got, want, NULL, n, cols, (tolerance){.bound = bound}, where);
+    if (n == count && want && got) check_numbers(r, STAGE_ENCODER, got, want, n, cols, (tolerance){.bound = bound}, where);
     mem_free(want);
     mem_free(got);
 }
@@ -207,7 +207,7 @@ static void compare_table(check_report *r, stage which, const check_suite *s, co
         char where[200];
         snprintf(where, sizeof where, "%s/%s %s %d", w->c->name, key, unit, i);
         if (!seen[i]) check_same(r, which, false, "%s did not come", where);
-        else check_numbers(r, which, got + (size_t)i * (size_t)cols, want + (size_t)i * (size_t)cols, NULL, cols, 0, (tolerance){.bound = bound}, where);
+        else check_numbers(r, which, got + (size_t)i * (size_t)cols, want + (size_t)i * (size_t)cols, cols, 0, (tolerance){.bound = bound}, where);
     }
     mem_free(want);
 }

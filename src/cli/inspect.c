@@ -53,7 +53,7 @@ static void print_config(const json_t *object, const char *prefix)
             if (strcmp(key, "quantization_config")) print_config(value, path);
             continue;
         }
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15));
         if (text && !json_is_null(value)) printf("  %-52s %.90s%s\n", path, text, strlen(text) > 90 ? "..." : "");
         free(text);
     }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/near.h"
 
 /* ---- messages ---- */
 
@@ -40,33 +41,12 @@ int usage_error(const char *format, ...)
     return exit_code_of(VLM_INVALID);
 }
 
-/* Levenshtein distance, words up to 63 letters. */
-static int distance(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b);
-    if (n > 63 || m > 63) return 99;
-    int row[64];
-    for (size_t j = 0; j <= m; j++) row[j] = (int)j;
-    for (size_t i = 1; i <= n; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i;
-        for (size_t j = 1; j <= m; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = row[j];
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
 const char *nearest_name(const char *word, const char *const *names)
 {
     const char *best = NULL;
     int least = (int)strlen(word) / 3 + 2;
     for (; *names; names++) {
-        int d = distance(word, *names);
+        int d = near_distance(word, *names);
         if (d < least) least = d, best = *names;
     }
     return best;
