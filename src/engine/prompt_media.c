@@ -61,7 +61,7 @@ static bool decode(const vlm_model *m, const prompt_source *source, const char *
     picker p = {m, item->part, options};
     switch (item->kind) {
     case MEDIA_IMAGE:
-        return image_decode(bytes->data, bytes->size, &source->policy, &item->image, error);
+        return image_decode_compact(bytes->data, bytes->size, &source->policy, &item->image, error);
     case MEDIA_VIDEO:
         if (!m->arch->pick_frames) return err_set(error, VLM_UNSUPPORTED, "this model does not take video");
         if (folder) return video_from_folder(path, item->part->fps > 0 ? item->part->fps : 24, &source->policy, pick, &p, &item->video, error);

@@ -48,6 +48,29 @@ done:
     return ok;
 }
 
+/* begin_suppress_tokens, then suppress_tokens. */
+static bool read_suppressed(sampler *s, const vlm_model *m, vlm_error *error)
+{
+    const json_t *lists[2] = {NULL, NULL};
+    if (m->cfg) {
+        lists[0] = config_get(m->cfg, "generation_config.begin_suppress_tokens");
+        lists[1] = config_get(m->cfg, "generation_config.suppress_tokens");
+    }
+    size_t n = json_array_size(lists[0]) + json_array_size(lists[1]);
+    if (!n) return true;
+    if (n > (size_t)m->vocab * 2) return err_set(error, VLM_FORMAT, "generation_config.json suppresses %zu tokens", n);
+    if (!(s->suppress = MEM_ARRAY(n, int32_t))) return err_memory(error, n * sizeof(int32_t));
+    for (int i = 0; i < 2; i++) {
+        size_t k;
+        const json_t *id;
+        json_array_foreach(lists[i], k, id)
+            if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < m->vocab)
+                s->suppress[s->n_suppress++] = (int32_t)json_integer_value(id);
+        if (i == 0) s->n_begin = s->n_suppress;
+    }
+    return true;
+}
+
 bool sampler_init(sampler *s, const vlm_model *m, const vlm_sampling *options, vlm_error *error)
 {
     *s = (sampler){.options = *options};
@@ -65,7 +88,8 @@ bool sampler_init(sampler *s, const vlm_model *m, const vlm_sampling *options, v
         return false;
     if (o->top_k < 0 || o->repetition_context < 0 || o->presence_context < 0 || o->frequency_context < 0)
         return err_set(error, VLM_INVALID, "top_k and the context sizes of penalties must not be negative");
-    if (options->logit_bias && !read_bias(s, m, options->logit_bias, error)) return sampler_free(s), false;
+    if ((options->logit_bias && !read_bias(s, m, options->logit_bias, error)) || !read_suppressed(s, m, error))
+        return sampler_free(s), false;
     o->logit_bias = NULL;
     return true;
 }
@@ -74,6 +98,7 @@ void sampler_free(sampler *s)
 {
     mem_free(s->bias_token);
     mem_free(s->bias);
+    mem_free(s->suppress);
     *s = (sampler){0};
 }
 
@@ -248,9 +273,10 @@ static void penalize(float *logits, const int32_t *tokens, int n, int window, fl
     }
 }
 
-static void adjust(const sampler *s, float *logits, const int32_t *tokens, int n, int32_t *count)
+static void adjust(const sampler *s, float *logits, const int32_t *tokens, int n, bool first, int32_t *count)
 {
     const vlm_sampling *o = &s->options;
+    for (int i = first ? 0 : s->n_begin; i < s->n_suppress; i++) logits[s->suppress[i]] = -INFINITY;
     for (int i = 0; i < s->n_bias; i++) logits[s->bias_token[i]] += s->bias[i];
     if (o->repetition_penalty != 1) penalize(logits, tokens, n, o->repetition_context, o->repetition_penalty, 0, count);
     if (o->presence_penalty != 0) penalize(logits, tokens, n, o->presence_context, o->presence_penalty, 1, count);
@@ -298,7 +324,7 @@ static int32_t sample(const vlm_sampling *o, const float *logits, int vocab, int
     return draw(c, n, o->temperature, sampler_uniform(o->seed, (uint64_t)position));
 }
 
-void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, void *scratch, sampled *out)
+void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, void *scratch, sampled *out)
 {
     candidate *candidates = scratch;
     float *raw = (float *)(candidates + vocab);
@@ -310,7 +336,7 @@ void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tok
         memcpy(raw, logits, (size_t)vocab * sizeof *raw);
         report(s, raw, vocab, &log_total, out);
     }
-    adjust(s, logits, tokens, n, count);
+    adjust(s, logits, tokens, n, n == n_prompt, count);
     out->token = o->temperature == 0 ? greedy(logits, vocab) : sample(o, logits, vocab, n, candidates);
     if (o->logprobs && out->token >= 0) out->logprob = (float)(raw[out->token] - log_total);
 }

@@ -2,7 +2,8 @@
  *
  * The order of things, always the same:
  *   1 log-probabilities that are reported: of the raw logits, before anything below
- *   2 logit_bias, then repetition, presence and frequency penalty, each over its own window of the last tokens (prompt and answer);
+ *   2 suppressed tokens of generation_config.json become impossible, those of begin_suppress_tokens for the first token of the answer;
+ *     logit_bias, then repetition, presence and frequency penalty, each over its own window of the last tokens (prompt and answer);
  *     repetition: positive logits divided, negative multiplied, once for each token in the window; presence: subtracted once;
  *     frequency: subtracted for each occurrence
  *   3 temperature 0: the largest logit, of equal ones the lowest id. Otherwise
@@ -25,6 +26,8 @@ typedef struct sampler {
     int32_t *bias_token;
     float *bias;
     int n_bias;
+    int32_t *suppress;             /* never sampled; the first n_begin only not as the first token */
+    int n_suppress, n_begin;
 } sampler;
 
 typedef struct sampled {
@@ -38,8 +41,9 @@ typedef struct sampled {
 bool sampler_init(sampler *s, const vlm_model *m, const vlm_sampling *options, vlm_error *error);
 void sampler_free(sampler *s);
 size_t sampler_scratch(int vocab);                /* bytes */
-/* logits [vocab] are changed. tokens [n]: prompt and answer so far; the new token gets position n. scratch: aligned to 8. */
-void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, void *scratch, sampled *out);
+/* logits [vocab] are changed. tokens [n]: n_prompt of the prompt and the answer so far; the new token gets position n.
+ * scratch: aligned to 8. */
+void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, void *scratch, sampled *out);
 /* In [0, 1). */
 double sampler_uniform(uint64_t seed, uint64_t position);
 

@@ -167,7 +167,7 @@ static void draw_range(void *arg, int64_t begin, int64_t end, int thread)
     draw_jobs *jobs = arg;
     for (int64_t i = begin; i < end; i++) {
         draw_job *j = &jobs->job[i];
-        sampler_draw(&j->r->sampler, j->logits, jobs->vocab, j->r->seq.tokens, j->r->seq.n, j->scratch, &j->result);
+        sampler_draw(&j->r->sampler, j->logits, jobs->vocab, j->r->seq.tokens, j->r->seq.n, j->r->seq.n_prompt, j->scratch, &j->result);
     }
 }
 
