@@ -144,7 +144,31 @@ static void check_conv2d(ops_test *t)
     release(t, &p);
 }
 
+/* ---- bench ---- */
+
+typedef struct bench_args { tensor x, y; weight w; int height, width, stride; } bench_args;
+
+static void run_conv2d(ops_test *t, void *arg)
+{
+    bench_args *a = arg;
+    ON(t, dev, conv2d, a->y, a->x, a->height, a->width, &a->w, NULL, 3, 3, a->stride, 1);
+}
+
+static void bench_conv2d(ops_test *t)
+{
+    static const int shapes[][4] = {{200, 128, 1, 128}, {100, 64, 128, 32}};           /* the two of a sound encoder, 2 seconds */
+    for (int i = 0; i < 2; i++) {
+        int height = shapes[i][0], width = shapes[i][1], in = shapes[i][2], outs = shapes[i][3], oh = (height - 1) / 2 + 1, ow = (width - 1) / 2 + 1;
+        bench_args a = {t_random(t, (int64_t)height * width, in, 1), t_output(t, (int64_t)oh * ow, outs), t_weight(t, WF_F32, outs, 9 * in, 0), height, width, 2};
+        prepared p = prepare(t, &a.w);
+        a.w = p.dev;
+        t_shape(t, "%d x %d x %d to %d", height, width, in, outs);
+        t_bench(t, t->shape, 2.0 * oh * ow * outs * 9 * in, "GFLOP/s", run_conv2d, &a);
+        release(t, &p);
+    }
+}
+
 const op_case linear_cases[] = {
-    {"linear", check_linear, NULL, true}, {"embed", check_embed, NULL, true}, {"moe", check_moe, NULL, true}, {"conv2d", check_conv2d, NULL, true},
+    {"linear", check_linear, NULL, true}, {"embed", check_embed, NULL, true}, {"moe", check_moe, NULL, true}, {"conv2d", check_conv2d, bench_conv2d, true},
     {NULL, NULL, NULL, false},
 };

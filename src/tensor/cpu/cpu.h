@@ -68,6 +68,8 @@ typedef struct cpu_kernels {
     void (*exp_from)(float *y, const float *x, float most, float factor, int64_t n);       /* factor * e^(x - most) */
     /* sum over k of w[k * stride + c] * x[k][c]; x[k] NULL: left out */
     void (*depthwise)(float *y, const float *const *x, const float *w, int64_t stride, int kernel, int64_t n);
+    /* y[c] = bias[c] + sum over k of x[k] * w[k * stride + c], k in order; bias NULL: 0 */
+    void (*mix)(float *y, const float *x, const float *w, int64_t stride, int k, const float *bias, int64_t n);
 
     /* Attention (attention_tmpl.h). Puts row pointers' queries in the order that `attend` reads. */
     void (*attend_queries)(float *packed, const float *const *q, int rows, int head_dim);

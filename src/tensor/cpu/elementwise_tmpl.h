@@ -171,6 +171,23 @@ static void depthwise(float *y, const float *const *x, const float *w, int64_t s
            store_some(y + i, sum, left);)
 }
 
+static void mix(float *y, const float *x, const float *w, int64_t stride, int count, const float *bias, int64_t n)
+{
+    int64_t c = 0;
+    for (; c + 4 * V_LEN <= n; c += 4 * V_LEN) {
+        vf sum[4];
+        for (int u = 0; u < 4; u++) sum[u] = bias ? v_load(bias + c + u * V_LEN) : v_set(0);
+        for (int k = 0; k < count; k++)
+            for (int u = 0; u < 4; u++) sum[u] = v_fma(v_set(x[k]), v_load(w + k * stride + c + u * V_LEN), sum[u]);
+        for (int u = 0; u < 4; u++) v_store(y + c + u * V_LEN, sum[u]);
+    }
+    for (; c < n; c += V_LEN) {
+        vf sum = bias ? load_some(bias + c, n - c) : v_set(0);
+        for (int k = 0; k < count; k++) sum = v_fma(v_set(x[k]), load_some(w + k * stride + c, n - c), sum);
+        store_some(y + c, sum, n - c);
+    }
+}
+
 void KERNELS(cpu_kernels *k)
 {
     k->rmsnorm = rmsnorm;
@@ -186,4 +203,5 @@ void KERNELS(cpu_kernels *k)
     k->exp_sum = exp_sum;
     k->exp_from = exp_from;
     k->depthwise = depthwise;
+    k->mix = mix;
 }

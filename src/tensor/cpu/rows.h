@@ -1,4 +1,4 @@
-/* rows.h - the drivers in rows.c and attention.c, for the table in cpu.c. */
+/* rows.h - the drivers in rows.c, conv.c, attention.c and attention_encoder.c, for the table in cpu.c. */
 #ifndef VLM_TENSOR_ROWS_H
 #define VLM_TENSOR_ROWS_H
 
