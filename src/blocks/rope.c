@@ -132,6 +132,7 @@ bool rope_configure(rope_table *t, arena *memory, config *c, const char *const *
         return config_fail(c, VLM_FORMAT, "rope_theta %g, partial_rotary_factor %g, head_dim %d: no rotary positions can be made of this", theta, part, head_dim);
     bool proportional = !strcmp(type, "proportional");
     int dim = proportional ? head_dim : (int)(head_dim * part);
+    if (dim < 2) return config_fail(c, VLM_FORMAT, "partial_rotary_factor %g of a head of %d leaves nothing to rotate", part, head_dim);
     if (!rope_default(t, memory, theta, dim)) return config_fail(c, VLM_MEMORY, "out of memory");
     if (proportional) rope_proportional(t, &s, theta, head_dim, part);
     else if (!strcmp(type, "llama3")) rope_llama3(t, &s);
