@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+enum { MLP_ROWS = 4096 };
+
 void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *layers, int i, const vit_names *n)
 {
     int64_t d = s->hidden, attention = (int64_t)s->heads * s->head_dim;
@@ -31,7 +33,7 @@ static tensor norm(run *r, const vit_spec *s, tensor x, const float *w, const fl
     return s->layernorm ? op_layernorm(r, x, w, bias, s->eps) : op_rmsnorm(r, x, w, 0, s->eps);
 }
 
-void vit_layer_forward(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
+static void attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
 {
     int64_t d = (int64_t)s->heads * s->head_dim;
     tensor qkv = op_linear(r, norm(r, s, x, w->norm1, w->norm1_bias), &w->qkv, w->qkv_bias);        /* [n, 3 * heads * head_dim] */
@@ -45,12 +47,27 @@ void vit_layer_forward(run *r, const vit_spec *s, const vit_layer *w, int i, ten
     tensor out = op_attention_segments(r, q, k, v, starts, segments, &a);
     TAP(r, "vit.attn", i, out);
     op_add_inplace(r, x, op_linear(r, out, &w->proj, w->proj_bias));
+}
 
+static void feed_forward(run *r, const vit_spec *s, const vit_layer *w, tensor x)
+{
     tensor h = norm(r, s, x, w->norm2, w->norm2_bias), y[2];                                         /* up, gate [n, ffn] */
     op_linear_group(r, h, s->gated ? 2 : 1, y, (const weight *[]){&w->up, &w->gate}, (const float *[]){w->up_bias, w->gate_bias});
     if (s->gated) y[0] = op_glu(r, y[1], y[0], s->act);
     else op_activate(r, y[0], s->act);
     op_add_inplace(r, x, op_linear(r, y[0], &w->down, w->down_bias));
+}
+
+/* The MLP goes over blocks of rows: a picture of 65536 patches would otherwise need gigabytes for its widest tensors. */
+void vit_layer_forward(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
+{
+    arena_mark mark = arena_get_mark(r->scratch);
+    attend(r, s, w, i, x, cosine, sine, starts, segments);
+    arena_release(r->scratch, mark);
+    for (int64_t first = 0; first < x.rows && run_ok(r); first += MLP_ROWS) {
+        feed_forward(r, s, w, tensor_rows(x, first, first + MLP_ROWS < x.rows ? MLP_ROWS : x.rows - first));
+        arena_release(r->scratch, mark);
+    }
     TAP(r, "vit.hidden", i, x);
 }
 
