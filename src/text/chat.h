@@ -1,13 +1,16 @@
 /* chat.h - a conversation becomes prompt text through the checkpoint's own Jinja template.
  *
  * Text typed by a user must never become a control token. Before rendering, chat_render puts a guard character (one that
- * occurs nowhere in the request) into every spelling of an added token inside the messages' strings; the tokenizer then does
+ * occurs nowhere in the request) into every spelling of a control token inside the request's strings; the tokenizer then does
  * not recognise it, and drops the guard before it encodes. Control tokens and placeholders in the result therefore come from the
- * template alone. */
+ * template alone. Control tokens are: added tokens marked special, added tokens that the template itself writes (not white space),
+ * and options->placeholders. In assistant messages only the first kind is guarded, since templates look there for </think>
+ * and the like. */
 #ifndef VLM_TEXT_CHAT_H
 #define VLM_TEXT_CHAT_H
 
 #include <jansson.h>
+#include <time.h>
 #include "media/media.h"
 #include "text/tokenizer.h"
 
@@ -21,7 +24,7 @@ const char *chat_template_source(const chat_template *t);
 /* One media part, in order of appearance in the conversation. */
 typedef struct chat_media {
     media_kind kind;
-    char *source;                  /* path, URL, data: */
+    char *source;                  /* path, URL, data:; NULL when the part names none (the media come from elsewhere) */
     double fps;                    /* of a video part, 0: not given */
     json_t *options;               /* the part's other members (num_frames, max_pixels ...), owned */
 } chat_media;
@@ -40,9 +43,18 @@ typedef struct chat_options {
     bool add_generation_prompt;
     const json_t *tools;           /* array or NULL */
     const json_t *kwargs;          /* object or NULL */
-    const char *fallback;          /* family's rule when the checkpoint has no template; NULL: "User: ... Assistant:" */
+    const char *fallback;          /* Jinja text used when the checkpoint has no template; NULL: "User: ... Assistant:" lines */
+    const char *const *placeholders;  /* NULL-terminated texts that must come from the template alone, or NULL */
+    const struct tm *now;          /* the clock of strftime_now; NULL: the local time */
 } chat_options;
-/* messages: array as in vlm.h. Without a template: "Role: text" lines. */
+/* messages: array as in vlm.h; they are not changed. What is made of them before the template sees them:
+ *   - OpenAI spellings of parts become text, image, video, audio; a string in a list of parts is a text part
+ *   - tool_calls[].function.arguments given as JSON text become objects
+ *   - content that is null or missing stays null for templates that ask for none, else it becomes ""
+ *   - reasoning under one of reasoning_content, thinking, reasoning appears as reasoning_content and thinking
+ *   - role developer becomes system when the template does not know it
+ *   - strings become lists of parts, or text parts one string, for templates that take only the other
+ * kwargs are further template variables; continue_final_message (true or the name of a field) leaves the last message open. */
 bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *messages, const chat_options *options, chat_prompt *out,
                  vlm_error *error);
 

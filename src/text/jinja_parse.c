@@ -377,6 +377,13 @@ bool jinja_writes(const jinja *t, const char *text)
     return false;
 }
 
+bool jinja_has_string(const jinja *t, const char *text)
+{
+    for (size_t i = 0; i < t->literals.count; i++)
+        if (t->literals.item[i]->kind == N_CONST && jstr_is(t->literals.item[i]->value.s, text)) return true;
+    return false;
+}
+
 bool jinja_reads(const jinja *t, const char *name)
 {
     for (size_t i = 0; i < t->name_count; i++)

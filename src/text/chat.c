@@ -1,0 +1,330 @@
+/* chat.c - finding a checkpoint's chat template, rendering a conversation with it. */
+#include "text/chat.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "text/chat_internal.h"
+#include "text/utf8.h"
+
+enum { MAX_TEMPLATE = 1 << 20, MAX_CONFIG = 64 << 20 };
+static const char tag[] = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+/* ---- finding ---- */
+
+/* The file's text in *text when it exists; an absent file is no error. */
+static bool read_optional(const char *dir, const char *name, size_t limit, buf *text, vlm_error *error)
+{
+    char *path = path_join(dir, name);
+    if (!path) return err_memory(error, 0);
+    bool ok = !file_exists(path) || file_is_directory(path) || file_read(path, limit, text, error);
+    mem_free(path);
+    return ok;
+}
+
+/* A template from JSON: a string, or a list [{"name", "template"}]. */
+static const char *pick(const json_t *value, const char *name)
+{
+    if (json_is_string(value)) return strcmp(name, "default") == 0 ? json_string_value(value) : NULL;
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *item = json_array_get(value, i);
+        const char *found = json_string_value(json_object_get(item, "name"));
+        if (found && strcmp(found, name) == 0) return json_string_value(json_object_get(item, "template"));
+    }
+    return json_string_value(json_object_get(value, name));
+}
+
+static bool set_source(chat_template *t, char **tools, const json_t *value, vlm_error *error)
+{
+    const char *main = pick(value, "default"), *tool_use = pick(value, "tool_use");
+    if (!main && json_is_array(value)) main = json_string_value(json_object_get(json_array_get(value, 0), "template"));
+    if (main && !(t->source = mem_strdup(main))) return err_memory(error, strlen(main));
+    if (tool_use && !(*tools = mem_strdup(tool_use))) return err_memory(error, strlen(tool_use));
+    return true;
+}
+
+static bool find_in_files(chat_template *t, const char *dir, char **tools, vlm_error *error)
+{
+    buf text = {0};
+    bool ok = read_optional(dir, "chat_template.jinja", MAX_TEMPLATE, &text, error);
+    if (ok && text.data) {
+        t->source = buf_take(&text);
+        ok = (t->source != NULL || err_memory(error, 0)) && read_optional(dir, "additional_chat_templates/tool_use.jinja", MAX_TEMPLATE, &text, error);
+        if (ok && text.data) *tools = buf_take(&text);
+    } else if (ok && (ok = read_optional(dir, "chat_template.json", MAX_CONFIG, &text, error)) && text.data) {
+        json_error_t bad;
+        json_t *json = json_loadb(text.data, text.size, JSON_DECODE_ANY, &bad);
+        if (!json) ok = err_set(error, VLM_FORMAT, "%s/chat_template.json: line %d: %s", dir, bad.line, bad.text);
+        else {
+            const json_t *value = json_object_get(json, "chat_template");
+            ok = set_source(t, tools, value ? value : json, error);
+        }
+        json_decref(json);
+    }
+    buf_free(&text);
+    return ok;
+}
+
+/* Which forms of content does the template show? Found by rendering a message of each form. */
+static bool shows(const chat_template *t, json_t *content)
+{
+    json_t *variables = json_pack("{s:[{s:s, s:o}], s:b, s:n, s:n}", "messages", "role", "user", "content", content, "add_generation_prompt", 0, "tools", "documents");
+    static const jinja_limits limits = {.steps = 1000000, .output = 1 << 20, .memory = 16 << 20};
+    buf text = {0};
+    bool ok = variables && jinja_render(t->main, variables, NULL, &limits, &text, NULL) && text.data && strstr(text.data, "Probe7") &&
+              !strstr(text.data, "'type'") && !strstr(text.data, "\"type\"");
+    buf_free(&text);
+    json_decref(variables);
+    return ok;
+}
+
+static bool contains_none(const char *source)
+{
+    for (const char *p = source; (p = strstr(p, "one")); p += 3)
+        if (p > source && (p[-1] == 'n' || p[-1] == 'N')) return true;
+    return false;
+}
+
+bool chat_template_load(const char *dir, const tokenizer *tok, const char *override, chat_template **out, vlm_error *error)
+{
+    *out = NULL;
+    chat_template *t = MEM_NEW(chat_template);
+    char *tools = NULL;
+    bool ok = t || err_memory(error, sizeof *t);
+    if (ok && override) ok = (t->source = mem_strdup(override)) || err_memory(error, strlen(override));
+    else if (ok && dir) ok = find_in_files(t, dir, &tools, error);
+    const json_t *config = tok ? tokenizer_config(tok) : NULL;
+    if (ok && !t->source && json_object_get(config, "chat_template")) ok = set_source(t, &tools, json_object_get(config, "chat_template"), error);
+    if (ok && t->source) {
+        ok = (t->main = jinja_compile(t->source, strlen(t->source), error)) && (!tools || (t->tools = jinja_compile(tools, strlen(tools), error)));
+        if (ok) {
+            t->takes_strings = shows(t, json_string("Probe7"));
+            t->takes_parts = shows(t, json_pack("[{s:s, s:s}]", "type", "text", "text", "Probe7"));
+            t->knows_none = contains_none(t->source);
+            t->knows_developer = strstr(t->source, "developer") != NULL;
+            *out = t;
+        }
+    }
+    mem_free(tools);
+    if (!*out) chat_template_free(t);
+    return ok;
+}
+
+void chat_template_free(chat_template *t)
+{
+    if (!t) return;
+    jinja_free(t->main);
+    jinja_free(t->tools);
+    mem_free(t->source);
+    mem_free(t);
+}
+
+const char *chat_template_source(const chat_template *t) { return t ? t->source : NULL; }
+
+/* ---- rendering ---- */
+
+void chat_prompt_free(chat_prompt *p)
+{
+    if (!p) return;
+    mem_free(p->text);
+    chat_list media = {p->media, p->media_count, p->media_count};
+    chat_list_free(&media);
+    *p = (chat_prompt){0};
+}
+
+char *chat_prompt_plain(const chat_prompt *p)
+{
+    buf out = {0};
+    size_t n = p->text ? strlen(p->text) : 0, g = strlen(p->guard);
+    for (size_t at = 0; at < n;) {
+        size_t hit = g ? bytes_find(p->text, n, at, p->guard, g) : SIZE_MAX;
+        size_t end = hit == SIZE_MAX ? n : hit;
+        if (!buf_add(&out, p->text + at, end - at)) break;
+        at = hit == SIZE_MAX ? n : hit + g;
+    }
+    char *text = buf_take(&out);
+    if (!text) buf_free(&out);
+    return text;
+}
+
+/* bos_token and the like from tokenizer_config.json; what it lacks stays undefined. */
+static bool add_special_tokens(json_t *variables, const tokenizer *tok)
+{
+    const json_t *config = tok ? tokenizer_config(tok) : NULL;
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)config, key, value) {
+        size_t n = strlen(key);
+        if (n < 6 || strcmp(key + n - 6, "_token") != 0) continue;
+        const char *text = tokenizer_role(tok, key);
+        if (text && json_object_set_new(variables, key, json_string(text)) != 0) return false;
+    }
+    return true;
+}
+
+/* The guarded request as template variables. Messages are guarded one by one: the assistant's less. */
+static json_t *make_variables(const json_t *messages, const chat_options *o, const tokenizer *tok, chat_guard *g)
+{
+    json_t *v = json_object(), *guarded = json_array(), *value;
+    const char *key;
+    bool ok = v && guarded && add_special_tokens(v, tok);
+    for (size_t i = 0; ok && i < json_array_size(messages); i++) {
+        const json_t *message = json_array_get(messages, i);
+        const char *role = json_string_value(json_object_get(message, "role"));
+        ok = json_array_append_new(guarded, chat_guard_value(g, message, role && (strcmp(role, "assistant") == 0 || strcmp(role, "model") == 0))) == 0;
+    }
+    ok = ok && json_object_set(v, "messages", guarded) == 0 &&
+         json_object_set_new(v, "tools", o->tools && json_array_size(o->tools) ? chat_guard_value(g, o->tools, false) : json_null()) == 0 &&
+         json_object_set_new(v, "documents", json_null()) == 0 &&
+         json_object_set_new(v, "add_generation_prompt", json_boolean(o->add_generation_prompt)) == 0;
+    json_object_foreach((json_t *)o->kwargs, key, value)
+        if (ok && strcmp(key, "continue_final_message") != 0 && strcmp(key, "messages") != 0) ok = json_object_set_new(v, key, chat_guard_value(g, value, false)) == 0;
+    json_decref(guarded);
+    if (!ok) {
+        json_decref(v);
+        return NULL;
+    }
+    return v;
+}
+
+/* ---- leaving the last message open ---- */
+
+static bool append_tag(json_t *holder, const char *key)
+{
+    const json_t *text = json_object_get(holder, key);
+    char *tagged = json_is_string(text) ? mem_printf("%s%s", json_string_value(text), tag) : NULL;
+    bool ok = tagged && json_object_set_new(holder, key, json_string(tagged)) == 0;
+    mem_free(tagged);
+    return ok;
+}
+
+/* Marks the end of the last message's field; the prompt is cut there after rendering. */
+static bool mark_final(json_t *messages, const char *field, vlm_error *error)
+{
+    static const char *const reasoning[] = {"reasoning_content", "thinking", "reasoning"};
+    json_t *last = json_array_get(messages, json_array_size(messages) - 1), *value = json_object_get(last, field);
+    bool done = false, same = false;
+    for (int i = 0; i < 3; i++) same |= strcmp(field, reasoning[i]) == 0;
+    if (json_is_array(value)) {
+        for (size_t i = json_array_size(value); !done && i-- > 0;) done = append_tag(json_array_get(value, i), "text");
+    } else if (same && json_is_string(value)) {      /* the copies under other names too */
+        json_t *before = json_copy(value);
+        for (int i = 0; i < 3; i++)
+            if (json_equal(json_object_get(last, reasoning[i]), before)) done |= append_tag(last, reasoning[i]);
+        json_decref(before);
+    } else done = append_tag(last, field);
+    return done || err_set(error, VLM_INVALID, "continue_final_message: the last message has no text in \"%.60s\"", field);
+}
+
+static bool cut_final(char *text, vlm_error *error)
+{
+    size_t n = sizeof tag - 2;                     /* without the space at its end, which templates may trim */
+    char *last = NULL;
+    for (char *p = text; (p = strstr(p, "CONTINUE_FINAL_MESSAGE_TAG")); p += n) last = p;
+    if (!last) return err_set(error, VLM_INVALID, "continue_final_message: the chat template does not show the last message");
+    bool spaced = last[n] == ' ';
+    *last = 0;
+    while (!spaced && last > text && strchr(" \t\r\n\f\v", last[-1])) *--last = 0;
+    return true;
+}
+
+/* ---- without a template ---- */
+
+static bool render_plain(const json_t *messages, const chat_options *o, buf *out, vlm_error *error)
+{
+    for (size_t i = 0; i < json_array_size(messages); i++) {
+        const json_t *m = json_array_get(messages, i), *content = json_object_get(m, "content");
+        const char *role = json_string_value(json_object_get(m, "role"));
+        if (role && *role) {
+            buf_addc(out, *role >= 'a' && *role <= 'z' ? (char)(*role - 32) : *role);
+            buf_adds(out, role + 1);
+        }
+        buf_adds(out, ": ");
+        if (json_is_string(content)) buf_adds(out, json_string_value(content));
+        for (size_t k = 0; k < json_array_size(content); k++) {
+            const char *text = json_string_value(json_object_get(json_array_get(content, k), "text"));
+            if (text) buf_adds(out, text);
+        }
+        buf_addc(out, '\n');
+    }
+    if (o->add_generation_prompt) buf_adds(out, "Assistant:");
+    return !out->failed || err_memory(error, out->size);
+}
+
+/* tojson(ensure_ascii=true) spells the guard \uXXXX: back to the character, so that it is found and dropped. */
+static bool unescape_guard(const chat_guard *g, buf *text)
+{
+    const unsigned char *u = (const unsigned char *)g->text;
+    char escape[8];
+    snprintf(escape, sizeof escape, "\\u%04x", (u[0] & 15u) << 12 | (u[1] & 63u) << 6 | (u[2] & 63u));
+    if (!g->used || !text->data) return true;
+    size_t at = 0;
+    while ((at = bytes_find(text->data, text->size, at, escape, 6)) != SIZE_MAX) {
+        memcpy(text->data + at, g->text, 3);
+        memmove(text->data + at + 3, text->data + at + 6, text->size - at - 6);
+        text->size -= 3;
+        text->data[text->size] = 0;
+        at += 3;
+    }
+    return true;
+}
+
+static bool render_template(const jinja *j, json_t *messages, const chat_options *o, const tokenizer *tok, chat_guard *g, buf *out, vlm_error *error)
+{
+    vlm_error first = {0};
+    for (int attempt = 0; attempt < 2; attempt++) {
+        json_t *variables = make_variables(messages, o, tok, g);
+        if (!variables) return err_memory(error, 0);
+        bool ok = jinja_render(j, variables, o->now, NULL, out, attempt ? NULL : &first);
+        json_decref(variables);
+        if (ok) return unescape_guard(g, out);
+        if (attempt || first.code == VLM_INVALID || first.code == VLM_MEMORY || !chat_fill_content(messages)) break;    /* again with "" for null */
+    }
+    if (error) *error = first;
+    return first.code == VLM_INVALID ? err_prefix(error, "chat template") : false;
+}
+
+bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *messages, const chat_options *options, chat_prompt *out,
+                 vlm_error *error)
+{
+    static const chat_options none = {.add_generation_prompt = true};
+    chat_options o = options ? *options : none;
+    *out = (chat_prompt){0};
+    if (o.tools && !json_is_array(o.tools) && !json_is_null(o.tools)) return err_set(error, VLM_INVALID, "tools must be a list");
+    if (o.kwargs && !json_is_object(o.kwargs) && !json_is_null(o.kwargs)) return err_set(error, VLM_INVALID, "chat template variables must be an object");
+    const json_t *final = json_object_get(o.kwargs, "continue_final_message");
+    bool open = json_is_true(final) || json_is_string(final);
+    if (open) o.add_generation_prompt = false;
+    chat_list media = {0};
+    chat_guard guard = {0};
+    buf text = {0};
+    json_t *normal = NULL;
+    jinja *fallback = NULL;
+    bool ok = true;
+    if (!t && o.fallback) ok = (fallback = jinja_compile(o.fallback, strlen(o.fallback), error)) != NULL;
+    const jinja *j = !t ? fallback : t->tools && json_array_size(o.tools) ? t->tools : t->main;
+    ok = ok && (normal = chat_normalize(t, j, messages, &media, error));
+    if (ok && open) ok = mark_final(normal, json_is_string(final) ? json_string_value(final) : "content", error);
+    const json_t *values[] = {normal, o.tools ? o.tools : json_null(), o.kwargs ? o.kwargs : json_null(), NULL};
+    ok = ok && chat_guard_init(&guard, t, j, tok, o.placeholders, values, error);
+    if (ok && j) ok = render_template(j, normal, &o, tok, &guard, &text, error);
+    else if (ok) {
+        json_t *guarded = chat_guard_value(&guard, normal, false);
+        ok = guarded ? render_plain(guarded, &o, &text, error) : err_memory(error, 0);
+        json_decref(guarded);
+    }
+    if (ok && open) ok = cut_final(text.data ? text.data : (char[1]){0}, error);
+    if (ok && !open && text.data && strlen(text.data) < text.size) ok = err_set(error, VLM_INVALID, "the prompt has a zero character");
+    if (ok && !(out->text = buf_take(&text))) ok = err_memory(error, text.size);
+    if (ok) {
+        memcpy(out->guard, guard.text, sizeof out->guard);
+        out->media = media.item;
+        out->media_count = media.count;
+    } else chat_list_free(&media);
+    buf_free(&text);
+    json_decref(normal);
+    jinja_free(fallback);
+    chat_guard_free(&guard);
+    return ok;
+}
