@@ -262,11 +262,61 @@ static void patches(void **state)
     json_decref(options);
 }
 
+/* ---- out of memory ------------------------------------------------------------------------------------------------ */
+
+static bool load_once(void)
+{
+    vlm_model m = {.arch = &vlm_arch_gemma4, .cfg = model.cfg, .processor = model.processor, .files = model.files, .dev = model.dev};
+    vlm_error error;
+    bool ok = m.arch->configure(&m, m.cfg) && bind_start(&m.binder, m.files, m.cfg, &m.dev, &m.memory, NULL, &error) && m.arch->bind(&m, &m.binder) &&
+              !m.binder.failed;
+    m.cfg->failed = m.processor->failed = false;
+    bind_release(&m.binder);
+    arena_free(&m.memory);
+    return ok;
+}
+
+static bool process_and_encode_once(media_kind kind)
+{
+    static uint8_t rgb[40 * 24 * 3];
+    static float samples[4000];
+    media_item item = {.kind = kind, .image = {40, 24, rgb}, .audio = {16000, 4000, samples}};
+    json_t *options = json_pack("{s:i}", "max_soft_tokens", 70);
+    media_input *in = MEM_NEW(media_input);
+    arena keep = {0}, scratch = {0};
+    run r = {.dev = &model.dev, .scratch = &scratch};
+    encode_job job = {.in = in, .memory = &keep};
+    bool ok = in != NULL && gemma4_process(&model, &item, options, in, NULL) && model.arch->encode_start(&r, &model, &job);
+    while (ok && job.stage < job.stages) ok = model.arch->encode(&r, &model, &job);
+    json_decref(options);
+    media_input_free(in);
+    arena_free(&keep);
+    arena_free(&scratch);
+    return ok;
+}
+
+/* The n-th allocation fails, for every n until none is left to fail: an error each time, never a crash. */
+static void each_allocation_fails(void **state)
+{
+    (void)state;
+    for (int what = 0; what < 3; what++) {
+        bool failed = true;
+        for (uint64_t n = 1; failed && n < 10000; n++) {
+            mem_fail_at(n);
+            bool ok = what == 0 ? load_once() : process_and_encode_once(what == 1 ? MEDIA_IMAGE : MEDIA_AUDIO);
+            failed = mem_failed();
+            if (!failed && !ok) fail_msg("part %d fails without a failed allocation (%d)", what, (int)n);
+        }
+        mem_fail_at(0);
+        assert_false(failed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vision_rows), cmocka_unit_test(audio_rows), cmocka_unit_test(sizes), cmocka_unit_test(sampled_frames),
-        cmocka_unit_test(audio_lengths), cmocka_unit_test(patches),
+        cmocka_unit_test(audio_lengths), cmocka_unit_test(patches), cmocka_unit_test(each_allocation_fails),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
