@@ -1,7 +1,8 @@
 /* linear_check.c - matrix products of every instruction set that this machine has, against double precision.
  *
  *     linear_check                     all formats x precisions x instruction sets, ragged sizes
- *     linear_check --bench [ISA ...]   GB/s of weights (one token) and GFLOP/s (512 tokens)
+ *     linear_check --bench [ISA ...] [exact-f32|fast-bf16|fast-affine4 ...]
+ *                                      GB/s of weights (1 and 4 tokens) and GFLOP/s (512 tokens), of all or what is named
  *
  * Checked: the error against a bound that follows from the rounding a path may do; bytes around y; reads beyond the weights (they end at an
  * unreadable page); strided x and y; that a row gives the same bits alone and among others, with any number of threads. */
@@ -337,7 +338,18 @@ static double seconds(device *dev, const weight *copies, int count, int64_t n, f
     return best;
 }
 
-static void bench_isa(const char *isa, int threads)
+static bool named(int argc, char **argv, const char *text)
+{
+    bool any = false;
+    for (int i = 2; i < argc; i++) {
+        bool filter = strchr(argv[i], '-');
+        if (filter && strncmp(text, argv[i], strlen(argv[i])) == 0) return true;
+        any |= filter;
+    }
+    return !any;
+}
+
+static void bench_isa(const char *isa, int threads, int argc, char **argv)
 {
     static const struct { weight_format format; int bits; } formats[] = {{WF_F32, 0}, {WF_BF16, 0}, {WF_F16, 0}, {WF_AFFINE, 8}, {WF_AFFINE, 4}};
     enum { ROWS = 2048, COLS = 2048, TOKENS = 512 };
@@ -351,11 +363,13 @@ static void bench_isa(const char *isa, int threads)
         for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
             weight shape = {.format = formats[f].format, .rows = ROWS, .cols = COLS, .bits = formats[f].bits, .group = 64, .scale_type = DT_BF16};
             weight copies[64];
+            char text[64], label[80];
+            describe(text, sizeof text, &shape);
+            snprintf(label, sizeof label, "%s-%s", exactness == PRECISION_EXACT ? "exact" : "fast", text);
+            if (!named(argc, argv, label)) continue;
             int count = (int)((128u << 20) / weight_bytes(&shape));
             if (count > 64) count = 64;
             for (int i = 0; i < count; i++) copies[i] = make_weight(shape);
-            char text[64];
-            describe(text, sizeof text, &shape);
             double one = seconds(&dev, copies, count, 1, x, y), four = seconds(&dev, copies, count, 4, x, y);
             double many = seconds(&dev, copies, 1, TOKENS, x, y);
             printf("%-11s %d threads %-5s %-16s n=1 %6.1f GB/s   n=4 %6.1f GB/s   n=512 %7.1f GFLOP/s\n", dev.isa, threads,
@@ -375,12 +389,16 @@ int main(int argc, char **argv)
     bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
     int first = bench ? 2 : 1;
     for (int i = 0; i < ISAS; i++) {
-        bool wanted = argc <= first;
-        for (int a = first; a < argc; a++) wanted |= strcmp(argv[a], isa_names[i]) == 0;
+        bool wanted = true, any = false;
+        for (int a = first; a < argc; a++) {
+            any |= strcmp(argv[a], isa_names[i]) == 0;
+            wanted &= strchr(argv[a], '-') != NULL;
+        }
+        wanted |= any;
         if (!wanted) continue;
         if (bench) {
-            bench_isa(isa_names[i], 1);
-            bench_isa(isa_names[i], 0);
+            bench_isa(isa_names[i], 1, argc, argv);
+            bench_isa(isa_names[i], 0, argc, argv);
         } else {
             int before = checks;
             check_isa(isa_names[i], PRECISION_EXACT);

@@ -60,6 +60,7 @@ bool linear_pack(run *r, linear_product *products, int64_t count, tensor x, cons
 /* All products, whose matrices have one shape and path, in one fork. */
 bool linear_run(run *r, const linear_product *products, int64_t count);
 
+typedef float v4 __attribute__((vector_size(16)));  /* everywhere */
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 /* Value `index` of an array of type F32, F16 or BF16. */
 float linear_scale(const void *scales, dtype type, int64_t index);

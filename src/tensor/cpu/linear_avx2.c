@@ -2,10 +2,12 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "tensor/cpu/linear.h"
+
 #define DOT_NAME dot_avx2
 #define KEEP_REGISTER(v) "+x"(v)
 #define DOT_LABEL "avx2"
-enum { LANES = 8, TILE_ROWS = 4, TILE_TOKENS = 3 };
+enum { LANES = 8, TILE_TOKENS = 3 };
 typedef __m256 vf;
 
 static inline vf v_zero(void) { return _mm256_setzero_ps(); }
@@ -19,10 +21,10 @@ static inline vf w_bf16(const void *p)
 }
 static inline vf w_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
 
-static inline void v_sum4(vf a, vf b, vf c, vf d, float *out)
+static inline v4 v_sum4(vf a, vf b, vf c, vf d)
 {
     vf s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+    return (v4)_mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
 }
 
 static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);

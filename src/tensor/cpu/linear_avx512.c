@@ -1,4 +1,4 @@
-/* linear_avx512.c - matrix products in float32 with AVX-512. 6 x 4 tiles: 24 accumulators, 4 activations, 1 weight of 32 registers. */
+/* linear_avx512.c - matrix products in float32 with AVX-512. 4 x 6 tiles: 24 accumulators, 6 activations, 1 weight of 32 registers. */
 #include <stdint.h>
 
 #include "tensor/cpu/linear_avx512.h"
@@ -6,7 +6,7 @@
 #define DOT_NAME dot_avx512
 #define KEEP_REGISTER(v) "+v"(v)
 #define DOT_LABEL "avx512"
-enum { LANES = 16, TILE_ROWS = 6, TILE_TOKENS = 4 };
+enum { LANES = 16, TILE_TOKENS = 6 };
 typedef __m512 vf;
 
 static inline vf v_zero(void) { return _mm512_setzero_ps(); }
@@ -20,7 +20,7 @@ static inline vf w_bf16(const void *p)
 }
 static inline vf w_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 
-static inline void v_sum4(vf a, vf b, vf c, vf d, float *out) { sum4_avx512(a, b, c, d, out); }
+static inline v4 v_sum4(vf a, vf b, vf c, vf d) { return sum4_avx512(a, b, c, d); }
 
 static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"

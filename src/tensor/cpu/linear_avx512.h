@@ -4,18 +4,18 @@
 
 #include <immintrin.h>
 
+#include "tensor/cpu/linear.h"
+
 /* The sums of the lanes of four vectors. Halves are added until 4 lanes are left, then neighbours: one order for each of the four. */
-static inline void sum4_avx512(__m512 a, __m512 b, __m512 c, __m512 d, float *out)
+static inline v4 sum4_avx512(__m512 a, __m512 b, __m512 c, __m512 d)
 {
     __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
     __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
     __m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
-    out[0] = _mm512_cvtss_f32(s);
-    out[1] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 1));
-    out[2] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 2));
-    out[3] = _mm_cvtss_f32(_mm512_extractf32x4_ps(s, 3));
+    const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    return (v4)_mm512_castps512_ps128(_mm512_permutexvar_ps(first, s));
 }
 
 /* 16 vectors of 16 words become their columns. */

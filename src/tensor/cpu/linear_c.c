@@ -2,13 +2,13 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "tensor/tensor.h"
+#include "tensor/cpu/linear.h"
 
 #define DOT_NAME dot_c
 #define KEEP_REGISTER(v) : "m"(v)
 #define DOT_LABEL "c"
-enum { LANES = 4, TILE_ROWS = 3, TILE_TOKENS = 3 };
-typedef float vf __attribute__((vector_size(16)));
+enum { LANES = 4, TILE_TOKENS = 3 };
+typedef v4 vf;
 typedef uint32_t vu __attribute__((vector_size(16)));
 
 static inline vf v_zero(void) { return (vf){0}; }
@@ -34,13 +34,7 @@ static inline vf w_f16(const void *p)
     return (vf){f16_to_f32(h[0]), f16_to_f32(h[1]), f16_to_f32(h[2]), f16_to_f32(h[3])};
 }
 static inline float sum(vf a) { return (a[0] + a[1]) + (a[2] + a[3]); }
-static inline void v_sum4(vf a, vf b, vf c, vf d, float *out)
-{
-    out[0] = sum(a);
-    out[1] = sum(b);
-    out[2] = sum(c);
-    out[3] = sum(d);
-}
+static inline v4 v_sum4(vf a, vf b, vf c, vf d) { return (v4){sum(a), sum(b), sum(c), sum(d)}; }
 
 static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"

@@ -1,12 +1,14 @@
-/* linear_neon.c - matrix products in float32 with NEON. 6 x 4 tiles: 24 accumulators, 4 activations, 1 weight of 32 registers. */
+/* linear_neon.c - matrix products in float32 with NEON. 4 x 6 tiles: 24 accumulators, 6 activations, 1 weight of 32 registers. */
 #include <arm_neon.h>
 #include <stdint.h>
 #include <string.h>
 
+#include "tensor/cpu/linear.h"
+
 #define DOT_NAME dot_neon
 #define KEEP_REGISTER(v) "+w"(v)
 #define DOT_LABEL "neon"
-enum { LANES = 4, TILE_ROWS = 6, TILE_TOKENS = 4 };
+enum { LANES = 4, TILE_TOKENS = 6 };
 typedef float32x4_t vf;
 
 static inline vf v_zero(void) { return vdupq_n_f32(0); }
@@ -16,7 +18,7 @@ static inline vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 static inline vf w_f32(const void *p) { return vreinterpretq_f32_u8(vld1q_u8(p)); }
 static inline vf w_bf16(const void *p) { return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p)), 16)); }
 static inline vf w_f16(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
-static inline void v_sum4(vf a, vf b, vf c, vf d, float *out) { vst1q_f32(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))); }
+static inline v4 v_sum4(vf a, vf b, vf c, vf d) { return (v4)vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)); }
 
 static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"
