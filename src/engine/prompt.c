@@ -311,6 +311,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     }
     if (!render(m, source, &chat, error) || !build_media(m, source, &chat, out, error)) goto done;
     const char *text = source->messages ? chat.text : source->text, *guard = source->messages ? chat.guard : "";
+    if (!text) { err_memory(error, 64); goto done; }
     if (out->n_media && !(order = MEM_ARRAY((size_t)out->n_media, int))) { err_memory(error, 64); goto done; }
     vlm_error why = {0};
     if (!expand(m, text, out, order, &expanded, &why)) {
