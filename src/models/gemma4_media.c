@@ -160,7 +160,7 @@ static void cut_patches(const gemma4_image_settings *s, const image *img, int si
 static bool add_frame(const gemma4_image_settings *s, const image *img, int side, int width, int height, float *out, vlm_error *error)
 {
     image resized = {0};
-    bool same = img->width == width && img->height == height;
+    bool same = img->width == width && img->height == height && !img->gray;
     if (!same && !image_resize(img, width, height, s->filter, &resized, error)) return false;
     cut_patches(s, same ? img : &resized, side, out);
     image_free(&resized);
@@ -168,15 +168,21 @@ static bool add_frame(const gemma4_image_settings *s, const image *img, int side
 }
 
 /* Frames of one size, each padded with zero patches at position (-1, -1) to the same number. */
-static bool process_frames(const gemma4 *g, const gemma4_image_settings *s, int soft_tokens, const image *frames, int count, bool moving,
+static bool process_frames(const vlm_model *m, const gemma4_image_settings *s, int soft_tokens, const image *frames, int count, bool moving,
                            media_input *out, vlm_error *error)
 {
+    const gemma4 *g = m->family;
     int width, height, max_patches = soft_tokens * s->pool * s->pool, side = g->unified ? s->patch * s->pool : s->patch;
     if (!gemma4_size(frames[0].width, frames[0].height, s->patch, max_patches, s->pool, &width, &height, error)) return false;
     int64_t slots = g->unified ? soft_tokens : max_patches, values = 3LL * side * side;
     int columns = width / side, rows = height / side, positions = g->unified ? g->embedder.positions : g->vision.positions;
     if (columns > positions || rows > positions) {
         return err_set(error, VLM_FORMAT, "an image of %d x %d patches: the model has %d positions", columns, rows, positions);
+    }
+    int64_t tokens = (int64_t)count * columns * rows / (g->unified ? 1 : s->pool * s->pool);
+    if (tokens > m->context) {
+        err_set(error, VLM_LIMIT, "%d picture%s of %d tokens: the model's context has %d", count, count > 1 ? "s" : "", (int)(tokens / count), m->context);
+        return err_hint(error, moving ? "give fewer frames (num_frames, fps)" : "give a smaller max_soft_tokens");
     }
     processed *pixels = media_input_add(out, moving ? "pixel_values_videos" : "pixel_values", DT_F32, 3, (int64_t[]){count, slots, values});
     processed *place = media_input_add(out, moving ? "video_position_ids" : "image_position_ids", DT_I64, 3, (int64_t[]){count, slots, 2});
@@ -196,7 +202,7 @@ static bool process_frames(const gemma4 *g, const gemma4_image_settings *s, int 
     out->grid[0] = count;
     out->grid[1] = rows;
     out->grid[2] = columns;
-    out->tokens = count * columns * rows / (g->unified ? 1 : s->pool * s->pool);
+    out->tokens = (int)tokens;
     return true;
 }
 
@@ -218,11 +224,12 @@ static bool wanted_tokens(const gemma4_image_settings *s, const json_t *options,
     return err_set(error, VLM_INVALID, "max_soft_tokens: 70, 140, 280, 560 or 1120 was expected");
 }
 
-static bool process_video(const gemma4 *g, const media_item *item, int tokens, media_input *out, vlm_error *error)
+static bool process_video(const vlm_model *m, const media_item *item, int tokens, media_input *out, vlm_error *error)
 {
+    const gemma4 *g = m->family;
     const video *v = &item->video;
     if (v->count < 1) return err_set(error, VLM_FORMAT, "the video has no frames");
-    if (!process_frames(g, &g->video, tokens, v->frames, v->count, true, out, error)) return false;
+    if (!process_frames(m, &g->video, tokens, v->frames, v->count, true, out, error)) return false;
     processed *frames = media_input_add(out, "num_frames_per_video", DT_I64, 1, (int64_t[]){1});
     out->seconds = arena_alloc(&out->memory, (size_t)v->count * sizeof *out->seconds);
     if (frames == NULL || out->seconds == NULL) return err_memory(error, (size_t)v->count * sizeof *out->seconds);
@@ -276,11 +283,12 @@ static bool process_mel(const gemma4 *g, const audio *sound, media_input *out, v
     return true;
 }
 
-static bool process_samples(const gemma4 *g, const audio *sound, media_input *out, vlm_error *error)
+static bool process_samples(const vlm_model *m, const audio *sound, media_input *out, vlm_error *error)
 {
+    const gemma4 *g = m->family;
     int64_t size = g->embedder.frame, n = (sound->count + size - 1) / size;
     if (sound->count < 1) return err_set(error, VLM_FORMAT, "the audio is empty");
-    if (n > INT32_MAX / 2) return err_set(error, VLM_LIMIT, "the audio is too long: %lld samples", (long long)sound->count);
+    if (n > m->context) return err_set(error, VLM_LIMIT, "audio of %lld tokens: the model's context has %d", (long long)n, m->context);
     processed *features = media_input_add(out, "input_features", DT_F32, 3, (int64_t[]){1, n, size});
     processed *mask = media_input_add(out, "input_features_mask", DT_I64, 2, (int64_t[]){1, n});
     if (features == NULL || mask == NULL) return err_memory(error, (size_t)(n * size) * sizeof(float));
@@ -302,11 +310,11 @@ bool gemma4_process(const vlm_model *m, const media_item *item, const json_t *op
     if (!(m->takes & takes[item->kind])) return err_set(error, VLM_UNSUPPORTED, "this model takes no %s", media_kind_name(item->kind));
     if (item->kind == MEDIA_IMAGE) {
         ok = wanted_tokens(&g->image, options, item->part, "images_kwargs", &tokens, error) &&
-             process_frames(g, &g->image, tokens, &item->image, 1, false, out, error);
+             process_frames(m, &g->image, tokens, &item->image, 1, false, out, error);
     } else if (item->kind == MEDIA_VIDEO) {
-        ok = wanted_tokens(&g->video, options, item->part, "videos_kwargs", &tokens, error) && process_video(g, item, tokens, out, error);
+        ok = wanted_tokens(&g->video, options, item->part, "videos_kwargs", &tokens, error) && process_video(m, item, tokens, out, error);
     } else {
-        ok = g->unified ? process_samples(g, &item->audio, out, error) : process_mel(g, &item->audio, out, error);
+        ok = g->unified ? process_samples(m, &item->audio, out, error) : process_mel(g, &item->audio, out, error);
     }
     if (!ok) return false;
     hasher h = hash_start();
