@@ -253,12 +253,6 @@ static tensor feed_forward(step *s, int i, tensor x)
     return out;
 }
 
-static void add_residual(run *r, tensor x, tensor y, float scale)
-{
-    if (scale > 0) op_add_scaled(r, x, y, scale);
-    else op_add_inplace(r, x, y);
-}
-
 /* Further levels of media rows (deepstack) are added after the first layers: level i + 1 after layer i. */
 static void deepstack(step *s, int i, tensor x)
 {
@@ -280,10 +274,10 @@ static tensor layer(step *s, int i, tensor x)
     run *r = s->r;
     tensor y = attention(s, i, &x, op_rmsnorm(r, x, w->norm1, spec->norm_offset, spec->eps));
     if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post1, spec->norm_offset, spec->eps);
-    add_residual(r, x, y, spec->residual_scale);
+    op_add_inplace(r, x, y);
     y = feed_forward(s, i, x);
     if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post2, spec->norm_offset, spec->eps);
-    add_residual(r, x, y, spec->residual_scale);
+    op_add_inplace(r, x, y);
     if (!run_ok(r)) return x;                                                              /* no views of what is not there */
     if (spec->ple) {
         tensor gate = op_linear(r, x, &w->ple_gate, NULL);                                 /* [n, ple] */
@@ -316,7 +310,6 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
     x = op_rmsnorm(r, x, d->norm, spec->norm_offset, spec->eps);
     TAP(r, "hidden", spec->layers, x);
     tensor logits = op_linear(r, x, &d->head, NULL);                                       /* [m, vocab] */
-    if (spec->logit_scale > 0) op_scale(r, logits, spec->logit_scale, NULL);
     if (spec->final_softcap > 0) op_softcap(r, logits, spec->final_softcap);
     TAP(r, "logits", 0, logits);
     return run_ok(r) ? logits : nothing;

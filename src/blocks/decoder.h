@@ -63,7 +63,6 @@ typedef struct decoder_spec {
     float attn_scale;              /* scores = attn_scale * q.k; 0: 1 / sqrt(head_dim) */
     float attn_softcap;            /* 0: none */
     float final_softcap;           /* 0: none */
-    float residual_scale, logit_scale;   /* 0: none (Granite, Cohere) */
     bool tied;                     /* the head is the embedding, unless the file has one */
     bool qkv_bias, o_bias, mlp_bias;
     bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */

@@ -219,6 +219,66 @@ static void a_token_outside_the_vocabulary_is_an_error(void **state)
     close_model(m);
 }
 
+/* Tokens [first, first + count) of s, with media rows at [5, 14); `wanted` counts in tokens of the sequence. */
+static void media_step(const vlm_model *m, sequence *s, const media_rows *rows, int first, int count, const int *wanted, int n_wanted, float *logits)
+{
+    int32_t run_first[2] = {0, count}, position[N], zero[N] = {0}, token[N], tokens_wanted[N];
+    uint8_t is_media[N] = {0};
+    void *const *tables[MAX_KV_GROUPS][1];
+    int from = first > 5 ? first : 5, to = first + count < 14 ? first + count : 14;
+    embed_rows e = {.first = from - first, .count = to - from, .rows = rows, .offset = from - 5};
+    for (int i = 0; i < count; i++) {
+        position[i] = first + i;
+        is_media[i] = first + i >= 5 && first + i < 14;
+        token[i] = is_media[i] ? 1 << 30 : s->token[first + i];          /* a placeholder's id may lie outside the vocabulary */
+    }
+    for (int i = 0; i < n_wanted; i++) tokens_wanted[i] = wanted[i] - first;
+    batch b = {.ragged = {.n_tokens = count, .n_runs = 1, .run_first = run_first, .run_position = position, .token_run = zero, .token_position = position,
+                          .n_groups = m->n_groups}, .tokens = token, .is_media = is_media, .rope = {position}, .embeds = &e, .n_embeds = to > from,
+               .logit_tokens = tokens_wanted, .n_logits = n_wanted};
+    for (int g = 0; g < m->n_groups; g++) {
+        b.ragged.group[g] = m->group[g];
+        tables[g][0] = s->table[g];
+        b.ragged.pages[g] = tables[g];
+    }
+    arena scratch = {0};
+    run r = {.dev = (device *)(uintptr_t)&m->dev, .scratch = &scratch};
+    tensor out = m->arch->forward(&r, m, &b);
+    if (!run_ok(&r)) fail_msg("%s", r.error.message);
+    for (int i = 0; i < n_wanted; i++) memcpy(logits + (size_t)i * (size_t)m->vocab, tensor_row(out, i), (size_t)m->vocab * sizeof(float));
+    arena_free(&scratch);
+}
+
+/* Media rows and their further levels (one for each layer here) come to the same tokens however the work is cut. */
+static void media_rows_and_deepstack(void **state)
+{
+    (void)state;
+    vlm_model *m = open_model(configs[0], PRECISION_EXACT, "bf16");
+    sequence s;
+    open_sequence(m, &s, 1);
+    size_t values = 4 * 9 * (size_t)m->hidden, vocab = (size_t)m->vocab;
+    media_rows rows = {.count = 9, .cols = m->hidden, .levels = 4, .data = MEM_ARRAY(values, float)}, flat = {.count = 9, .cols = m->hidden, .levels = 1, .data = rows.data};
+    for (size_t i = 0; i < values; i++) rows.data[i] = (float)(i * 37 % 101) / 50 - 1;
+    float *every = malloc(vocab * 4 * N), *some = malloc(vocab * 4 * 2), *other = malloc(vocab * 4);
+    int all[N];
+    for (int i = 0; i < N; i++) all[i] = i;
+    media_step(m, &s, &rows, 0, N, all, N, every);
+    media_step(m, &s, &rows, 0, N, (int[]){8, N - 1}, 2, some);
+    same_bits(m, every + 8 * vocab, some, "a media token");
+    same_bits(m, every + (N - 1) * vocab, some + vocab, "the last token");
+    media_step(m, &s, &rows, 0, 9, NULL, 0, some);
+    media_step(m, &s, &rows, 9, N - 9, (int[]){N - 1}, 1, some);
+    same_bits(m, every + (N - 1) * vocab, some, "cut inside the medium");
+    media_step(m, &s, &flat, 0, N, (int[]){N - 1}, 1, other);
+    assert_memory_not_equal(some, other, vocab * 4);
+    free(every);
+    free(some);
+    free(other);
+    mem_free(rows.data);
+    close_sequence(m, &s);
+    close_model(m);
+}
+
 /* Each allocation of a forward fails once: an error, never a crash. */
 static void survives_lack_of_memory(void **state)
 {
@@ -257,6 +317,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(same_bits_however_computed), cmocka_unit_test(refuses_bad_configs),
                                        cmocka_unit_test(a_token_outside_the_vocabulary_is_an_error),
-                                       cmocka_unit_test(survives_lack_of_memory)};
+                                       cmocka_unit_test(media_rows_and_deepstack), cmocka_unit_test(survives_lack_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
