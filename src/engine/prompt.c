@@ -270,21 +270,29 @@ bool prompt_place(const vlm_model *m, prompt *p, vlm_error *error) { return plac
 
 /* ---- the whole ---- */
 
-static bool tokenize(const vlm_model *m, const char *text, const char *guard, bool add_special, prompt *out, vlm_error *error)
+/* Begin and end tokens of the tokenizer's post-processor are added as the references' processors do: always to a plain prompt, to a
+ * rendered one when the model takes media; not when the text begins with the begin token already. */
+static bool tokenize(const vlm_model *m, const char *text, const char *guard, bool rendered, prompt *out, vlm_error *error)
 {
-    encode_options options = {.special = true, .add_special = add_special, .guard = *guard ? guard : NULL};
+    const char *bos = tokenizer_role(m->tok, "bos_token");
+    bool has_bos = bos && *bos && !strncmp(text, bos, strlen(bos));
+    encode_options options = {.special = true, .add_special = !has_bos && (!rendered || (m->arch->process && m->takes)),
+                              .guard = *guard ? guard : NULL};
     if (!tokenizer_encode(m->tok, text, strlen(text), &options, &out->ids, error)) return false;
-    ids *list = &out->ids;
-    if (list->failed) return err_memory(error, list->count * sizeof(int32_t));
-    if (add_special && m->bos >= 0 && list->count > 1 && list->id[0] == m->bos && list->id[1] == m->bos)
-        memmove(list->id, list->id + 1, --list->count * sizeof *list->id);   /* the text had it already */
-    return true;
+    return out->ids.failed ? err_memory(error, out->ids.count * sizeof(int32_t)) : true;
 }
 
 /* Media parts of a plain prompt: chat_render reads them, its text is not used. */
 static bool render(const vlm_model *m, const prompt_source *source, chat_prompt *chat, vlm_error *error)
 {
-    if (source->messages) return chat_render(m->chat, m->tok, source->messages, &source->chat, chat, error);
+    if (source->messages) {
+        const char *marks[KINDS + 1] = {NULL};
+        chat_options options = source->chat;
+        for (int k = 0, n = 0; k < KINDS; k++)
+            if ((marks[n] = placeholder(m, kinds[k]))) n++;
+        if (!options.placeholders) options.placeholders = marks;
+        return chat_render(m->chat, m->tok, source->messages, &options, chat, error);
+    }
     if (!source->media || !json_array_size(source->media)) return true;
     json_t *messages = json_pack("[{s:s,s:O}]", "role", "user", "content", (json_t *)source->media);
     if (!messages) return err_memory(error, 64);
@@ -323,7 +331,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     out->text = without_guard(text, guard);
     out->expanded = without_guard(expanded.data ? expanded.data : "", guard);
     if (!out->text || !out->expanded) { err_memory(error, expanded.size); goto done; }
-    ok = tokenize(m, expanded.data ? expanded.data : "", guard, !source->messages || !m->chat, out, error) && place(m, out, order, error);
+    ok = tokenize(m, expanded.data ? expanded.data : "", guard, source->messages && m->chat, out, error) && place(m, out, order, error);
 done:
     chat_prompt_free(&chat);
     buf_free(&expanded);

@@ -107,6 +107,7 @@ media_input *prompt_process_media(const vlm_model *m, const prompt_source *sourc
     bool folder = false, ok = false, known = false;
     digest key;
     if (!takes(m, part->kind, error)) return NULL;
+    if (!part->source) return err_set(error, VLM_INVALID, "the %s part of the message names no source", media_kind_name(part->kind)), NULL;
     options = merge_options(source, part);
     path = locate(source, part->source);
     if (!options || !path) { err_memory(error, 64); goto done; }
