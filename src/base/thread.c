@@ -1,5 +1,7 @@
-/* thread.c - see thread.h. One job at a time: its fields are written before `ticket` is raised; a worker that sees the new
- * ticket joins, takes chunks from `next`, and counts itself out. The caller takes chunks too. */
+/* thread.c - see thread.h. One job at a time: its fields are written before `state` is opened and `ticket` is raised; a worker that
+ * sees a new ticket joins while the state is open, takes chunks from `next`, and counts itself out. The caller takes chunks too; when none
+ * are left it closes the state and waits for those who joined, never for one that is asleep or that the kernel has taken off its
+ * core: it finds the state closed when it comes. So a second thread on a busy machine costs little, and nothing waits for it. */
 #define _GNU_SOURCE
 #include "base/thread.h"
 
@@ -16,12 +18,14 @@
 #include "base/mem.h"
 
 enum { SPIN_ROUNDS = 2000 };                      /* some ten microseconds: longer than a gap between two operations */
+static const uint32_t OPEN = 1u << 31, WAITED = 1u << 30, JOINED = (1u << 30) - 1;
 
 struct pool {
     int threads;                                  /* with the caller */
     pthread_t *workers;
     _Atomic uint32_t ticket;                      /* raised for every job; workers wait on it */
-    _Atomic uint32_t running;                     /* workers that have not finished the job; the caller waits on it */
+    _Atomic uint32_t sleepers;                    /* workers in the kernel, or on their way: only then a wake-up is needed */
+    _Atomic uint32_t state;                       /* OPEN: workers may join; WAITED: the caller sleeps on it; workers in the job */
     atomic_bool stop;
     pool_fn fn;
     void *arg;
@@ -45,19 +49,53 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t value)
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void futex_wake_all(_Atomic uint32_t *word)
+static void futex_wake(_Atomic uint32_t *word, int most)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
 }
 
-/* Until *word != value. */
-static void wait_change(_Atomic uint32_t *word, uint32_t value)
+/* The ticket, when it is no longer `seen`. */
+static uint32_t wait_ticket(pool *p, uint32_t seen)
 {
+    uint32_t now;
     for (int i = 0; i < SPIN_ROUNDS; i++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != value) return;
+        if ((now = atomic_load_explicit(&p->ticket, memory_order_acquire)) != seen) return now;
         cpu_relax();
     }
-    while (atomic_load_explicit(word, memory_order_acquire) == value) futex_wait(word, value);
+    atomic_fetch_add(&p->sleepers, 1);            /* before the ticket is looked at: pool_for raises it before it looks here */
+    while ((now = atomic_load(&p->ticket)) == seen) futex_wait(&p->ticket, seen);
+    atomic_fetch_sub(&p->sleepers, 1);
+    return now;
+}
+
+static bool join(pool *p)
+{
+    uint32_t state = atomic_load_explicit(&p->state, memory_order_relaxed);
+    while (state & OPEN) {
+        if (atomic_compare_exchange_weak_explicit(&p->state, &state, state + 1, memory_order_acquire, memory_order_relaxed)) return true;
+    }
+    return false;
+}
+
+static void leave(pool *p)
+{
+    uint32_t state = atomic_fetch_sub_explicit(&p->state, 1, memory_order_acq_rel);
+    if ((state & WAITED) && (state & JOINED) == 1) futex_wake(&p->state, 1);
+}
+
+/* No one joins any more; returns when those who have joined are out. */
+static void close_job(pool *p)
+{
+    uint32_t state = atomic_fetch_and_explicit(&p->state, ~OPEN, memory_order_acq_rel) & ~OPEN;
+    for (int i = 0; (state & JOINED) && i < SPIN_ROUNDS; i++) {
+        cpu_relax();
+        state = atomic_load_explicit(&p->state, memory_order_acquire);
+    }
+    while (state & JOINED) {
+        if (state & WAITED) futex_wait(&p->state, state);
+        else if (!atomic_compare_exchange_weak(&p->state, &state, state | WAITED)) continue;
+        state = atomic_load_explicit(&p->state, memory_order_acquire);
+    }
 }
 
 static void take_chunks(pool *p, int thread)
@@ -75,11 +113,11 @@ static void *worker_main(void *arg)
     pool *p = arg;
     int thread = atomic_fetch_add(&p->ids, 1) + 1;
     for (uint32_t seen = 0;;) {
-        wait_change(&p->ticket, seen);
+        seen = wait_ticket(p, seen);
         if (atomic_load(&p->stop)) return NULL;
-        seen++;
+        if (!join(p)) continue;
         take_chunks(p, thread);
-        if (atomic_fetch_sub_explicit(&p->running, 1, memory_order_acq_rel) == 1) futex_wake_all(&p->running);
+        leave(p);
     }
 }
 
@@ -97,12 +135,14 @@ void pool_for(pool *p, int64_t count, int64_t grain, pool_fn fn, void *arg)
     p->arg = arg;
     p->count = count;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->running, (uint32_t)p->threads - 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->ticket, 1, memory_order_release);
-    futex_wake_all(&p->ticket);
+    atomic_store_explicit(&p->state, OPEN, memory_order_release);
+    atomic_fetch_add(&p->ticket, 1);
+    if (atomic_load(&p->sleepers)) {
+        int64_t helpers = (count - 1) / p->chunk;
+        futex_wake(&p->ticket, helpers < p->threads ? (int)helpers : p->threads);
+    }
     take_chunks(p, 0);
-    for (uint32_t left; (left = atomic_load_explicit(&p->running, memory_order_acquire)) != 0;)
-        wait_change(&p->running, left);
+    close_job(p);
 }
 
 pool *pool_new(int threads, vlm_error *error)
@@ -130,7 +170,7 @@ void pool_free(pool *p)
     if (!p) return;
     atomic_store(&p->stop, true);
     atomic_fetch_add(&p->ticket, 1);
-    futex_wake_all(&p->ticket);
+    futex_wake(&p->ticket, INT_MAX);
     for (int i = 0; i < p->threads - 1; i++) pthread_join(p->workers[i], NULL);
     pthread_mutex_destroy(&p->owner);
     mem_free(p->workers);
