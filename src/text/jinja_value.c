@@ -38,6 +38,7 @@ void jbuf_addc(jbuf *b, char c)
 
 void jbuf_addn(jbuf *b, char c, size_t n)
 {
+    if (!n) return;
     memset(jbuf_room(b, n), c, n);
     b->size += n;
 }
