@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-VLM, REPO = sys.argv[1], pathlib.Path(sys.argv[2])
+VLM, REPO = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
 media = REPO / "models/demo/media"
 tools = [{"type": "function", "function": {"name": "get_weather", "description": "Get the weather of a city", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-VLM, REPO = sys.argv[1], pathlib.Path(sys.argv[2])
+VLM, REPO = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
 media = REPO / "models/demo/media"
 failed = 0
 
