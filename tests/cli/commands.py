@@ -54,6 +54,13 @@ check("max tokens", json.loads(run("generate", "--json", "--prompt", "What can y
 logprobs = json.loads(run("generate", "--json", "--prompt", "What is 17 + 25?", "--top-logprobs", 2).stdout)["logprobs"]
 check("log-probabilities", logprobs and logprobs[0]["logprob"] <= 0 and len(logprobs[0]["top"]) == 2 and logprobs[0]["top"][0]["logprob"] >= logprobs[0]["top"][1]["logprob"])
 
+config = REPO / "tests/data/checkpoints/qwen2_5_vl/config.json"
+for kind in ("bf16", "f16", "f32", "q8", "q4"):
+    bench = run("bench", "--dummy-weights", config, "--format", kind, "--json", "--prompt-tokens", 16,
+                "--generate-tokens", 4, "--repeat", 1, "--batch", 3, "--image", "56x56")
+    figures = json.loads(bench.stdout or "{}")
+    check(f"bench --dummy-weights {kind}", figures.get("decode_tokens_per_second", 0) > 0 and figures["image"]["tokens"] > 0 and figures["batch"]["tokens_per_second"] > 0, bench.stderr)
+
 with tempfile.TemporaryDirectory() as temporary:
     saved = pathlib.Path(temporary) / "talk.json"
     talk = run("chat", stdin=f"/image {media}/shapes.png\nHow many shapes are there?\nWhat shape is blue?\n/save {saved}\n/clear\nWhat is 17 + 25?\n/nonsense\n/exit\n")
