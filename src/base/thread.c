@@ -129,7 +129,7 @@ void pool_for(pool *p, int64_t count, int64_t grain, pool_fn fn, void *arg)
         fn(arg, 0, count, 0);
         return;
     }
-    int64_t chunk = count / (4 * (int64_t)p->threads);      /* about four chunks a thread: balance against atomics */
+    int64_t chunk = count / (16 * (int64_t)p->threads);     /* many chunks a thread: the last ones even out what came before */
     p->chunk = chunk < grain ? grain : chunk / grain * grain;
     p->fn = fn;
     p->arg = arg;
