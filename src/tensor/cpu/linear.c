@@ -30,12 +30,14 @@ bool cpu_linear_init(device *dev, vlm_error *error)
     linear_init_c(t);
 #if defined(__x86_64__)
     if (features & CPU_AVX2) linear_init_avx2(t);
+    if (features & CPU_AVX2) linear_init_int_avx2(t);
     if (features & CPU_AVX512) linear_init_avx512(t);
     if (features & CPU_AVX512VNNI) linear_init_avx512vnni(t);
     if (features & CPU_AVX512VNNI && __builtin_cpu_is("amd")) linear_init_avx512bf16(t);
     if (features & CPU_AMX) linear_init_amx(t);
 #elif defined(__aarch64__)
     if (features & CPU_NEON) linear_init_neon(t);
+    if (features & CPU_NEONDOT) linear_init_neondot(t);
 #endif
     (void)features;
     cpu_of(dev)->linear = t;

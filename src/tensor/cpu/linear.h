@@ -46,6 +46,7 @@ typedef struct linear_table {
 
 void linear_init_c(linear_table *t);
 void linear_init_avx2(linear_table *t);
+void linear_init_int_avx2(linear_table *t);
 void linear_init_avx512(linear_table *t);
 void linear_init_avx512vnni(linear_table *t);
 void linear_init_avx512bf16(linear_table *t);      /* AMD only: see linear_bf16_avx512vnni.c */

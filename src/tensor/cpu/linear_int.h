@@ -9,20 +9,16 @@
  *
  * Packed activations: blocks of TOKENS tokens (the last may have fewer), in one [cols / 4][tokens][4] q, then [groups][2][TOKENS] sx and sum.
  *
- * The includer defines: INT_LABEL, ROWS, TOKENS (8), vf, vi, LANES_HALF(widening of scales), and the functions named below. */
+ * The includer defines INT_LABEL, ROWS, TOKENS (8), CODE8_OFFSET (what dot8 takes off each code: 0 or 128), vf, vi, a few vector functions, and
+ *   transpose_words(in, words, out)   `words` (at most ROWS) words of each of ROWS rows to [word][row]; reads no further
+ *   widen_scales(in, type, n, out)    n scales as float32
+ *   dot4(acc, words, x, tokens)       4 words = 32 codes of 4 bits; x: [word][half][tokens][4]
+ *   dot8(acc, words, x, tokens)       4 words = 16 codes of 8 bits; x: [word][tokens][4] */
 #include <string.h>
 
 #include "tensor/cpu/linear.h"
 
 #define INLINE static inline __attribute__((always_inline))
-
-/* ---- the includer's: ----
- * vi vi_zero(void); vi vi_add(vi, vi); vf vi_float(vi); vf v_set1(float), v_load(p), v_fma, v_mul, v_zero
- * void transpose_words(const uint32_t *in, size_t stride_bytes, int words, uint32_t *out): ROWS rows of up to ROWS words; reads no further
- * dot4(vi *acc, const uint32_t *words, const int8_t *x, tokens): 4 words = 32 codes of 4 bits; x: [word][half][tokens][4]
- * dot8(vi *acc, const uint32_t *words, const int8_t *x, tokens): 4 words = 16 codes of 8 bits; x: [word][tokens][4]
- * CODE8_OFFSET: what dot8 takes off each 8-bit code (0 or 128)
- * void store_row(float *y, vf sum, int64_t count): the first count lanes */
 
 static int64_t groups_of(const weight *w) { return w->cols / w->group; }
 static size_t token_bytes(const weight *w) { return (size_t)w->cols + (size_t)groups_of(w) * 2 * sizeof(float); }
