@@ -287,13 +287,15 @@ bool image_to_rgb(image *img, vlm_error *error)
     return true;
 }
 
+enum { MOST_PIXELS = 1 << 29 };
+
 bool image_resize(const image *in, int width, int height, resize_filter f, image *out, vlm_error *error)
 {
     *out = (image){0};
     if (width < 1 || height < 1 || in->width < 1 || in->height < 1 || !in->rgb)
         return err_set(error, VLM_INVALID, "cannot resize %d x %d pixels to %d x %d", in->width, in->height, width, height);
-    size_t size;
-    if (!mem_mul((size_t)width * 3, (size_t)height, &size)) return err_memory(error, SIZE_MAX);
+    if ((int64_t)width * height > MOST_PIXELS) return err_set(error, VLM_LIMIT, "a picture of %d x %d pixels was asked for", width, height);
+    size_t size = (size_t)width * (size_t)height * 3;
     out->rgb = mem_aligned(size);
     if (!out->rgb) return err_memory(error, size);
     out->width = width;

@@ -132,7 +132,7 @@ static void refuses(void **state)
     assert_false(image_resize(&in, 0, 5, RESIZE_BICUBIC, &out, &e));
     assert_int_equal(e.code, VLM_INVALID);
     assert_false(image_resize(&in, INT32_MAX, INT32_MAX, RESIZE_BICUBIC, &out, &e));
-    assert_int_equal(e.code, VLM_MEMORY);
+    assert_int_equal(e.code, VLM_LIMIT);
     for (uint64_t n = 1;; n++) {
         mem_fail_at(n);
         bool ok = image_resize(&in, 7, 9, RESIZE_LANCZOS, &out, &e), failed = mem_failed();
