@@ -10,11 +10,14 @@
 #include "base/err.h"
 #include "base/thread.h"
 
-static pthread_once_t quiet_once = PTHREAD_ONCE_INIT;
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 
-static void be_quiet(void)
+/* Process-wide switches of the library: no messages, and no allocation beyond the largest frame that the default ceilings let
+ * through (boxes of an MP4 may claim a gigabyte). */
+static void prepare_library(void)
 {
     av_log_set_level(AV_LOG_QUIET);
+    av_max_alloc((size_t)800 << 20);
 }
 
 bool av_fail(vlm_error *error, const char *doing, int number)
@@ -114,7 +117,7 @@ static bool start_codec(av_input *in, const AVCodec *codec, bool strict, const m
 bool av_open(av_input *in, const void *data, size_t size, const char *demuxers, enum AVMediaType kind, const media_policy *policy,
              vlm_error *error)
 {
-    pthread_once(&quiet_once, be_quiet);
+    pthread_once(&prepared, prepare_library);
     *in = (av_input){.data = data, .size = size};
     if (!open_container(in, demuxers, error) || !look_at_streams(in, policy, error)) return false;
     const AVCodec *codec = NULL;
@@ -129,7 +132,7 @@ bool av_open(av_input *in, const void *data, size_t size, const char *demuxers, 
 
 bool av_open_codec(av_input *in, enum AVCodecID id, const media_policy *policy, vlm_error *error)
 {
-    pthread_once(&quiet_once, be_quiet);
+    pthread_once(&prepared, prepare_library);
     *in = (av_input){0};
     const AVCodec *codec = avcodec_find_decoder(id);
     if (!codec) return err_set(error, VLM_UNSUPPORTED, "libavcodec has no decoder for %s", avcodec_get_name(id));
