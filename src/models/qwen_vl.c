@@ -78,7 +78,7 @@ static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const me
     }
     if (!smart_resize(height, width, factor, min_pixels, max_pixels, out_height, out_width, error)) return false;
     int64_t groups = (frames + p->patch.temporal - 1) / p->patch.temporal, tokens = groups * (*out_height / factor) * (*out_width / factor);
-    if (item->kind == MEDIA_VIDEO && tokens > m->context * 9 / 10 && groups > 0) {
+    if (item->kind == MEDIA_VIDEO && tokens > (int64_t)m->context * 9 / 10 && groups > 0) {
         int64_t share = (int64_t)m->context * 9 / 10 / groups * factor * factor;
         max_pixels = share < max_pixels ? share : max_pixels;
         if (max_pixels < (int64_t)factor * factor) max_pixels = (int64_t)factor * factor;

@@ -95,12 +95,12 @@ static const stored_tensor *look_up_weight(binder *b, const char *name)
 }
 
 /* Required and not there: the names that were looked for. */
-static void complain_missing(binder *b, const char *name)
+static void complain_missing(binder *b, const char *name, const char *suffix)
 {
     char tried[400] = "";
     for (int i = 0; b->prefixes[i] && strlen(tried) < 300; i++) {
         size_t n = strlen(tried);
-        snprintf(tried + n, sizeof tried - n, "%s%s%.100s", i ? ", " : "", b->prefixes[i], name);
+        snprintf(tried + n, sizeof tried - n, "%s%s%.100s%s", i ? " or " : "", b->prefixes[i], name, suffix);
     }
     bind_fail(b, VLM_FORMAT, "the checkpoint has no tensor %s", tried);
     err_hint(&b->error, "`vlm inspect` lists the tensors");
@@ -279,7 +279,7 @@ static bool bind_any(binder *b, weight *out, int64_t experts, int64_t rows, int6
     if (!ok) return bind_fail(b, VLM_FORMAT, "%s: [%lld, %lld] is no shape of a matrix", name, (long long)rows, (long long)cols);
     if (b->files) {
         ok = bind_matrix(b, out, name);
-        if (!ok && !b->failed && required) complain_missing(b, name);
+        if (!ok && !b->failed && required) complain_missing(b, name, experts ? "" : ".weight");
     } else {
         ok = (required || dummy_has(b, name, experts > 0)) && (out->name = arena_strdup(b->memory, name)) && dummy_weight(b, out) && add_bound(b, out);
     }
@@ -327,7 +327,7 @@ static bool copy_expert(binder *b, weight *w, int64_t e, const char *name, const
     char full[NAME_MAX_BYTES];
     snprintf(full, sizeof full, "%s.%lld.%s", name, (long long)e, suffix);
     const stored_tensor *t = look_up_weight(b, full);
-    if (!t) return complain_missing(b, full), false;
+    if (!t) return complain_missing(b, full, ".weight"), false;
     weight one = *w;
     int64_t dim[2] = {w->rows, w->cols};
     if (!plain_format(b, &one, t) || !check_shape(b, t, 2, dim)) return false;
@@ -389,7 +389,7 @@ static bool bind_floats(binder *b, const float **out, int64_t n, bool required, 
     }
     const stored_tensor *t = look_up(b, name, "");
     if (!t) {
-        if (required) complain_missing(b, name);
+        if (required) complain_missing(b, name, "");
         return false;
     }
     if ((int64_t)(t->bytes / dtype_size(t->type)) != n) return complain_shape(b, t, 1, &n), false;
@@ -457,7 +457,7 @@ static bool find_kernel(binder *b, weight *w, const stored_tensor **t, const cha
         return ok;
     }
     *t = look_up_weight(b, name);
-    if (!*t) return complain_missing(b, name), false;
+    if (!*t) return complain_missing(b, name, ".weight"), false;
     w->name = (*t)->name;
     return true;
 }

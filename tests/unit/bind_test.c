@@ -131,7 +131,7 @@ static void complains_about_shapes(void **state)
     assert_null(w.data);
     expect_failure(&t, VLM_FORMAT, "model.layers.0.mlp.up_proj.weight has shape [4, 6], [8, 6] was expected (config.json: intermediate_size x hidden_size)");
     bind_linear(&t.b, &w, 8, 6, "layers.1.mlp.up_proj");
-    expect_failure(&t, VLM_FORMAT, "no tensor language_model.layers.1.mlp.up_proj, model.layers.1.mlp.up_proj");
+    expect_failure(&t, VLM_FORMAT, "no tensor language_model.layers.1.mlp.up_proj.weight or model.layers.1.mlp.up_proj.weight");
     bind_linear(&t.b, &w, 2, 3, "mystery");
     expect_failure(&t, VLM_UNSUPPORTED, "type U32");
     bind_vector(&t.b, &v, 3, "ids");
