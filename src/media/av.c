@@ -1,24 +1,11 @@
 /* av.c - see av.h. */
 #include "media/av.h"
 
-#include <libavutil/pixdesc.h>
-#include <libswscale/swscale.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/thread.h"
-
-static pthread_once_t prepared = PTHREAD_ONCE_INIT;
-
-/* Process-wide switches of the library: no messages, and no allocation beyond the largest frame that the default ceilings let
- * through (boxes of an MP4 may claim a gigabyte). */
-static void prepare_library(void)
-{
-    av_log_set_level(AV_LOG_QUIET);
-    av_max_alloc((size_t)800 << 20);
-}
 
 bool av_fail(vlm_error *error, const char *doing, int number)
 {
@@ -117,9 +104,8 @@ static bool start_codec(av_input *in, const AVCodec *codec, bool strict, const m
 bool av_open(av_input *in, const void *data, size_t size, const char *demuxers, enum AVMediaType kind, const media_policy *policy,
              vlm_error *error)
 {
-    pthread_once(&prepared, prepare_library);
     *in = (av_input){.data = data, .size = size};
-    if (!open_container(in, demuxers, error) || !look_at_streams(in, policy, error)) return false;
+    if (!av_load(error) || !open_container(in, demuxers, error) || !look_at_streams(in, policy, error)) return false;
     const AVCodec *codec = NULL;
     int stream = av_find_best_stream(in->format, kind, -1, -1, &codec, 0);
     if (stream == AVERROR_DECODER_NOT_FOUND) return err_set(error, VLM_UNSUPPORTED, "no decoder for this %s stream", av_get_media_type_string(kind));
@@ -132,8 +118,8 @@ bool av_open(av_input *in, const void *data, size_t size, const char *demuxers, 
 
 bool av_open_codec(av_input *in, enum AVCodecID id, const media_policy *policy, vlm_error *error)
 {
-    pthread_once(&prepared, prepare_library);
     *in = (av_input){0};
+    if (!av_load(error)) return false;
     const AVCodec *codec = avcodec_find_decoder(id);
     if (!codec) return err_set(error, VLM_UNSUPPORTED, "libavcodec has no decoder for %s", avcodec_get_name(id));
     return start_codec(in, codec, id != AV_CODEC_ID_TIFF /* it calls unknown tags an error */, policy, error);
@@ -141,6 +127,7 @@ bool av_open_codec(av_input *in, enum AVCodecID id, const media_policy *policy, 
 
 void av_close(av_input *in)
 {
+    if (!av_load(NULL)) return;
     avcodec_free_context(&in->codec);
     av_packet_free(&in->packet);
     av_frame_free(&in->frame);

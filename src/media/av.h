@@ -5,9 +5,7 @@
 #ifndef VLM_MEDIA_AV_H
 #define VLM_MEDIA_AV_H
 
-#include <libavcodec/avcodec.h>
-#include <libavformat/avformat.h>
-
+#include "media/av_api.h"
 #include "media/media.h"
 
 typedef struct av_input {
@@ -34,7 +32,6 @@ bool av_decode(av_input *in, const AVPacket *packet, av_frame_fn each, void *use
 /* "Invalid data found ..." of a libav error number. */
 bool av_fail(vlm_error *error, const char *doing, int number);
 /* Converts a frame to RGB of the size that out has (out->rgb is allocated). As ffmpeg's own conversion to rgb24 does it. */
-struct SwsContext;
 bool av_to_rgb(struct SwsContext **cache, const AVFrame *frame, image *out, vlm_error *error);
 
 #endif

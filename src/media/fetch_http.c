@@ -4,15 +4,14 @@
  * where the socket is opened, so that names that resolve to private addresses, other spellings of addresses and every hop of
  * a redirect are all judged by the address that is really connected to. No proxy then: it would connect in our place. */
 #include <arpa/inet.h>
-#include <curl/curl.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "media/curl_api.h"
 #include "media/fetch.h"
 
 /* ---- addresses ---- */
@@ -82,58 +81,53 @@ static size_t on_bytes(char *data, size_t size, size_t n, void *user)
     return 0;
 }
 
-static void start_curl(void)
-{
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-}
-
 /* Only what a careful client would write: no user names, no backslashes, no control characters or spaces. */
 static CURLU *parse_url(const char *url, char host[256], vlm_error *error)
 {
     for (const unsigned char *p = (const unsigned char *)url; *p; p++)
         if (*p <= ' ' || *p == 0x7f || *p == '\\') return err_set(error, VLM_INVALID, "a URL with a space, backslash or control character"), NULL;
-    CURLU *parsed = curl_url();
+    CURLU *parsed = curl_api.curl_url();
     if (!parsed) return err_memory(error, 0), NULL;
     char *name = NULL;
-    CURLUcode failed = curl_url_set(parsed, CURLUPART_URL, url, CURLU_DISALLOW_USER);
-    if (!failed) failed = curl_url_get(parsed, CURLUPART_HOST, &name, 0);
+    CURLUcode failed = curl_api.curl_url_set(parsed, CURLUPART_URL, url, CURLU_DISALLOW_USER);
+    if (!failed) failed = curl_api.curl_url_get(parsed, CURLUPART_HOST, &name, 0);
     if (!failed) {
         snprintf(host, 256, "%s", name);
-        curl_free(name);
+        curl_api.curl_free(name);
         return parsed;
     }
-    curl_url_cleanup(parsed);
+    curl_api.curl_url_cleanup(parsed);
     if (failed == CURLUE_USER_NOT_ALLOWED) err_set(error, VLM_INVALID, "a URL with a user name or password in it");
-    else err_set(error, VLM_INVALID, "not a URL that can be fetched: %s", curl_url_strerror(failed));
+    else err_set(error, VLM_INVALID, "not a URL that can be fetched: %s", curl_api.curl_url_strerror(failed));
     return NULL;
 }
 
 static void set_options(CURL *curl, CURLU *url, transfer *t)
 {
     const media_policy *p = t->policy;
-    curl_easy_setopt(curl, CURLOPT_CURLU, url);
-    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, p->max_redirects > 0 ? 1L : 0L);
-    curl_easy_setopt(curl, CURLOPT_MAXREDIRS, (long)p->max_redirects);
-    curl_easy_setopt(curl, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
-    curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, on_socket);
-    curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, t);
-    if (!p->private_addresses) curl_easy_setopt(curl, CURLOPT_PROXY, "");
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, t);
-    curl_easy_setopt(curl, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)p->max_bytes);
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)p->timeout_seconds);
-    curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)p->timeout_seconds);
-    curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
-    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_USERAGENT, "vlm.c");
+    curl_api.curl_easy_setopt(curl, CURLOPT_CURLU, url);
+    curl_api.curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_api.curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+    curl_api.curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, p->max_redirects > 0 ? 1L : 0L);
+    curl_api.curl_easy_setopt(curl, CURLOPT_MAXREDIRS, (long)p->max_redirects);
+    curl_api.curl_easy_setopt(curl, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
+    curl_api.curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+    curl_api.curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, t);
+    if (!p->private_addresses) curl_api.curl_easy_setopt(curl, CURLOPT_PROXY, "");
+    curl_api.curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
+    curl_api.curl_easy_setopt(curl, CURLOPT_WRITEDATA, t);
+    curl_api.curl_easy_setopt(curl, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)p->max_bytes);
+    curl_api.curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)p->timeout_seconds);
+    curl_api.curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)p->timeout_seconds);
+    curl_api.curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
+    curl_api.curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_api.curl_easy_setopt(curl, CURLOPT_USERAGENT, "vlm.c");
 }
 
 static bool report(CURLcode result, CURL *curl, const transfer *t, const char *host, vlm_error *error)
 {
     long status = 0;
-    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    curl_api.curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     if (t->no_memory) return err_memory(error, t->received);
     if (t->too_large || result == CURLE_FILESIZE_EXCEEDED)
         return err_set(error, VLM_LIMIT, "the file at %s is larger than the %zu bytes that are fetched", host, t->policy->max_bytes);
@@ -147,26 +141,25 @@ static bool report(CURLcode result, CURL *curl, const transfer *t, const char *h
     case CURLE_OPERATION_TIMEDOUT: return err_set(error, VLM_LIMIT, "%s took longer than %d seconds", host, t->policy->timeout_seconds);
     case CURLE_TOO_MANY_REDIRECTS: return err_set(error, VLM_LIMIT, "more than %d redirects from %s", t->policy->max_redirects, host);
     case CURLE_UNSUPPORTED_PROTOCOL: return err_set(error, VLM_INVALID, "%s redirects to something else than http(s)", host);
-    default: return err_set(error, VLM_IO, "cannot fetch from %s: %s", host, curl_easy_strerror(result));
+    default: return err_set(error, VLM_IO, "cannot fetch from %s: %s", host, curl_api.curl_easy_strerror(result));
     }
 }
 
 bool fetch_http(const char *url, const media_policy *policy, buf *out, vlm_error *error)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, start_curl);
     if (!policy->network) return err_set(error, VLM_INVALID, "media may not be fetched from the network here");
+    if (!curl_load(error)) return false;
     char host[256];
     CURLU *parsed = parse_url(url, host, error);
     if (!parsed) return false;
     transfer t = {.policy = policy, .out = out};
-    CURL *curl = mem_inject() ? NULL : curl_easy_init();
+    CURL *curl = mem_inject() ? NULL : curl_api.curl_easy_init();
     bool ok = curl != NULL || err_memory(error, 0);
     if (ok) {
         set_options(curl, parsed, &t);
-        ok = report(curl_easy_perform(curl), curl, &t, host, error);
+        ok = report(curl_api.curl_easy_perform(curl), curl, &t, host, error);
     }
-    curl_easy_cleanup(curl);
-    curl_url_cleanup(parsed);
+    curl_api.curl_easy_cleanup(curl);
+    curl_api.curl_url_cleanup(parsed);
     return ok;
 }

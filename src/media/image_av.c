@@ -1,7 +1,5 @@
 /* image_av.c - the less usual formats, through libavcodec: BMP, TIFF, JPEG 2000, the PNM family, QOI, PSD, SGI, Sun raster, PCX, DDS,
  * and AVIF (a container, so through libavformat, too). */
-#include <libavutil/pixdesc.h>
-#include <libswscale/swscale.h>
 #include <string.h>
 
 #include "base/err.h"

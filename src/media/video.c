@@ -8,7 +8,6 @@
  * Where times are missing or doubled, or a picked frame does not come out of the decoder (damaged or invisible packets), the
  * stream is decoded from the start to the end and frames are counted as they come. */
 #include <libavutil/display.h>
-#include <libswscale/swscale.h>
 #include <stdlib.h>
 
 #include "base/err.h"
@@ -39,7 +38,7 @@ static void reader_close(reader *r)
     for (size_t i = 0; i < r->count; i++) av_packet_free(&r->packets[i]);
     mem_free(r->packets);
     mem_free(r->times);
-    sws_freeContext(r->scaler);
+    if (r->scaler) sws_freeContext(r->scaler);
     av_close(&r->in);
 }
 
