@@ -221,6 +221,35 @@ static void check_embed(device *dev, const weight *w)
     arena_free(&scratch);
 }
 
+/* Several products of one x at once give the bits of each alone, also when they cannot share what was packed. */
+static void check_group(device *dev, int64_t n)
+{
+    enum { COLS = 192, COUNT = 4 };
+    weight w[COUNT];
+    const weight *list[COUNT];
+    float x[20 * COLS], bias[40];
+    const float *biases[COUNT] = {bias, NULL, bias, NULL};
+    for (int64_t i = 0; i < n * COLS; i++) x[i] = random_float();
+    for (int i = 0; i < 40; i++) bias[i] = random_float();
+    for (int i = 0; i < COUNT; i++) {
+        w[i] = make_weight((weight){.format = i < 2 ? WF_BF16 : WF_AFFINE, .rows = 7 * i + 9, .cols = COLS, .bits = i == 3 ? 4 : 8,
+                                    .group = 64, .scale_type = DT_BF16});
+        list[i] = &w[i];
+    }
+    arena scratch = {0};
+    run r = {.dev = dev, .scratch = &scratch};
+    tensor y[COUNT], tx = {x, DT_F32, n, COLS, COLS};
+    op_linear_group(&r, tx, COUNT, y, list, biases);
+    for (int i = 0; i < COUNT; i++) {
+        tensor one = op_linear(&r, tx, list[i], biases[i]);
+        checks++;
+        if (!run_ok(&r)) complain(dev, &w[i], n, r.error.message);
+        else if (memcmp(one.data, y[i].data, (size_t)(n * w[i].rows) * 4) != 0) complain(dev, &w[i], n, "a group has other bits");
+        free_weight(&w[i]);
+    }
+    arena_free(&scratch);
+}
+
 static void check_moe(device *dev, device *ref, weight_format format, int bits, bool fused, int64_t n)
 {
     enum { EXPERTS = 7, TOP = 3, D = 96, FFN = 64 };
@@ -300,6 +329,7 @@ static void check_isa(const char *isa, precision exactness)
             free_weight(&w);
         }
     }
+    for (int i = 0; i < 6; i++) check_group(&devs[i % 3], 1 + 3 * i);
     for (int i = 0; i < 8; i++) {
         check_moe(&devs[i & 1], &ref, WF_BF16, 0, i & 2, 1 + i * 3);
         check_moe(&devs[i & 1], &ref, WF_AFFINE, i & 4 ? 4 : 8, i & 2, 1 + i * 3);

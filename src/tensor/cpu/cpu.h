@@ -111,6 +111,7 @@ void cpu_linear_close(device *dev);                         /* also after a fail
 bool cpu_prepare(device *dev, weight *w, vlm_error *error);
 void cpu_release(device *dev, weight *w);
 void cpu_linear(run *r, tensor y, tensor x, const weight *w, const float *bias);
+void cpu_linear_group(run *r, int count, const tensor *y, tensor x, const weight *const *w, const float *const *bias);
 void cpu_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
 void cpu_moe(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
 

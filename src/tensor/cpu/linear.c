@@ -112,12 +112,16 @@ bool linear_pack(run *r, linear_product *products, int64_t count, tensor x, cons
 
 typedef struct linear_job {
     const linear_product *products;
-    int64_t row_step, row_items, token_step;
+    int64_t row_step, token_step;
     char *scratch;
     size_t scratch_bytes;                          /* of one thread */
 } linear_job;
 
-static int64_t token_items(const linear_job *job, const linear_product *p) { return (p->n + job->token_step - 1) / job->token_step; }
+static int64_t row_items(const linear_job *job, const linear_product *p) { return (p->w.rows + job->row_step - 1) / job->row_step; }
+static int64_t all_items(const linear_job *job, const linear_product *p)
+{
+    return (p->n + job->token_step - 1) / job->token_step * row_items(job, p);
+}
 
 /* Items: product by product, in one token block by token block, in that the row blocks. Neighbouring row blocks go as one. */
 static void run_items(void *arg, int64_t begin, int64_t end, int thread)
@@ -125,20 +129,16 @@ static void run_items(void *arg, int64_t begin, int64_t end, int thread)
     const linear_job *job = arg;
     const linear_product *p = job->products;
     int64_t first = 0, items;                      /* the first item of p and how many it has */
-    while (begin >= first + (items = token_items(job, p) * job->row_items)) {
-        first += items;
-        p++;
-    }
     void *scratch = job->scratch + (size_t)thread * job->scratch_bytes;
     while (begin < end) {
-        items = token_items(job, p) * job->row_items;
-        if (begin == first + items) {
+        items = all_items(job, p);
+        if (begin >= first + items) {
             first += items;
             p++;
             continue;
         }
-        int64_t block = (begin - first) / job->row_items, row = (begin - first) % job->row_items;
-        int64_t last = min64(job->row_items, row + end - begin);
+        int64_t across = row_items(job, p), block = (begin - first) / across, row = (begin - first) % across;
+        int64_t last = min64(across, row + end - begin);
         p->path->block(p, row * job->row_step, min64(last * job->row_step, p->w.rows), block * job->token_step,
                        min64((block + 1) * job->token_step, p->n), scratch);
         begin += last - row;
@@ -147,31 +147,31 @@ static void run_items(void *arg, int64_t begin, int64_t end, int thread)
 
 bool linear_run(run *r, const linear_product *products, int64_t count)
 {
-    const weight *w = &products->w;
     const linear_path *path = products->path;
     int threads = pool_threads(r->dev->pool);
     linear_job job = {.products = products, .token_step = TOKEN_STEP};
-    int64_t tokens = 0, most = 0, items = 0;
+    int64_t most = 0, items = 0, work = 0;
     size_t need = 0;
     for (int64_t i = 0; i < count; i++) {
-        tokens += products[i].n;
-        if (products[i].n > most) most = products[i].n;
-        size_t bytes = path->scratch ? path->scratch(w, products[i].n) : 0;
+        const linear_product *p = &products[i];
+        work += p->n * p->w.rows * p->w.cols;
+        if (p->n > most) most = p->n;
+        size_t bytes = path->scratch ? path->scratch(&p->w, p->n) : 0;
         if (bytes > need) need = bytes;
     }
-    if (tokens == 0 || w->rows == 0) return true;
     job.row_step = path->unit;
     if (most > 2 * path->unit && path->unit < ROW_STEP) job.row_step = ROW_STEP / path->unit * path->unit;
-    job.row_items = (w->rows + job.row_step - 1) / job.row_step;
-    if (job.row_items * count < 4 * threads) job.token_step = TOKEN_STEP_SMALL;
-    for (int64_t i = 0; i < count; i++) items += token_items(&job, &products[i]) * job.row_items;
+    for (int64_t i = 0; i < count; i++) items += row_items(&job, &products[i]);
+    if (items < 4 * threads) job.token_step = TOKEN_STEP_SMALL;
+    items = 0;
+    for (int64_t i = 0; i < count; i++) items += all_items(&job, &products[i]);
+    if (items == 0) return true;
 
     arena_mark mark = arena_get_mark(r->scratch);
     job.scratch_bytes = (need + 63) / 64 * 64;
     if (need && !(job.scratch = arena_alloc_raw(r->scratch, job.scratch_bytes * (size_t)threads)))
         return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes of scratch)", job.scratch_bytes * (size_t)threads);
-    int64_t work = w->rows * w->cols * tokens / items + 1;
-    pool_for(r->dev->pool, items, 1 + FORK_WORK / work, run_items, &job);
+    pool_for(r->dev->pool, items, 1 + FORK_WORK / (work / items + 1), run_items, &job);
     arena_release(r->scratch, mark);
     return true;
 }
@@ -181,6 +181,34 @@ void cpu_linear(run *r, tensor y, tensor x, const weight *w, const float *bias)
     arena_mark mark = arena_get_mark(r->scratch);
     linear_product p = {.w = *w, .bias = bias, .y = y.data, .y_stride = y.stride, .n = x.rows};
     if (linear_pack(r, &p, 1, x, NULL)) linear_run(r, &p, 1);
+    arena_release(r->scratch, mark);
+}
+
+/* May b use the activations that were packed for a? */
+static bool shares(const linear_product *a, const linear_path *path, const weight *b)
+{
+    if (a->path != path || a->w.cols != b->cols) return false;
+    return !path->pack || (a->w.format == b->format && (b->format != WF_AFFINE || (a->w.bits == b->bits && a->w.group == b->group)));
+}
+
+void cpu_linear_group(run *r, int count, const tensor *y, tensor x, const weight *const *w, const float *const *bias)
+{
+    enum { MOST = 8 };
+    arena_mark mark = arena_get_mark(r->scratch);
+    for (int i = 0; i < count && run_ok(r);) {     /* as many as can share x go together */
+        linear_product p[MOST];
+        int n = 0;
+        do {
+            p[n] = (linear_product){.w = *w[i], .bias = bias ? bias[i] : NULL, .y = y[i].data, .y_stride = y[i].stride, .n = x.rows};
+            if (n == 0 && !linear_pack(r, p, 1, x, NULL)) break;
+            p[n].path = p->path;
+            p[n].x = p->x;
+            p[n].x_stride = p->x_stride;
+            n++;
+            i++;
+        } while (i < count && n < MOST && shares(p, linear_path_of(r->dev, w[i]), w[i]));
+        if (run_ok(r)) linear_run(r, p, n);
+    }
     arena_release(r->scratch, mark);
 }
 

@@ -58,7 +58,7 @@ const linear_path *linear_path_of(const device *dev, const weight *w);
 /* Gives all products their path and packs the rows of x for them in one fork: product after product takes its n rows, of x itself
  * or (source != NULL) row source[i] as the i-th of all. The products' y, n, w are set. False after a failure. */
 bool linear_pack(run *r, linear_product *products, int64_t count, tensor x, const int32_t *source);
-/* All products, whose matrices have one shape and path, in one fork. */
+/* All products, which have one path, in one fork. */
 bool linear_run(run *r, const linear_product *products, int64_t count);
 
 typedef float v4 __attribute__((vector_size(16)));  /* everywhere */
