@@ -18,7 +18,7 @@
 typedef struct jinja jinja;
 
 typedef struct jinja_limits {
-    uint64_t steps;                /* evaluated nodes; 0: 50 million */
+    uint64_t steps;                /* nodes evaluated, items and 64 bytes of text gone through; 0: 50 million */
     size_t output;                 /* bytes; 0: 64 MiB */
     size_t memory;                 /* bytes; 0: 512 MiB */
     int depth;                     /* nested expressions, statements and macro calls; 0: 1000 */

@@ -4,7 +4,7 @@
 void jinja_enter(jrun *r)
 {
     if (++r->depth > r->max_depth) jinja_fail(&r->m, VLM_LIMIT, "nested more than %d deep", r->max_depth);
-    if (r->steps-- == 0) jinja_fail(&r->m, VLM_LIMIT, "takes too many steps");
+    jinja_work(&r->m, 1);
 }
 
 /* ---- arguments ---- */
@@ -66,6 +66,7 @@ static int parameter_index(const char *names, const jstr *name)
 
 jval jinja_call_builtin(jrun *r, const jbuiltin *fn, jval self, const jargs *a, const char *what)
 {
+    if (self.kind == J_STRING) jinja_work(&r->m, self.s->size / 64);
     if (fn->max < 0) {
         if ((int)a->n < fn->min) jinja_fail(&r->m, VLM_FORMAT, "%s %s: expected at least %d arguments, got %zu", what, fn->name, fn->min, a->n);
         jargs copy = *a;

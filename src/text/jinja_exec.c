@@ -298,7 +298,7 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
     r->m.limit = l->memory ? l->memory : (size_t)512 << 20;
     r->m.error = error;
     r->t = t;
-    r->steps = l->steps ? l->steps : 50u * 1000 * 1000;
+    r->m.steps = l->steps ? l->steps : 50u * 1000 * 1000;
     r->max_depth = l->depth ? l->depth : 1000;
     r->max_output = l->output ? l->output : (size_t)64 << 20;
     if (now) r->now = *now;

@@ -305,7 +305,7 @@ FILTER(random)
 {
     jlist *l = jv_iterate(r, self);
     if (!l->count) return jv_undefined(&r->m, "No random item, sequence was empty.");
-    return l->item[(r->steps * 0x9E3779B97F4A7C15u >> 33) % l->count];           /* repeatable on purpose */
+    return l->item[(r->m.steps * 0x9E3779B97F4A7C15u >> 33) % l->count];           /* repeatable on purpose */
 }
 
 static const jbuiltin filters[] = {

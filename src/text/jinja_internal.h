@@ -20,11 +20,13 @@ typedef struct jmem {
     arena blocks;
     char *chunk;                   /* rest of the current block */
     size_t left, used, limit;
+    uint64_t steps;                /* work that may still be done: a node, a list item, 64 bytes of text looked at are one step each */
     int line;                      /* where we are in the template */
     vlm_error *error;
     jmp_buf escape;
 } jmem;
 void *jinja_alloc(jmem *m, size_t bytes);                             /* zeroed; never NULL */
+void jinja_work(jmem *m, size_t steps);                               /* fails when they are used up */
 _Noreturn void jinja_fail(jmem *m, vlm_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- values ---- */
@@ -177,7 +179,6 @@ struct jrun {
     jscope *scope;
     jbuf *out;
     struct tm now;
-    uint64_t steps;
     int depth, max_depth;
     size_t max_output;
 };

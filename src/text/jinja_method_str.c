@@ -83,8 +83,9 @@ static void split_space(jrun *r, const jstr *s, jint limit, bool right, jlist *o
 }
 
 /* Last occurrence of what in s[0..end). */
-static size_t find_last(const jstr *s, size_t end, const jstr *what)
+static size_t find_last(jrun *r, const jstr *s, size_t end, const jstr *what)
 {
+    jinja_work(&r->m, end / 64 * (what->size / 64 + 1));
     for (size_t i = end + 1; i-- > 0;)
         if (i + what->size <= end && memcmp(s->data + i, what->data, what->size) == 0) return i;
     return SIZE_MAX;
@@ -108,7 +109,7 @@ static jval split(jrun *r, jval self, jargs *a, bool right)
     if (!by) split_space(r, s, limit, right, l);
     else if (right) {
         size_t end = s->size, hit;
-        while (limit-- != 0 && (hit = find_last(s, end, by)) != SIZE_MAX) {
+        while (limit-- != 0 && (hit = find_last(r, s, end, by)) != SIZE_MAX) {
             jlist_add(&r->m, l, jv_textn(&r->m, s->data + hit + by->size, end - hit - by->size));
             end = hit;
         }
@@ -132,7 +133,7 @@ static jval partition(jrun *r, jval self, jargs *a, bool last)
 {
     const jstr *s = self.s, *by = text_arg(r, a, 0, "partition");
     if (!by->size) jinja_fail(&r->m, VLM_FORMAT, "empty separator");
-    size_t hit = last ? find_last(s, s->size, by) : bytes_find(s->data, s->size, 0, by->data, by->size);
+    size_t hit = last ? find_last(r, s, s->size, by) : bytes_find(s->data, s->size, 0, by->data, by->size);
     jlist *l = jlist_new(&r->m, 3);
     jval empty = jv_textn(&r->m, "", 0);
     if (hit == SIZE_MAX) {
@@ -172,7 +173,7 @@ static jint find(jrun *r, jval self, jargs *a, bool last, const char *what)
     size_t skipped;
     const jstr *needle = text_arg(r, a, 0, what), *s = window(r, self, a, &skipped);
     if (!s) return -1;
-    size_t hit = last ? find_last(s, s->size, needle) : bytes_find(s->data, s->size, 0, needle->data, needle->size);
+    size_t hit = last ? find_last(r, s, s->size, needle) : bytes_find(s->data, s->size, 0, needle->data, needle->size);
     return hit == SIZE_MAX ? -1 : (jint)(skipped + utf8_length(s->data, hit));
 }
 

@@ -14,7 +14,9 @@ bool jv_equal(jrun *r, jval a, jval b)
     bool same = true;
     switch (a.kind) {
     case J_NONE: return true;
-    case J_STRING: return a.s->size == b.s->size && memcmp(a.s->data, b.s->data, a.s->size) == 0;
+    case J_STRING:
+        jinja_work(&r->m, a.s->size / 64);
+        return a.s->size == b.s->size && memcmp(a.s->data, b.s->data, a.s->size) == 0;
     case J_LIST:
     case J_TUPLE:
         if (a.list == b.list) return true;
@@ -53,6 +55,7 @@ int jv_compare(jrun *r, jval a, jval b, const char *op)
     }
     if (a.kind == J_STRING && b.kind == J_STRING) {
         size_t n = a.s->size < b.s->size ? a.s->size : b.s->size;
+        jinja_work(&r->m, n / 64);
         int c = memcmp(a.s->data, b.s->data, n);
         return c < 0 ? -1 : c > 0 ? 1 : a.s->size < b.s->size ? -1 : a.s->size > b.s->size;
     }

@@ -349,6 +349,7 @@ jinja *jinja_compile(const char *source, size_t size, vlm_error *error)
         return NULL;
     }
     t->m.limit = COMPILE_MEMORY;
+    t->m.steps = UINT64_MAX;
     t->m.error = error;
     if (setjmp(t->m.escape)) {
         jinja_free(t);
@@ -393,11 +394,18 @@ bool jinja_reads(const jinja *t, const char *name)
 
 /* ---- memory and failing ---- */
 
+void jinja_work(jmem *m, size_t steps)
+{
+    if (steps > m->steps) jinja_fail(m, VLM_LIMIT, "takes too many steps");
+    m->steps -= steps;
+}
+
 void *jinja_alloc(jmem *m, size_t bytes)
 {
     if (bytes > m->limit || m->used + bytes > m->limit) jinja_fail(m, VLM_LIMIT, "needs more than %zu MiB of memory", m->limit >> 20);
     size_t rounded = (bytes + 15) & ~(size_t)15;
     m->used += rounded;
+    jinja_work(m, rounded / 64);
     if (rounded > 8192) {
         void *big = arena_alloc(&m->blocks, rounded);
         if (!big) jinja_fail(m, VLM_MEMORY, "out of memory");

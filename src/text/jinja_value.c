@@ -74,6 +74,7 @@ void jbuf_utf8(jbuf *b, uint32_t c)
 const jstr *jstr_new(jmem *m, const char *data, size_t size)
 {
     jstr *s = jinja_alloc(m, sizeof *s);
+    jinja_work(m, size / 64);
     *s = (jstr){size ? data : "", size, utf8_length(data, size)};
     return s;
 }
@@ -228,6 +229,7 @@ void jdict_set(jrun *r, jdict *d, jval key, jval value)
 
 const jval *jdict_get(jrun *r, const jdict *d, jval key)
 {
+    if (key.kind == J_STRING) jinja_work(&r->m, key.s->size / 64);
     if (key.kind == J_STRING) return jdict_get_text(d, key.s->data, key.s->size);
     jentry *e = find_entry(r, d, key, hash_value(r, key));
     return e ? &e->value : NULL;
@@ -325,6 +327,8 @@ bool jv_is_iterable(jval v)
 jlist *jv_iterate(jrun *r, jval v)
 {
     jmem *m = &r->m;
+    size_t n;
+    if (jv_length(v, &n)) jinja_work(m, n);
     switch (v.kind) {
     case J_UNDEFINED:
         if (v.unsafe) jinja_undefined_error(r, v);
@@ -340,7 +344,7 @@ jlist *jv_iterate(jrun *r, jval v)
     case J_STRING: {
         jlist *l = jlist_new(m, v.s->chars);
         for (size_t i = 0; i < v.s->size;) {
-            size_t n = utf8_size((unsigned char)v.s->data[i]);
+            n = utf8_size((unsigned char)v.s->data[i]);
             jlist_add(m, l, jv_textn(m, v.s->data + i, n));
             i += n;
         }
@@ -352,7 +356,7 @@ jlist *jv_iterate(jrun *r, jval v)
         return l;
     }
     case J_RANGE: {
-        size_t n = (size_t)range_length(v.range);
+        n = (size_t)range_length(v.range);
         jlist *l = jlist_new(m, n);
         for (size_t i = 0; i < n; i++) jlist_add(m, l, jv_int(v.range->start + (jint)i * v.range->step));
         return l;
@@ -366,6 +370,7 @@ bool jv_contains(jrun *r, jval container, jval item)
     switch (container.kind) {
     case J_STRING:
         if (item.kind == J_UNDEFINED) jinja_fail(&r->m, VLM_FORMAT, "'in <string>' requires string as left operand, not Undefined");
+        jinja_work(&r->m, container.s->size / 64);
         if (item.kind != J_STRING) jinja_fail(&r->m, VLM_FORMAT, "'in <string>' requires string as left operand, not %s", jv_type(item));
         return bytes_find(container.s->data, container.s->size, 0, item.s->data, item.s->size) != SIZE_MAX;
     case J_DICT: return jdict_get(r, container.dict, item) != NULL;

@@ -1,4 +1,5 @@
 /* utf8.c - see utf8.h. */
+#define _GNU_SOURCE 1                              /* memmem: linear whatever the texts are */
 #include "text/utf8.h"
 
 #include <string.h>
@@ -83,13 +84,9 @@ bool utf8_add_lossy(buf *out, const char *s, size_t n)
 size_t bytes_find(const char *s, size_t n, size_t from, const char *what, size_t m)
 {
     if (m == 0) return from <= n ? from : SIZE_MAX;
-    while (from + m <= n) {
-        const char *hit = memchr(s + from, what[0], n - m + 1 - from);
-        if (!hit) return SIZE_MAX;
-        if (memcmp(hit, what, m) == 0) return (size_t)(hit - s);
-        from = (size_t)(hit - s) + 1;
-    }
-    return SIZE_MAX;
+    if (from > n || n - from < m) return SIZE_MAX;
+    const char *hit = memmem(s + from, n - from, what, m);
+    return hit ? (size_t)(hit - s) : SIZE_MAX;
 }
 
 size_t utf8_grapheme(const char *s, size_t n)
