@@ -5,6 +5,8 @@
 
 #include "blocks/decoder.h"
 
+enum { MLP_ROWS = 1024 };          /* that go through the MLP at once */
+
 bool gemma_vision_config(gemma_vision *v, arena *memory, config *c, int text_hidden)
 {
     v->hidden = (int)config_int(c, "vision_config.hidden_size", 768, 1, 1 << 16);
@@ -167,18 +169,30 @@ static tensor attention(run *r, const gemma_vision *v, const gemma_vision_grid *
     return clipped_apply(r, &l->o, a);
 }
 
+/* x += norm(down(act(gate h) * up h)), h = norm(x) */
+static void mlp(run *r, const gemma_vision *v, const gemma_vision_layer *l, tensor x)
+{
+    const clipped_linear *both[2] = {&l->gate, &l->up};
+    tensor t[2], h = op_rmsnorm(r, x, l->norm2, 0, v->eps);
+    clipped_apply_many(r, both, 2, h, t);
+    h = clipped_apply(r, &l->down, op_glu(r, t[0], t[1], v->act));
+    op_add_inplace(r, x, op_rmsnorm(r, h, l->post2, 0, v->eps));
+}
+
 void gemma_vision_run_layer(run *r, const gemma_vision *v, const gemma_vision_grid *g, int layer, tensor x)
 {
     const gemma_vision_layer *l = &v->layer[layer];
-    const clipped_linear *mlp[2] = {&l->gate, &l->up};
-    tensor t[2], h = op_rmsnorm(r, x, l->norm1, 0, v->eps);
+    arena_mark mark = arena_get_mark(r->scratch);
+    tensor h = op_rmsnorm(r, x, l->norm1, 0, v->eps);
     h = attention(r, v, g, l, h);
     op_add_inplace(r, x, op_rmsnorm(r, h, l->post1, 0, v->eps));
     TAP(r, "vision.attn", layer, x);
-    h = op_rmsnorm(r, x, l->norm2, 0, v->eps);
-    clipped_apply_many(r, mlp, 2, h, t);
-    h = clipped_apply(r, &l->down, op_glu(r, t[0], t[1], v->act));
-    op_add_inplace(r, x, op_rmsnorm(r, h, l->post2, 0, v->eps));
+    arena_release(r->scratch, mark);
+    int64_t blocks = (x.rows + MLP_ROWS - 1) / MLP_ROWS, rows = (x.rows + blocks - 1) / blocks;
+    for (int64_t first = 0; first < x.rows && run_ok(r); first += rows) {      /* scratch stays small, and in the cache */
+        mlp(r, v, l, tensor_rows(x, first, first + rows < x.rows ? rows : x.rows - first));
+        arena_release(r->scratch, mark);
+    }
     TAP(r, "vision.layer", layer, x);
 }
 
