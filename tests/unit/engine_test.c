@@ -6,6 +6,7 @@ static const fake_question mixed[] = {
     {1, 5, NULL, NULL, 0, 0}, {2, 31, NULL, NULL, 0, 0}, {3, 32, NULL, NULL, 0, 0}, {4, 33, NULL, NULL, 0, 0},
     {5, 64, NULL, NULL, 0, 0}, {6, 150, NULL, NULL, 0, 0}, {7, 97, ".#.", NULL, 0, 0}, {8, 120, ".#.#~.", NULL, 0, 0},
     {9, 70, "##.~", NULL, 0, 0}, {10, 1, NULL, NULL, 0, 40}, {11, 260, "...#..##..~..#", NULL, 0, 9}, {12, 45, "~", NULL, 0, 1},
+    {13, 130, ".######.", NULL, 0, 0},            /* a block that is longer than the window */
 };
 enum { MIXED = sizeof mixed / sizeof *mixed };
 
@@ -103,6 +104,31 @@ static void not_shared(void **state)
     assert_memory_equal(a.result.tokens, wanted, sizeof wanted);
     vlm_result_clear(&a.result);
     vlm_engine_free(e);
+
+    /* Where blocks see themselves whole, a page depends on media behind it. */
+    fake_init(&f, true, false);
+    e = fake_engine(&f, NULL, NULL);
+    q = (fake_question){9, 90, "....##", NULL, 0, 0};             /* rows 28 to 45; the second image begins behind the first page */
+    fake_batch(e, &q, 1);
+    p = fake_prompt(&f.m, q.seed, q.n, q.media);
+    p.media[1]->key.byte[5] ^= 1;
+    fake_answer(&f.m, &p, wanted, ANSWER);
+    a = fake_wait(engine_submit(e, &o, &(engine_extra){.prompt = &p}, NULL));
+    assert_int_equal(a.result.usage.cached_tokens, 0);
+    assert_memory_equal(a.result.tokens, wanted, sizeof wanted);
+    vlm_result_clear(&a.result);
+
+    q = (fake_question){10, 150, ".############.", NULL, 0, 0};   /* rows 7 to 114; other text behind: no prefix ends inside the block, */
+    fake_batch(e, &q, 1);                                         /* for its rows look further back than the window */
+    p = fake_prompt(&f.m, q.seed, q.n, q.media);
+    p.ids.id[116] ^= 1;
+    fake_answer(&f.m, &p, wanted, ANSWER);
+    a = fake_wait(engine_submit(e, &o, &(engine_extra){.prompt = &p}, NULL));
+    assert_int_equal(a.result.usage.cached_tokens, 0);
+    assert_memory_equal(a.result.tokens, wanted, sizeof wanted);
+    vlm_result_clear(&a.result);
+    vlm_engine_free(e);
+    fake_init(&f, false, false);
 
     vlm_engine_options off = vlm_engine_options_default();
     off.prefix_cache = 0;
@@ -262,6 +288,32 @@ static void cancelled(void **state)
     vlm_engine_free(e);                                           /* while something may still run */
 }
 
+/* An encoding that nobody waits for any more is given up; one that somebody else wants goes on. */
+static void cancelled_encoding(void **state)
+{
+    (void)state;
+    fake_model f;
+    fake_init(&f, false, false);
+    atomic_store(&f.stages, 100000);
+    vlm_engine *e = fake_engine(&f, NULL, NULL);
+    fake_question q = {1, 50, ".#", NULL, 0, 0};
+    vlm_request *r = fake_ask(e, &q), *same = fake_ask(e, &q);
+    while (!atomic_load(&f.encodes)) nanosleep(&(struct timespec){0, 1000000}, NULL);
+    vlm_request_free(r);
+    vlm_request_free(same);
+    while (vision_get_stats(e->vision).entries) nanosleep(&(struct timespec){0, 1000000}, NULL);
+
+    atomic_store(&f.stages, 200);
+    r = fake_ask(e, &q);
+    same = fake_ask(e, &q);
+    vlm_request_free(r);
+    fake_reply a = fake_wait(same);
+    fake_expect(&f.m, &q, &a);
+    assert_int_equal(atomic_load(&f.encodes), 2);
+    vlm_result_clear(&a.result);
+    vlm_engine_free(e);
+}
+
 static void queue_is_limited(void **state)
 {
     (void)state;
@@ -390,7 +442,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone), cmocka_unit_test(chunks), cmocka_unit_test(batches), cmocka_unit_test(cached),
         cmocka_unit_test(not_shared), cmocka_unit_test(preempted), cmocka_unit_test(crowded), cmocka_unit_test(one_encoding),
-        cmocka_unit_test(too_long), cmocka_unit_test(cancelled), cmocka_unit_test(queue_is_limited), cmocka_unit_test(priorities),
+        cmocka_unit_test(too_long), cmocka_unit_test(cancelled), cmocka_unit_test(cancelled_encoding), cmocka_unit_test(queue_is_limited), cmocka_unit_test(priorities),
         cmocka_unit_test(failures_stay_at_home), cmocka_unit_test(probes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

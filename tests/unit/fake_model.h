@@ -25,6 +25,7 @@ typedef struct fake_model {
     vlm_model m;
     vlm_arch arch;
     atomic_int encodes, forwards, slowness_us;    /* slowness: of each forward */
+    atomic_int stages;                            /* of an encoding; from the third on each takes 0.1 ms */
     atomic_int fail_forward;                      /* n > 0: the n-th forward from now fails */
 } fake_model;
 
@@ -185,7 +186,7 @@ static inline bool fake_encode_start(run *r, const vlm_model *m, encode_job *job
 {
     (void)r;
     atomic_fetch_add(&((fake_model *)m)->encodes, 1);
-    job->stages = 3;
+    job->stages = atomic_load(&((fake_model *)m)->stages);
     job->cost = 1;
     return true;
 }
@@ -194,6 +195,7 @@ static inline bool fake_encode(run *r, const vlm_model *m, encode_job *job)
 {
     int n = job->in->tokens;
     job->stage++;
+    if (job->stage > 3) nanosleep(&(struct timespec){0, 100000}, NULL);
     if (job->stage < job->stages) return true;
     float *data = arena_alloc(job->memory, (size_t)(n ? n : 1) * FAKE_HIDDEN * sizeof *data);
     if (!data) return run_fail(r, VLM_MEMORY, "out of memory");
@@ -211,6 +213,7 @@ static inline void fake_init(fake_model *f, bool bidirectional, bool recurrent)
 {
     *f = (fake_model){.arch = {.name = "fake", .forward = fake_forward, .encode_start = fake_encode_start, .encode = fake_encode,
                                .media_token = fake_media_token}};
+    atomic_store(&f->stages, 3);
     f->m.arch = &f->arch;
     f->m.hidden = FAKE_HIDDEN;
     f->m.vocab = FAKE_VOCAB;
