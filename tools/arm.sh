@@ -48,3 +48,8 @@ check() {
 check "$QEMU" "$out/ops_test" --rounds "${ROUNDS:-6}"
 check "$QEMU" "$out/linear_check"
 check "$QEMU" -cpu cortex-a53 "$out/ops_test" --rounds "${ROUNDS:-3}" --isa neon
+
+# The loops of image_resize.
+for source in src/media/resize_c.c src/media/resize_neon.c tests/media/resize_check.c; do echo "$source"; done |
+    xargs $launcher "$CC" $flags -static -o "$out/resize_check" "$out/src.tensor.cpu.features.c.o" "$out/src.base.err.c.o"
+check "$QEMU" -cpu cortex-a53 "$out/resize_check"

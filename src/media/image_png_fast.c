@@ -2,6 +2,9 @@
  * inflates all rows at once, and filters are undone in place, so that a large gray or RGB picture is written once. Whatever is
  * unusual or wrong is left to libpng, which also has the messages. */
 #include <libdeflate.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +83,46 @@ static inline bool all_zero(const uint8_t *p, int n)          /* n: 8 or 24 */
     return any == 0;
 }
 
+/* Bytes [x, end) of a row, end - x a multiple of step. */
+static inline void paeth_bytes(const uint8_t *from, const uint8_t *up, uint8_t *to, size_t x, size_t end, size_t step)
+{
+    for (; x < end; x++) to[x] = (uint8_t)(from[x] + paeth(to[x - step], up[x], up[x - step]));
+}
+
+#if defined(__SSE2__)
+static inline __m128i load_pixel(const uint8_t *p, size_t step)
+{
+    uint32_t word = 0;
+    memcpy(&word, p, step);
+    return _mm_unpacklo_epi8(_mm_cvtsi32_si128((int)word), _mm_setzero_si128());
+}
+
+static inline __m128i absolute(__m128i v)
+{
+    return _mm_max_epi16(v, _mm_sub_epi16(_mm_setzero_si128(), v));
+}
+
+/* The channels of a pixel side by side; a chain from pixel to pixel, a third as long. */
+static inline void paeth_pixels(const uint8_t *from, const uint8_t *up, uint8_t *to, size_t x, size_t end, size_t step)
+{
+    const __m128i low = _mm_set1_epi16(0xff);
+    __m128i a = load_pixel(to + x - step, step), c = load_pixel(up + x - step, step);
+    for (; x < end; x += step) {
+        __m128i b = load_pixel(up + x, step), ac = _mm_sub_epi16(a, c), bc = _mm_sub_epi16(b, c);
+        __m128i pa = absolute(bc), pb = absolute(ac), pc = absolute(_mm_add_epi16(ac, bc)), least = _mm_min_epi16(pc, _mm_min_epi16(pa, pb));
+        __m128i is_a = _mm_cmpeq_epi16(least, pa), is_b = _mm_cmpeq_epi16(least, pb);
+        __m128i b_or_c = _mm_or_si128(_mm_and_si128(is_b, b), _mm_andnot_si128(is_b, c));
+        __m128i best = _mm_or_si128(_mm_and_si128(is_a, a), _mm_andnot_si128(is_a, b_or_c));
+        a = _mm_and_si128(_mm_add_epi16(load_pixel(from + x, step), best), low);
+        c = b;
+        uint32_t word = (uint32_t)_mm_cvtsi128_si32(_mm_packus_epi16(a, a));
+        memcpy(to + x, &word, step);
+    }
+}
+#else
+#define paeth_pixels paeth_bytes
+#endif
+
 /* Scans are mostly flat: where nothing was added and the row above repeats its pixels, this row repeats its own. */
 static inline void unpaeth(const uint8_t *from, const uint8_t *up, uint8_t *to, size_t n, int step)
 {
@@ -93,7 +136,9 @@ static inline void unpaeth(const uint8_t *from, const uint8_t *up, uint8_t *to, 
             continue;
         }
         size_t end = n - x < (size_t)run ? n : x + (size_t)run;
-        for (; x < end; x++) to[x] = (uint8_t)(from[x] + paeth(to[x - (size_t)step], up[x], up[x - (size_t)step]));
+        if (step >= 3) paeth_pixels(from, up, to, x, end, (size_t)step);
+        else paeth_bytes(from, up, to, x, end, (size_t)step);
+        x = end;
     }
 }
 
