@@ -94,6 +94,7 @@ vlm_engine *vlm_engine_new(vlm_model *m, const vlm_engine_options *options, vlm_
     vlm_engine *e = MEM_NEW(vlm_engine);
     if (!e) return err_memory(error, sizeof *e), NULL;
     e->m = m;
+    e->scratch.block_size = 32 << 20;             /* a step's tensors one after the other; what is never touched costs nothing */
     init_locks(e);
     if (!resolve(m, options, &e->options, error)) goto fail;
     const vlm_engine_options *o = &e->options;
