@@ -16,10 +16,10 @@ stage() {
     echo "== $name took $(($(date +%s) - begin)) s"
 }
 unit() { sh tools/build.sh release && ctest --test-dir build/release --output-on-failure -j 2; }
-# ASan and UBSan over the same tests, but for those labelled "plain" (they start the release program or measure).
-asan() { sh tools/build.sh asan && ctest --test-dir build/asan --output-on-failure -j 2 -LE plain; }
-# The threads: engine, queues, pool.
-tsan() { sh tools/build.sh tsan && ctest --test-dir build/tsan --output-on-failure -j 2 -L threads; }
+# ASan and UBSan over the same tests, but for those that run the demo model or whole programs for long: the same code is run by the others.
+asan() { sh tools/build.sh asan && ctest --test-dir build/asan --output-on-failure -j 2 -E '^(parity_demo|parity_notices|cli_batch|cli_commands|example_)'; }
+# What has threads: engine, queues, pool, and whole checkpoints through them.
+tsan() { sh tools/build.sh tsan && ctest --test-dir build/tsan --output-on-failure -j 2 -R '^(engine_test|thread_test|combinations_|parity_qwen2_5_vl|parity_gemma4_e2b)'; }
 sh tools/packages.sh build test || exit 1
 stage layout python3 tools/layout.py
 stage unit unit
