@@ -66,17 +66,18 @@ static bool find_in_files(chat_template *t, const char *dir, char **tools, vlm_e
     return ok;
 }
 
-/* Which forms of content does the template show? Found by rendering a message of each form. */
-static bool shows(const chat_template *t, json_t *content)
+/* Which forms of content does the template show? Found by rendering a message of each form. False: out of memory. */
+static bool probe(const chat_template *t, json_t *content, bool *shows, vlm_error *error)
 {
+    vlm_error failed = {0};
     json_t *variables = json_pack("{s:[{s:s, s:o}], s:b, s:n, s:n}", "messages", "role", "user", "content", content, "add_generation_prompt", 0, "tools", "documents");
     static const jinja_limits limits = {.steps = 1000000, .output = 1 << 20, .memory = 16 << 20};
     buf text = {0};
-    bool ok = variables && jinja_render(t->main, variables, NULL, &limits, &text, NULL) && text.data && strstr(text.data, "Probe7") &&
-              !strstr(text.data, "'type'") && !strstr(text.data, "\"type\"");
+    *shows = variables && jinja_render(t->main, variables, NULL, &limits, &text, &failed) && text.data && strstr(text.data, "Probe7") &&
+             !strstr(text.data, "'type'") && !strstr(text.data, "\"type\"");
     buf_free(&text);
     json_decref(variables);
-    return ok;
+    return (variables && failed.code != VLM_MEMORY) || err_memory(error, 0);
 }
 
 static bool contains_none(const char *source)
@@ -98,9 +99,9 @@ bool chat_template_load(const char *dir, const tokenizer *tok, const char *overr
     if (ok && !t->source && json_object_get(config, "chat_template")) ok = set_source(t, &tools, json_object_get(config, "chat_template"), error);
     if (ok && t->source) {
         ok = (t->main = jinja_compile(t->source, strlen(t->source), error)) && (!tools || (t->tools = jinja_compile(tools, strlen(tools), error)));
+        ok = ok && probe(t, json_string("Probe7"), &t->takes_strings, error) &&
+             probe(t, json_pack("[{s:s, s:s}]", "type", "text", "text", "Probe7"), &t->takes_parts, error);
         if (ok) {
-            t->takes_strings = shows(t, json_string("Probe7"));
-            t->takes_parts = shows(t, json_pack("[{s:s, s:s}]", "type", "text", "text", "Probe7"));
             t->knows_none = contains_none(t->source);
             t->knows_developer = strstr(t->source, "developer") != NULL;
             *out = t;

@@ -110,11 +110,14 @@ static jval key_of(jrun *r, jval v, jval attribute, bool case_sensitive)
     return v;
 }
 
-/* "a,b": several attributes make a tuple. */
+/* A list of one value for each attribute of "a,b". A list even of one, as in jinja2: equal values are then never asked for their order. */
 static jval sort_key(jrun *r, jval v, jval attribute, bool case_sensitive)
 {
-    if (attribute.kind != J_STRING || !memchr(attribute.s->data, ',', attribute.s->size)) return key_of(r, v, attribute, case_sensitive);
-    jlist *l = jlist_new(&r->m, 0);
+    jlist *l = jlist_new(&r->m, 1);
+    if (attribute.kind != J_STRING) {
+        jlist_add(&r->m, l, key_of(r, v, attribute, case_sensitive));
+        return jv_list(l);
+    }
     for (size_t at = 0; at <= attribute.s->size;) {
         size_t end = bytes_find(attribute.s->data, attribute.s->size, at, ",", 1);
         if (end == SIZE_MAX) end = attribute.s->size;

@@ -81,8 +81,16 @@ FILTER(format)
     return jinja_percent(r, jv_string(r, self), jv_tuple(l));
 }
 
+/* Filters that jinja2 writes with str methods fail for anything else. */
+static void need_string(jrun *r, jval v, const char *filter)
+{
+    if (v.kind == J_UNDEFINED) jinja_undefined_error(r, v);
+    if (v.kind != J_STRING) jinja_fail(&r->m, VLM_FORMAT, "filter %s: expected a string, got '%s'", filter, jv_type(v));
+}
+
 FILTER(indent)
 {
+    need_string(r, self, "indent");
     jval width = jarg(a, 0, jv_int(4));
     bool first = jv_true(jarg(a, 1, jv_bool(false))), blank = jv_true(jarg(a, 2, jv_bool(false)));
     const jstr *by;
@@ -109,11 +117,14 @@ FILTER(indent)
 
 FILTER(truncate)
 {
-    const jstr *s = jv_string(r, self), *end = jv_string(r, jarg(a, 2, jv_text(&r->m, "...")));
+    const jstr *end = jv_string(r, jarg(a, 2, jv_text(&r->m, "...")));
     jint length = jv_to_int(r, jarg(a, 0, jv_int(255)), "truncate");
     jint leeway = a->v[3].kind == J_MISSING || a->v[3].kind == J_NONE ? 5 : jv_to_int(r, a->v[3], "truncate");
     if (length < (jint)end->chars) jinja_fail(&r->m, VLM_FORMAT, "truncate: expected length >= %zu", end->chars);
-    if ((jint)s->chars <= length + leeway) return jv_str(s);
+    size_t n;
+    if (jv_length(self, &n) && (jint)n <= length + leeway) return self;
+    need_string(r, self, "truncate");
+    const jstr *s = self.s;
     size_t cut = jstr_offset(s, (size_t)length - end->chars);
     if (!jv_true(jarg(a, 1, jv_bool(false))))
         for (size_t i = cut; i-- > 0;)
@@ -185,6 +196,7 @@ static void wrap_line(jrun *r, jbuf *out, const jstr *line, size_t width, bool c
 
 FILTER(wordwrap)
 {
+    need_string(r, self, "wordwrap");
     jint width = jv_to_int(r, jarg(a, 0, jv_int(79)), "wordwrap");
     if (width < 1) jinja_fail(&r->m, VLM_FORMAT, "wordwrap: invalid width");
     const jstr *newline = a->v[2].kind == J_STRING ? a->v[2].s : jstr_copy(&r->m, "\n", 1);
@@ -245,7 +257,7 @@ FILTER(xmlattr)
         jinja_escape_html(&out, jv_string(r, value));
         jbuf_addc(&out, '"');
     }
-    return markup(jv_buf(&out));
+    return jv_buf(&out);
 }
 
 /* Tags and comments go, white space becomes single blanks, the five common entities become characters. */
@@ -286,7 +298,10 @@ FILTER(filesizeformat)
 {
     static const char *const si[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}, *const iec[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"};
     bool binary = jv_true(jarg(a, 0, jv_bool(false)));
-    double bytes = self.kind == J_STRING ? strtod(jstr_copy(&r->m, self.s->data, self.s->size)->data, NULL) : jv_is_number(self) ? jv_to_double(self) : 0;
+    char *end = NULL;
+    const char *digits = self.kind == J_STRING ? jstr_copy(&r->m, self.s->data, self.s->size)->data : "";
+    double bytes = jv_is_number(self) ? jv_to_double(self) : strtod(digits, &end);
+    if (!jv_is_number(self) && (end == digits || *end)) jinja_fail(&r->m, VLM_FORMAT, "filesizeformat: not a number");
     double base = binary ? 1024 : 1000, unit = base;
     char text[64];
     if (bytes == 1) return jv_text(&r->m, "1 Byte");

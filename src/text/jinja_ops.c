@@ -339,10 +339,7 @@ jval jv_slice(jrun *r, jval v, jval start, jval stop, jval step)
     size_t length = 0;
     if (v.kind == J_UNDEFINED) jinja_undefined_error(r, v);
     bool sliceable = v.kind == J_STRING || v.kind == J_LIST || v.kind == J_TUPLE || v.kind == J_RANGE;
-    if (!sliceable || !jv_length(v, &length)) {
-        if (v.kind == J_DICT || v.kind == J_NONE || jv_is_number(v)) return jv_undefined(&r->m, "'%s' object cannot be sliced", jv_type(v));
-        jinja_fail(&r->m, VLM_FORMAT, "'%s' object is not subscriptable", jv_type(v));
-    }
+    if (!sliceable || !jv_length(v, &length)) jinja_fail(&r->m, VLM_FORMAT, "'%s' object cannot be sliced", jv_type(v));
     jint by = step.kind == J_NONE ? 1 : jv_to_int(r, step, "slice"), n = (jint)length;
     if (by == 0) jinja_fail(&r->m, VLM_FORMAT, "slice step cannot be zero");
     jint from = slice_bound(r, start, n, by > 0 ? 0 : n - 1, by < 0), to = slice_bound(r, stop, n, by > 0 ? n : -1, by < 0);

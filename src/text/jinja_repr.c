@@ -151,6 +151,13 @@ void jv_repr(jrun *r, jbuf *b, jval v)
         repr_dict(r, b, v.dict);
         jbuf_addc(b, '>');
         break;
+    case J_LOOP:
+        jbuf_adds(b, "<LoopContext ");
+        jinja_write_int(b, (jint)v.loop->index + 1, 10, false);
+        jbuf_addc(b, '/');
+        jinja_write_int(b, (jint)v.loop->items->count, 10, false);
+        jbuf_addc(b, '>');
+        break;
     case J_MACRO:
         jbuf_adds(b, "<Macro ");
         if (v.macro->name) repr_string(b, v.macro->name); else jbuf_adds(b, "anonymous");

@@ -309,6 +309,20 @@ static json_t *read_json(const char *dir, const char *name, bool required, vlm_e
     return json;
 }
 
+/* Older checkpoints name bos_token and the like in special_tokens_map.json only. */
+static bool add_roles(const char *dir, json_t **config, vlm_error *error)
+{
+    vlm_error failed = {0};
+    json_t *map = read_json(dir, "special_tokens_map.json", false, &failed), *value;
+    if (failed.code == VLM_MEMORY) return err_memory(error, 0);
+    if (json_is_object(map) && !*config) *config = json_object();
+    const char *key;
+    json_object_foreach(map, key, value)
+        if (!json_object_get(*config, key) && strlen(key) > 6) json_object_set(*config, key, value);
+    json_decref(map);
+    return true;
+}
+
 tokenizer *tokenizer_load(const char *dir, vlm_error *error)
 {
     vlm_error local = {0};
@@ -318,7 +332,7 @@ tokenizer *tokenizer_load(const char *dir, vlm_error *error)
     tokenizer *t = NULL;
     if (!config && local.code) {
         if (error) *error = local;
-    } else t = tokenizer_from_json(root, config, error);
+    } else if (add_roles(dir, &config, error)) t = tokenizer_from_json(root, config, error);
     json_decref(root);
     json_decref(config);
     return t;

@@ -340,6 +340,7 @@ static void memory_fails(void **state)
             assert_true(ok);
             break;
         }
+        assert_false(ok);
     }
     tokenizer_free(tok);
     json_decref(messages);
