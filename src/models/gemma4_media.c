@@ -249,10 +249,14 @@ bool gemma4_pick_frames(const vlm_model *m, const chat_media *part, const json_t
     if (part != NULL && part->fps > 0) fps = part->fps != info->fps ? part->fps : 0;   /* of a folder of frames it is their rate, no wish */
     if (fps <= 0 && n == 0) fps = g->video.fps;
     if (fps > 0 && info->fps > 0) n = (int64_t)((double)total / info->fps * fps) > 1 ? (int64_t)((double)total / info->fps * fps) : 1;
+    const json_t *most = option(options, part, "videos_kwargs", "max_frames"), *least = option(options, part, "videos_kwargs", "min_frames");
+    if (n == 0) n = total;
+    if (json_integer_value(least) > n) n = json_integer_value(least);
+    if (json_integer_value(most) > 0 && json_integer_value(most) < n) n = json_integer_value(most);
     if (json_is_integer(wanted)) n = json_integer_value(wanted);
     if (total < 1) return err_set(error, VLM_FORMAT, "the video has no frames");
     if (n < 0 || (wanted != NULL && n < 1)) return err_set(error, VLM_INVALID, "num_frames: a whole number > 0 was expected");
-    if (n == 0 || n > total) n = total;
+    if (n > total) n = total;
     if (n > INT32_MAX / 2) return err_set(error, VLM_LIMIT, "a video of %lld frames is too long", (long long)n);
     if ((*indices = MEM_ARRAY((size_t)n, int64_t)) == NULL) return err_memory(error, (size_t)n * sizeof **indices);
     for (int64_t i = 0; i < n; i++) (*indices)[i] = i * total / n;

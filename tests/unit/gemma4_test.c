@@ -188,6 +188,12 @@ static void sampled_frames(void **state)
     assert_true(gemma4_pick_frames(&model, &part, NULL, &info, &indices, &count, NULL));
     assert_int_equal(count, 32);
     mem_free(indices);
+    json_t *options = json_pack("{s:i}", "max_frames", 5);
+    assert_true(gemma4_pick_frames(&model, &part, options, &info, &indices, &count, NULL));
+    assert_int_equal(count, 5);
+    assert_int_equal(indices[4], 64);
+    mem_free(indices);
+    json_decref(options);
     info.fps = 20;
     assert_true(gemma4_pick_frames(&model, &part, NULL, &info, &indices, &count, NULL));
     assert_int_equal(count, 16);
