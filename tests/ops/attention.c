@@ -9,6 +9,10 @@
 
 #define NEAR 1e-5
 
+/* Fast precision may round queries, keys, values and probabilities to bf16 (2^-9 each): scores of size 5 are off by some 0.01, values by
+ * 0.005. Elsewhere it is as exact as ever. */
+static double near(const ops_test *t) { return t->precision == PRECISION_FAST && strcmp(t->dev.isa, "amx") == 0 ? 0.06 : NEAR; }
+
 /* A ragged batch with pages for the oracle (0) and for the backend under test (1). */
 typedef struct paged {
     ragged batch[2];
@@ -141,7 +145,7 @@ static void check_attention(ops_test *t)
     tensor want = t_output(t, n, q.cols), got = t_output(t, n, q.cols);
     ON(t, ref, attention, want, q, &p.batch[0], &s);
     ON(t, dev, attention, got, q, &p.batch[1], &s);
-    t_near(t, got, want, NEAR, NEAR);
+    t_near(t, got, want, near(t), near(t));
     int seq = t_between(t, 0, n_runs - 1), from = t_between(t, p.first[seq], p.first[seq + 1] - 1), some = t_between(t, 1, p.first[seq + 1] - from);
     ragged alone = one_run(t, &p.batch[1], seq, from, some);
     tensor part = t_output(t, some, q.cols);
@@ -167,7 +171,7 @@ static void check_segments(ops_test *t)
     tensor want = t_output(t, n, cols), got = t_output(t, n, cols);
     ON(t, ref, attention_segments, want, q, k, v, starts, segments, &s);
     ON(t, dev, attention_segments, got, q, k, v, starts, segments, &s);
-    t_near(t, got, want, NEAR, NEAR);
+    t_near(t, got, want, near(t), near(t));
     int which = t_between(t, 0, segments - 1);
     int32_t alone[2] = {0, starts[which + 1] - starts[which]};
 #define PART(x) tensor_rows(x, starts[which], alone[1])
@@ -257,8 +261,8 @@ static void bench_write(ops_test *t)
 
 static void bench_segments(ops_test *t)
 {
-    static const int shapes[][4] = {{2500, 1, 16, 80}, {2500, 1, 16, 72}, {64, 40, 16, 80}, {256, 10, 12, 64}, {100, 1, 4, 32}};
-    for (int i = 0; i < 5; i++) {
+    static const int shapes[][4] = {{2500, 1, 16, 80}, {2500, 1, 16, 72}, {64, 40, 16, 80}, {256, 10, 12, 64}, {1260, 1, 3, 64}, {100, 1, 4, 32}};
+    for (int i = 0; i < 6; i++) {
         int length = shapes[i][0], segments = shapes[i][1], heads = shapes[i][2], D = shapes[i][3], n = length * segments;
         int32_t *starts = ints(t, segments);
         for (int g = 0; g <= segments; g++) starts[g] = g * length;
@@ -273,7 +277,7 @@ static void bench_segments(ops_test *t)
 
 const op_case attention_cases[] = {
     /* The layout of pages is the backend's own: what kv_write wrote shows in what attention reads. */
-    {"attention", check_attention, bench_attention, false}, {"kv_write", check_attention, bench_write, false},
-    {"attention_segments", check_segments, bench_segments, false}, {"attention_relative", check_relative, NULL, false},
+    {"attention", check_attention, bench_attention, true}, {"kv_write", check_attention, bench_write, false},
+    {"attention_segments", check_segments, bench_segments, true}, {"attention_relative", check_relative, NULL, false},
     {NULL, NULL, NULL, false},
 };

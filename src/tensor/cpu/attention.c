@@ -14,7 +14,6 @@
 
 enum {
     PART = 4 * ATTEND_KEYS,                        /* positions summed from nothing */
-    TILE_ROWS = 96,                                /* a multiple of the register tiles of 12 and 6 */
     WIDEN_ROWS = 16,                               /* from so many rows on 16-bit keys are widened once for all of them */
     SMALL = 1 << 17,                               /* multiply-adds that one thread does sooner than several */
 };
@@ -270,8 +269,8 @@ static int64_t cut_items(const paged_job *j, int n_tiles, bool split, item *item
 void cpu_attention(run *r, tensor out, tensor q, const ragged *b, const attention_spec *s)
 {
     arena_mark mark = arena_get_mark(r->scratch);
-    paged_job j = {.k = cpu_kernels_of(r), .b = b, .s = s, .q = q, .out = out, .sharing = s->heads / s->kv_heads};
-    int threads = pool_threads(r->dev->pool), tokens = TILE_ROWS / j.sharing > 1 ? TILE_ROWS / j.sharing : 1;
+    paged_job j = {.k = cpu_attend_kernels(r, s, true), .b = b, .s = s, .q = q, .out = out, .sharing = s->heads / s->kv_heads};
+    int threads = pool_threads(r->dev->pool), tokens = j.k->tile_rows / j.sharing > 1 ? j.k->tile_rows / j.sharing : 1;
     int64_t work;
     int n_tiles = cut_tiles(&j, tokens, NULL, &work);
     j.tiles = run_alloc(r, (size_t)n_tiles * sizeof *j.tiles);

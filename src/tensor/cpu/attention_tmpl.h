@@ -225,6 +225,13 @@ static void attend_finish(float *out, const attend_rows *t, int i, const float *
     if (d < t->head_dim) v_store_n(out + d, v_mul(v_load(o + d), f), t->head_dim - (int)d);
 }
 
+static size_t strip_bytes(int head_dim, size_t *values_at)
+{
+    *values_at = (size_t)head_dim * ATTEND_STRIP * sizeof(float);
+    return *values_at + (size_t)((head_dim + 15) & ~15) * ATTEND_STRIP * sizeof(float);
+}
+
+/* n rows of keys to [head_dim][ATTEND_STRIP], further columns zero. */
 static void turn_keys(float *keys, const float *k, int64_t stride, int n, int head_dim)
 {
     int j = 0;
@@ -234,6 +241,19 @@ static void turn_keys(float *keys, const float *k, int64_t stride, int n, int he
         for (; d < head_dim; d++) for (int i = j; i < j + V_SQUARE; i++) keys[(int64_t)d * ATTEND_STRIP + i] = k[i * stride + d];
     }
     for (; j < ATTEND_STRIP; j++) for (int d = 0; d < head_dim; d++) keys[(int64_t)d * ATTEND_STRIP + j] = j < n ? k[j * stride + d] : 0;
+}
+
+static void pack_strip(void *strip, const float *k, int64_t k_stride, const float *v, int64_t v_stride, int n, int head_dim)
+{
+    size_t values_at;
+    strip_bytes(head_dim, &values_at);
+    turn_keys(strip, k, k_stride, n, head_dim);
+    float *to = (float *)((char *)strip + values_at);
+    for (int i = 0; i < n; i++, to += (head_dim + 15) & ~15) {
+        int d = 0;
+        for (; d + V_LEN <= head_dim; d += V_LEN) v_store(to + d, v_load(v + i * v_stride + d));
+        if (d < head_dim) v_store_n(to + d, v_load_n(v + i * v_stride + d, head_dim - d), head_dim - d);
+    }
 }
 
 static void widen(float *out, const void *in, dtype type, int64_t n)
@@ -277,7 +297,9 @@ void KERNELS(cpu_kernels *k)
     k->attend = attend;
     k->attend_merge = attend_merge;
     k->attend_finish = attend_finish;
-    k->turn_keys = turn_keys;
+    k->strip_bytes = strip_bytes;
+    k->pack_strip = pack_strip;
+    k->tile_rows = 96;                             /* a multiple of 12 and 6 */
     k->widen = widen;
     k->narrow = narrow;
     k->dot_sum = dot_sum;

@@ -27,6 +27,10 @@ static bool open_cpu(device *dev, const char *isa, vlm_error *error)
         return false;
     }
     fill_kernels(&state->kernels, state->features);
+    state->bf16 = state->kernels;
+#if defined(__x86_64__)
+    if (state->features & CPU_AMX) cpu_attention_amx(&state->bf16);
+#endif
     dev->state = state;
     if (cpu_linear_init(dev, error)) return true;
     mem_free(state);

@@ -33,21 +33,22 @@ enum {
 bool cpu_features(const char *cap, unsigned *features, const char **name, vlm_error *error);
 
 /* Attention goes over blocks of ATTEND_KEYS keys at fixed positions: four strips of ATTEND_STRIP (= a page) keys. */
-enum { ATTEND_STRIP = KV_PAGE_TOKENS, ATTEND_STRIPS = 4, ATTEND_KEYS = ATTEND_STRIP * ATTEND_STRIPS };
+enum { ATTEND_STRIP = KV_PAGE_TOKENS, ATTEND_STRIPS = 4, ATTEND_KEYS = ATTEND_STRIP * ATTEND_STRIPS, ATTEND_AMX_DIM = 512 };
 
 typedef struct attend_block {
     const void *keys[ATTEND_STRIPS];               /* [head_dim][ATTEND_STRIP]; all readable, also where nobody sees a key */
     const void *values[ATTEND_STRIPS];             /* [ATTEND_STRIP][value_stride]; read only where a row sees the key */
     int64_t value_stride;
     dtype type;                                    /* of both */
+    bool packed;                                   /* strips come from pack_strip, in the kernel's own order */
 } attend_block;
 
 /* Rows of queries of one head of keys on their way through the blocks (online softmax): out = o / sum. */
 typedef struct attend_rows {
     int rows, head_dim;
     int64_t o_stride;                              /* >= head_dim, a multiple of 16 */
-    const float *q;                                /* as attend_queries packs it */
-    float *o, *most, *sum;                         /* [rows][o_stride], [rows], [rows] */
+    const float *q;                                /* as attend_queries packs it: room for [rows][head_dim], both rounded up to 16 */
+    float *o, *most, *sum;                         /* [rows, rounded up to 16][o_stride], [rows], [rows] */
     const int32_t *first, *end;                    /* [rows] positions of keys that the row sees: [first, end) */
     float scale, cap;
 } attend_rows;
@@ -79,8 +80,11 @@ typedef struct cpu_kernels {
     void (*attend_merge)(const attend_rows *t, const attend_rows *part);
     /* out = o / sum of row i; *sink (NULL: none) joins the sum */
     void (*attend_finish)(float *out, const attend_rows *t, int i, const float *sink);
-    /* n rows of keys (stride apart) to [head_dim][ATTEND_STRIP]; n <= ATTEND_STRIP, further columns are zeroed */
-    void (*turn_keys)(float *keys, const float *k, int64_t stride, int n, int head_dim);
+    /* For keys that do not lie in pages: a strip of them (n <= ATTEND_STRIP rows, strides apart) with its values in the kernel's own order.
+     * The values start at *values_at of strip_bytes. */
+    size_t (*strip_bytes)(int head_dim, size_t *values_at);
+    void (*pack_strip)(void *strip, const float *k, int64_t k_stride, const float *v, int64_t v_stride, int n, int head_dim);
+    int tile_rows;                                 /* rows of queries that `attend` likes to get at once, at least */
     void (*widen)(float *out, const void *in, dtype type, int64_t n);
     void (*narrow)(void *out, dtype type, const float *in, int64_t n);
     /* sum of q[d] * (k[d] + rel[d]) */
@@ -95,15 +99,23 @@ void cpu_attention_c(cpu_kernels *k);              /* attention */
 void cpu_attention_avx2(cpu_kernels *k);
 void cpu_attention_avx512(cpu_kernels *k);
 void cpu_attention_neon(cpu_kernels *k);
+void cpu_attention_amx(cpu_kernels *k);            /* bf16: for PRECISION_FAST, head_dim <= ATTEND_AMX_DIM */
 
 typedef struct cpu_state {                         /* device.state */
     unsigned features;
-    cpu_kernels kernels;
+    cpu_kernels kernels, bf16;                     /* bf16: the same, with attention rounded to bf16 where that is faster */
     void *linear;                                  /* of linear*.c */
 } cpu_state;
 
 static inline cpu_state *cpu_of(const device *dev) { return (cpu_state *)dev->state; }
 static inline const cpu_kernels *cpu_kernels_of(const run *r) { return &cpu_of(r->dev)->kernels; }
+/* For attention: the choice depends on precision and spec alone, never on the batch. Tiles of bf16 double the speed of prompts and encoders
+ * but a decoded token fills only as many rows of them as heads share keys: with few, vectors of float32 read pages faster. */
+static inline const cpu_kernels *cpu_attend_kernels(const run *r, const attention_spec *s, bool paged)
+{
+    bool tiles = r->dev->precision == PRECISION_FAST && s->head_dim <= ATTEND_AMX_DIM && (!paged || s->heads >= 4 * s->kv_heads);
+    return tiles ? &cpu_of(r->dev)->bf16 : &cpu_of(r->dev)->kernels;
+}
 
 /* ---- linear*.c: matrix products. Called by cpu.c (slots of ops_cpu); arguments were checked by op_*. ---- */
 bool cpu_linear_init(device *dev, vlm_error *error);        /* after features and kernels are set; fills state->linear */
