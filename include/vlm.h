@@ -185,6 +185,7 @@ typedef struct vlm_request_options {
     int priority;                  /* higher runs first; 0 */
     int allow_local_files;         /* 1: paths and file:// may be read (command line); 0: refused (server) */
     int allow_network;             /* 1: http(s) media may be fetched */
+    int progress;                  /* 1: VLM_EVENT_PROGRESS on work that takes long, about ten a second at most; 0 */
     double timeout_seconds;        /* from submission; then the answer ends with finish_reason "timeout"; 0: none */
 } vlm_request_options;
 
@@ -195,7 +196,8 @@ typedef enum vlm_event_type {
     VLM_EVENT_TEXT,                /* new whole UTF-8 text */
     VLM_EVENT_TOKEN,               /* one token sampled: token, logprob, top (only when sampling.logprobs) */
     VLM_EVENT_DONE,                /* finish_reason and all counts are set; last event */
-    VLM_EVENT_ERROR                /* error is set; last event */
+    VLM_EVENT_ERROR,               /* error is set; last event */
+    VLM_EVENT_PROGRESS             /* progress_* are set (only when asked for) */
 } vlm_event_type;
 
 typedef struct vlm_top_logprob { int32_t token; float logprob; } vlm_top_logprob;
@@ -219,6 +221,8 @@ typedef struct vlm_event {
     const char *stop_string;       /* the one that ended it, or NULL */
     vlm_usage usage;
     const vlm_error *error;
+    const char *progress_what;     /* "media" (fetched, decoded), "encode" (stages of one medium), "prefill" (prompt tokens) */
+    uint64_t progress_done, progress_total;
 } vlm_event;
 
 /* Non-zero cancels the request. Runs on the thread that calls vlm_generate or vlm_request_next. */

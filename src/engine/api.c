@@ -47,7 +47,10 @@ char *vlm_apply_chat_template(const vlm_model *m, const char *messages, const vl
     char *text = NULL;
     if (has_tokenizer(m, error) && parse(messages ? messages : "", "messages", &list, error) && parse(o.tools, "tools", &tools, error) &&
         parse(o.template_kwargs, "template_kwargs", &kwargs, error)) {
-        chat_options c = {.add_generation_prompt = o.add_generation_prompt, .tools = tools, .kwargs = kwargs};
+        const char *marks[4] = {NULL};
+        for (int kind = MEDIA_IMAGE, n = 0; kind <= MEDIA_AUDIO && m->arch->placeholder; kind++)
+            if ((marks[n] = m->arch->placeholder(m, (media_kind)kind))) n++;
+        chat_options c = {.add_generation_prompt = o.add_generation_prompt, .tools = tools, .kwargs = kwargs, .placeholders = marks};
         if (chat_render(m->chat, m->tok, list, &c, &chat, error) && !(text = chat_prompt_plain(&chat))) err_memory(error, strlen(chat.text));
     }
     chat_prompt_free(&chat);

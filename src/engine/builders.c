@@ -6,12 +6,15 @@
 #include "base/err.h"
 #include "engine/core.h"
 
+static void media_done(void *user, size_t done, size_t total) { request_emit_progress(user, "media", done, total); }
+
 static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
 {
     prompt_source source = {
         .messages = r->messages, .text = r->text, .media = r->media, .media_options = r->media_options, .policy = r->policy,
         .chat = {.add_generation_prompt = r->add_generation_prompt, .tools = r->tools, .kwargs = r->kwargs},
         .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant,
+        .media_done = media_done, .user = r,
     };
     return prompt_build(e->m, &source, &r->prompt, error);
 }

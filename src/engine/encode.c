@@ -178,6 +178,7 @@ bool engine_encode(vlm_engine *e)
         bool goes_on = stage(e, job);
         double now = engine_now();
         if (by) by->usage.encode_seconds += now - before;
+        if (by && goes_on) request_emit_progress(by, "encode", (uint64_t)job->job.stage, (uint64_t)job->job.stages);
         before = now;
         if (!goes_on) job = e->encodings;
     }

@@ -10,7 +10,7 @@
 #include "base/thread.h"
 #include "engine/core.h"
 
-enum { STEP_TOKENS = 512, MAX_SEQUENCES = 256, MAX_QUEUE = 4096 };
+enum { STEP_TOKENS = 512, MAX_SEQUENCES = 256, MAX_QUEUE = 4096, SCRATCH_BLOCK = 32 << 20 };
 #define KV_LEAST ((uint64_t)64 << 20)
 
 vlm_engine_options vlm_engine_options_default(void)
@@ -103,6 +103,7 @@ vlm_engine *vlm_engine_new(vlm_model *m, const vlm_engine_options *options, vlm_
     if (!(e->vision = vision_cache_new(o->vision_cache_bytes, &m->identity, &e->salt, error))) goto fail;
     e->scheduler = (scheduler){.pages = &e->pages, .step_tokens = o->step_tokens, .chunk = o->prefill_chunk, .max_running = o->max_sequences,
                                .media_ready = engine_media_ready, .user = e};
+    e->scratch.block_size = SCRATCH_BLOCK;        /* large: steps of changing sizes share blocks; untouched memory costs nothing */
     e->counters.pages = e->shown.pages = e->pages.stats;
     if (mem_inject() || pthread_create(&e->thread, NULL, engine_main, e)) {
         err_set(error, VLM_MEMORY, "cannot start the engine's thread");

@@ -52,13 +52,20 @@ typedef struct media_work {
     prompt *out;
     vlm_error *errors;             /* [count] */
     atomic_size_t next;
+    pthread_mutex_t lock;
+    size_t done;                   /* under lock */
 } media_work;
 
 static void *media_worker(void *arg)
 {
     media_work *w = arg;
-    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->chat->media_count;)
+    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->chat->media_count;) {
         w->out->media[i] = prompt_process_media(w->m, w->source, &w->chat->media[i], &w->out->rows[i], &w->errors[i]);
+        pthread_mutex_lock(&w->lock);
+        w->done++;
+        if (w->source->media_done) w->source->media_done(w->source->user, w->done, w->chat->media_count);
+        pthread_mutex_unlock(&w->lock);
+    }
     return NULL;
 }
 
@@ -74,12 +81,14 @@ static bool build_media(const vlm_model *m, const prompt_source *source, const c
     if (!errors || !out->media || !out->rows) return mem_free(errors), err_memory(error, n * sizeof *errors);
     out->n_media = (int)n;
     media_work work = {.m = m, .source = source, .chat = chat, .out = out, .errors = errors};
+    pthread_mutex_init(&work.lock, NULL);
     pthread_t threads[MAX_MEDIA_THREADS];
     int wanted = cpu_count() < MAX_MEDIA_THREADS ? cpu_count() : MAX_MEDIA_THREADS, started = 0;
     if ((size_t)wanted > n) wanted = (int)n;
     while (started < wanted - 1 && !mem_inject() && !pthread_create(&threads[started], NULL, media_worker, &work)) started++;
     media_worker(&work);
     for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&work.lock);
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) {
         if (out->media[i]) continue;

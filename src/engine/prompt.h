@@ -30,6 +30,8 @@ typedef struct prompt_source {
     const char *media_dir;         /* relative paths are looked up here first; NULL: working directory */
     vision_cache *cache;           /* media found in it are not decoded; NULL: every medium is */
     const char *tenant;            /* the cache is kept apart by it; NULL: "" */
+    void (*media_done)(void *user, size_t done, size_t total);     /* after each medium, one call at a time; may be NULL */
+    void *user;
 } prompt_source;
 
 bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, vlm_error *error);

@@ -55,13 +55,30 @@ static bool digest_frames(const video *v, digest *out)
     return hash_finish(&h, out);
 }
 
+/* media_options.resize_shape: [n] or [width, height], applied before the family's own processor. */
+static bool reshape(const json_t *options, image *img, vlm_error *error)
+{
+    enum { MOST = 16384 };
+    const json_t *shape = json_object_get(options, "resize_shape");
+    if (!shape || json_is_null(shape)) return true;
+    json_int_t width = json_integer_value(json_is_array(shape) ? json_array_get(shape, 0) : shape);
+    json_int_t height = json_array_size(shape) == 2 ? json_integer_value(json_array_get(shape, 1)) : width;
+    if (width < 1 || height < 1 || width > MOST || height > MOST || json_array_size(shape) > 2)
+        return err_set(error, VLM_INVALID, "resize_shape: [n] or [width, height] with 1 to %d was expected", MOST);
+    image out = {0};
+    if (!image_resize(img, (int)width, (int)height, RESIZE_BICUBIC, &out, error)) return false;
+    image_free(img);
+    *img = out;
+    return true;
+}
+
 static bool decode(const vlm_model *m, const prompt_source *source, const char *path, const buf *bytes, bool folder, const json_t *options,
                    media_item *item, vlm_error *error)
 {
     picker p = {m, item->part, options};
     switch (item->kind) {
     case MEDIA_IMAGE:
-        return image_decode_compact(bytes->data, bytes->size, &source->policy, &item->image, error);
+        return image_decode_compact(bytes->data, bytes->size, &source->policy, &item->image, error) && reshape(options, &item->image, error);
     case MEDIA_VIDEO:
         if (!m->arch->pick_frames) return err_set(error, VLM_UNSUPPORTED, "this model does not take video");
         if (folder) return video_from_folder(path, item->part->fps > 0 ? item->part->fps : 24, &source->policy, pick, &p, &item->video, error);
@@ -96,6 +113,14 @@ static char *locate(const prompt_source *source, const char *path)
     return mem_strdup(path);
 }
 
+/* Which source an error is about, as people know it. */
+static void name_source(const chat_media *part, vlm_error *error)
+{
+    if (!error || !error->code || strstr(error->message, part->source)) return;
+    if (!strncmp(part->source, "data:", 5)) err_prefix(error, "data URL");
+    else err_prefix(error, "%.80s", part->source);
+}
+
 media_input *prompt_process_media(const vlm_model *m, const prompt_source *source, const chat_media *part, vision_entry **rows,
                                   vlm_error *error)
 {
@@ -111,14 +136,20 @@ media_input *prompt_process_media(const vlm_model *m, const prompt_source *sourc
     options = merge_options(source, part);
     path = locate(source, part->source);
     if (!options || !path) { err_memory(error, 64); goto done; }
-    if (!media_fetch(path, &source->policy, &bytes, part->kind == MEDIA_VIDEO ? &folder : NULL, error)) goto done;
+    if (!media_fetch(path, &source->policy, &bytes, part->kind == MEDIA_VIDEO ? &folder : NULL, error)) {
+        name_source(part, error);
+        goto done;
+    }
     if (!folder) {
         if (!hash_bytes(bytes.data ? bytes.data : "", bytes.size, &item.digest)) { err_memory(error, 64); goto done; }
         if (!make_key(part->kind, &item.digest, options, false, &key)) { err_memory(error, 64); goto done; }
         known = true;
         if (source->cache && (in = vision_find(source->cache, &key, source->tenant, rows))) { ok = true; goto done; }
     }
-    if (!decode(m, source, path, &bytes, folder, options, &item, error)) goto done;
+    if (!decode(m, source, path, &bytes, folder, options, &item, error)) {
+        name_source(part, error);
+        goto done;
+    }
     buf_free(&bytes);
     if (!known && (!digest_frames(&item.video, &item.digest) || !make_key(part->kind, &item.digest, options, true, &key))) {
         err_memory(error, 64);

@@ -62,6 +62,8 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
     r->add_generation_prompt = o->chat.add_generation_prompt;
     if (o->max_tokens < 0) return err_set(error, VLM_INVALID, "max_tokens is %d; at least 0 was expected", o->max_tokens);
     r->max_tokens = o->max_tokens;
+    r->progress = o->progress;
+    r->progressed = r->submitted;                 /* nothing is said about what is quick */
     r->seq.priority = o->priority;
     r->policy = media_policy_default();
     r->policy.local_files = o->allow_local_files;
@@ -178,6 +180,18 @@ bool request_emit_token(vlm_request *r, const sampled *token)
                               .top_count = token->top_count};
     push(r, node);
     return true;
+}
+
+void request_emit_progress(vlm_request *r, const char *what, uint64_t done, uint64_t total)
+{
+    if (!r->progress) return;
+    double now = engine_now();
+    if (now - r->progressed < PROGRESS_MS * 1e-3) return;
+    event_node *node = MEM_NEW(event_node);
+    if (!node) return;
+    r->progressed = now;
+    node->event = (vlm_event){.type = VLM_EVENT_PROGRESS, .progress_what = what, .progress_done = done, .progress_total = total};
+    push(r, node);
 }
 
 static void emit_final(vlm_request *r, vlm_event event)

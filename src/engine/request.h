@@ -16,6 +16,8 @@
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 
+enum { PROGRESS_MS = 100 };
+
 typedef struct event_node {
     struct event_node *next;
     vlm_event event;
@@ -41,7 +43,7 @@ struct vlm_request {
     /* copies of the options, fixed after submit */
     json_t *messages, *media, *media_options, *tools, *kwargs;
     char *text, *tenant, *media_dir;
-    bool add_generation_prompt, has_media, prebuilt;
+    bool add_generation_prompt, has_media, prebuilt, progress;
     int max_tokens;
     media_policy policy;
     const engine_probe *probe;
@@ -59,7 +61,7 @@ struct vlm_request {
     vlm_error failure;             /* something that has to end it, found where it could not be ended; code 0: none */
     int length_limit;              /* most tokens in prompt and answer */
     vlm_usage usage;
-    double submitted, deadline, admitted, first_token;
+    double submitted, deadline, admitted, first_token, progressed;
 };
 
 vlm_request *request_new(vlm_engine *engine, const vlm_request_options *options, const engine_extra *extra, vlm_error *error);
@@ -70,6 +72,8 @@ void request_unref(vlm_request *r);
 bool request_emit_started(vlm_request *r);
 bool request_emit_text(vlm_request *r);
 bool request_emit_token(vlm_request *r, const sampled *token);
+/* Only when asked for, and not more often than PROGRESS_MS. One that cannot be allocated is left out. */
+void request_emit_progress(vlm_request *r, const char *what, uint64_t done, uint64_t total);
 void request_emit_done(vlm_request *r, const char *reason, const char *stop_string);
 void request_emit_error(vlm_request *r, const vlm_error *error);
 

@@ -265,7 +265,9 @@ static void run_plan(vlm_engine *e)
     }
     for (int i = 0; i < s->n_plan; i++) {
         vlm_request *r = s->plan[i].seq->owner;
-        if (s->plan[i].first + s->plan[i].count >= r->seq.n_prompt) r->tapped = true;
+        int end = s->plan[i].first + s->plan[i].count;
+        if (end >= r->seq.n_prompt) r->tapped = true;
+        else request_emit_progress(r, "prefill", (uint64_t)end, (uint64_t)r->seq.n_prompt);
     }
     scheduler_done(s);
     for (int i = 0; i < n; i++) deliver(e, jobs[i].r, &jobs[i].result);

@@ -314,12 +314,43 @@ static void cancelled_encoding(void **state)
     vlm_engine_free(e);
 }
 
+/* Neither a long encoding nor a long prompt holds up a short request that comes later. */
+static void nothing_stalls(void **state)
+{
+    (void)state;
+    fake_model f;
+    fake_init(&f, false, false);
+    atomic_store(&f.stages, 3000);
+    vlm_engine_options o = vlm_engine_options_default();
+    o.step_tokens = 64;
+    vlm_engine *e = fake_engine(&f, &o, NULL);
+    fake_question picture = {1, 50, ".#", NULL, 0, 5}, longer = {2, 1900, NULL, NULL, 0, 1}, shorter = {3, 40, NULL, NULL, 0, 8};
+    vlm_request *slow = fake_ask(e, &picture);
+    while (!atomic_load(&f.encodes)) nanosleep(&(struct timespec){0, 1000000}, NULL);
+    fake_reply a = fake_wait(fake_ask(e, &shorter)), b = fake_wait(slow);
+    fake_expect(&f.m, &shorter, &a);
+    assert_true(a.result.usage.total_seconds < b.result.usage.encode_seconds / 2);
+    vlm_result_clear(&a.result);
+    vlm_result_clear(&b.result);
+
+    shorter.seed = 4;
+    atomic_store(&f.slowness_us, 1000);           /* some 60 steps against 10 */
+    slow = fake_ask(e, &longer);
+    a = fake_wait(fake_ask(e, &shorter));
+    b = fake_wait(slow);
+    fake_expect(&f.m, &shorter, &a);
+    assert_true(a.result.usage.total_seconds < b.result.usage.total_seconds / 2);
+    vlm_result_clear(&a.result);
+    vlm_result_clear(&b.result);
+    vlm_engine_free(e);
+}
+
 static void queue_is_limited(void **state)
 {
     (void)state;
     fake_model f;
     fake_init(&f, false, false);
-    atomic_store(&f.slowness_us, 1000);
+    atomic_store(&f.slowness_us, 20000);
     vlm_engine_options o = vlm_engine_options_default();
     o.max_sequences = 1;
     o.max_queue = 3;
@@ -345,7 +376,7 @@ static void priorities(void **state)
     (void)state;
     fake_model f;
     fake_init(&f, false, false);
-    atomic_store(&f.slowness_us, 300);
+    atomic_store(&f.slowness_us, 3000);
     vlm_engine_options o = vlm_engine_options_default();
     o.max_sequences = 1;
     vlm_engine *e = fake_engine(&f, &o, NULL);
@@ -385,6 +416,34 @@ static void failures_stay_at_home(void **state)
         assert_true(failed <= 1);
         vlm_engine_free(e);
     }
+}
+
+/* Asked for, long work says how far it is. */
+static void progress(void **state)
+{
+    (void)state;
+    fake_model f;
+    fake_init(&f, false, false);
+    atomic_store(&f.stages, 2500);
+    vlm_engine_options eo = vlm_engine_options_default();
+    eo.prefill_chunk = 10;
+    vlm_engine *e = fake_engine(&f, &eo, NULL);
+    fake_question q = {1, 600, ".#", NULL, 0, 2};
+    vlm_request_options o = fake_options(&q);
+    o.progress = 1;
+    atomic_store(&f.slowness_us, 5000);
+    vlm_request *r = fake_ask_with(e, &q, &o, NULL);
+    vlm_event event;
+    int encode = 0, prefill = 0;
+    while (vlm_request_next(r, &event, -1) == 1) {
+        if (event.type != VLM_EVENT_PROGRESS) continue;
+        assert_true(event.progress_done < event.progress_total);
+        encode += !strcmp(event.progress_what, "encode");
+        prefill += !strcmp(event.progress_what, "prefill");
+    }
+    assert_true(encode >= 1 && prefill >= 1 && encode + prefill < 100);
+    vlm_request_free(r);
+    vlm_engine_free(e);
 }
 
 typedef struct seen { int rows, cached, logits, taps; uint64_t last; } seen;
@@ -442,8 +501,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone), cmocka_unit_test(chunks), cmocka_unit_test(batches), cmocka_unit_test(cached),
         cmocka_unit_test(not_shared), cmocka_unit_test(preempted), cmocka_unit_test(crowded), cmocka_unit_test(one_encoding),
-        cmocka_unit_test(too_long), cmocka_unit_test(cancelled), cmocka_unit_test(cancelled_encoding), cmocka_unit_test(queue_is_limited), cmocka_unit_test(priorities),
-        cmocka_unit_test(failures_stay_at_home), cmocka_unit_test(probes),
+        cmocka_unit_test(too_long), cmocka_unit_test(cancelled), cmocka_unit_test(cancelled_encoding), cmocka_unit_test(nothing_stalls), cmocka_unit_test(queue_is_limited), cmocka_unit_test(priorities),
+        cmocka_unit_test(failures_stay_at_home), cmocka_unit_test(probes), cmocka_unit_test(progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
