@@ -100,35 +100,43 @@ V_INLINE void values(float *o, int64_t o_stride, const float (*p)[ATTEND_KEYS], 
         for (int v = 0; v < VECTORS; v++) v_store(o + i * o_stride + d + v * V_LEN, sum[i][v]);
 }
 
+/* x where lo <= place < hi, else -infinity. */
+V_INLINE vf inside(vf x, int j, int lo, int hi)
+{
+    if (j >= lo && j + V_LEN <= hi) return x;
+    vf place = v_add(v_lanes(), v_set((float)j)), outside = v_set(-INFINITY);
+    return v_select(v_lt(place, v_set((float)lo)), outside, v_select(v_lt(place, v_set((float)hi)), x, outside));
+}
+
 /* Scores of row i to probabilities relative to the largest so far, 0 outside [lo, hi). Vectors from .. to are written.
  * Returns the factor for what was summed before. */
 V_INLINE float soften(float *s, const attend_rows *t, int i, int lo, int hi, int from, int to)
 {
-    const vf outside = v_set(-INFINITY), scale = v_set(t->scale), cap = v_set(t->cap);
     if (lo >= hi) {
         for (int j = from; j < to; j += V_LEN) v_store(s + j, v_set(0));
         return 1;
     }
-    vf most = v_set(t->most[i]);
-    for (int j = from; j < to; j += V_LEN) {
-        vf x = v_mul(v_load(s + j), scale);
-        if (t->cap > 0) x = v_mul(cap, v_tanh(v_div(x, cap)));
-        if (j < lo || j + V_LEN > hi) {
-            vf place = v_add(v_lanes(), v_set((float)j));
-            x = v_select(v_lt(place, v_set((float)lo)), outside, v_select(v_lt(place, v_set((float)hi)), x, outside));
+    float factor = t->scale;                       /* of what is in s */
+    if (t->cap > 0 || t->scale < 0) {
+        const vf scale = v_set(t->scale), cap = v_set(t->cap);
+        for (int j = from; j < to; j += V_LEN) {
+            vf x = v_mul(v_load(s + j), scale);
+            v_store(s + j, t->cap > 0 ? v_mul(cap, v_tanh(v_div(x, cap))) : x);
         }
-        v_store(s + j, x);
-        most = v_max(most, x);
+        factor = 1;
     }
-    float now = v_hmax(most);
-    most = v_set(now);
+    vf most = v_set(-INFINITY);
+    for (int j = from; j < to; j += V_LEN) most = v_max(most, inside(v_load(s + j), j, lo, hi));
+    float before = t->most[i], now = v_hmax(most) * factor;
+    if (before > now) now = before;
+    const vf unit = v_set(factor), shift = v_set(-now);
     vf sum = v_set(0);
     for (int j = from; j < to; j += V_LEN) {
-        vf p = v_exp(v_sub(v_load(s + j), most));
+        vf p = v_exp_below(inside(v_fma(v_load(s + j), unit, shift), j, lo, hi));
         v_store(s + j, p);
         sum = v_add(sum, p);
     }
-    float correction = v_first(v_exp(v_sub(v_set(t->most[i]), most)));
+    float correction = before == now ? 1 : v_first(v_exp(v_set(before - now)));
     t->most[i] = now;
     t->sum[i] = t->sum[i] * correction + v_sum(sum);
     return correction;

@@ -298,6 +298,33 @@ V_INLINE vf v_exp(vf x)
     return v_select(v_lt(x, v_set(-87.3365402f)), v_set(0), v_mul(p, v_exp2_int(n)));
 }
 
+/* The same for x <= 0 (softmax), where fewer steps are needed; -infinity gives 0. */
+V_INLINE vf v_exp_below(vf x)
+{
+#if defined(__AVX512F__) && !defined(VEC_C)
+    const float least = -110;                      /* scalef underflows to 0 by itself */
+#else
+    const float least = -87.3365402f;
+#endif
+    vf y = v_max(v_set(least), x);
+    vf n = v_round(v_mul(y, v_set(1.44269504f)));
+    vf r = v_fma(n, v_set(-0.693359375f), y);
+    r = v_fma(n, v_set(2.12194440e-4f), r);
+    vf p = v_set(1.9875691500e-4f);
+    p = v_fma(p, r, v_set(1.3981999507e-3f));
+    p = v_fma(p, r, v_set(8.3334519073e-3f));
+    p = v_fma(p, r, v_set(4.1665795894e-2f));
+    p = v_fma(p, r, v_set(1.6666665459e-1f));
+    p = v_fma(p, r, v_set(5.0000001201e-1f));
+    p = v_add(v_fma(p, v_mul(r, r), r), v_set(1));
+    p = v_mul(p, v_exp2_int(n));
+#if defined(__AVX512F__) && !defined(VEC_C)
+    return p;
+#else
+    return v_select(v_lt(x, v_set(least)), v_set(0), p);
+#endif
+}
+
 V_INLINE vf v_sigmoid(vf x) { return v_div(v_set(1), v_add(v_set(1), v_exp(v_sub(v_set(0), x)))); }
 
 /* Odd polynomial where 1 - e^-2x would cancel, the exponential elsewhere. */
