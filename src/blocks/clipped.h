@@ -16,7 +16,8 @@ void clipped_bind(binder *b, clipped_linear *l, bool clipped, int64_t rows, int6
     __attribute__((format(printf, 6, 7)));
 /* x is clipped in place (harmless when several layers with the same bounds read it). */
 tensor clipped_apply(run *r, const clipped_linear *l, tensor x);
-/* Products of the same x, LINEAR_GROUP_MAX at most in one go, each with bounds of its own. x is clipped in place when its bounds are the same. */
+/* Products of the same x, each with bounds of its own: in one go when the bounds of x are the same (then x is clipped in place)
+ * and there are LINEAR_GROUP_MAX at most. */
 void clipped_apply_many(run *r, const clipped_linear *const *l, int n, tensor x, tensor *out);
 
 #endif

@@ -7,11 +7,11 @@
  *   rows replace <|image|>, <|video|>, <|audio|> -> blocks/decoder
  *
  * What bites:
- * - Layers are sliding or full; full ones have heads of another size (global_head_dim), perhaps fewer key heads, and "proportional" rope: the
- *   exponent's denominator is the whole head, only a quarter of the pairs turn. The last layer is full whatever layer_types says.
+ * - Layers are sliding or full; full ones have heads of another size (global_head_dim), perhaps fewer key heads, and "proportional"
+ *   rope: the exponent's denominator is the whole head, only a quarter of the pairs turn. The last layer is full whatever layer_types says.
  * - Norms multiply by w (no 1 +), attention scale is 1, values are normalised without a weight, a layer's output is times layer_scalar.
- * - The last num_kv_shared_layers layers read keys and values of the last earlier layer of their type (the file may still have some of their own)
- *   and have a double-wide MLP when use_double_wide_mlp.
+ * - The last num_kv_shared_layers layers read keys and values of the last earlier layer of their type (the file may still have some of
+ *   their own) and have a double-wide MLP when use_double_wide_mlp.
  * - attention_k_eq_v: in full layers values are the raw k projection, normalised, not rotated.
  * - Media tokens take the pad token's per-layer embedding.
  * - use_bidirectional_attention "vision": image and video blocks see themselves whole, in sliding layers only and inside the window; in the
@@ -40,6 +40,15 @@ static bool is_full(config *c, const json_t *types, int layer, int layers)
     return type != NULL ? strcmp(type, "full_attention") == 0 : (layer + 1) % 6 == 0;
 }
 
+/* Which tokens see what follows them: null says none, an absent entry means the class's default. */
+static const char *seen_both_ways(config *c, bool unified)
+{
+    const json_t *text = json_object_get(c->root, "text_config"), *value;
+    value = json_object_get(json_is_object(text) ? text : c->root, "use_bidirectional_attention");
+    if (value == NULL) return unified ? "vision" : "";
+    return json_is_string(value) ? json_string_value(value) : "";
+}
+
 /* The last layers without keys and values read those of the last layer before them that is of their kind. */
 static bool share_keys(decoder_spec *s, config *c, int shared)
 {
@@ -47,7 +56,9 @@ static bool share_keys(decoder_spec *s, config *c, int shared)
     for (int i = first; i < s->layers; i++) {
         int from = first - 1;
         while (from >= 0 && s->layer[from].rope != s->layer[i].rope) from--;
-        if (from < 0) return config_fail(c, VLM_FORMAT, "num_kv_shared_layers %d: no layer is left whose keys layer %d could read", shared, i);
+        if (from < 0) {
+            return config_fail(c, VLM_FORMAT, "num_kv_shared_layers %d: no layer is left whose keys layer %d could read", shared, i);
+        }
         s->layer[i].kv_from = from;
     }
     return true;
@@ -56,16 +67,19 @@ static bool share_keys(decoder_spec *s, config *c, int shared)
 static bool configure_layers(decoder_spec *s, config *c, bool unified)
 {
     const json_t *types = config_get(c, TEXT("layer_types"));
-    const char *both = config_string(c, TEXT("use_bidirectional_attention"), unified && !config_has(c, TEXT("layer_types")) ? "vision" : "");
+    const char *both = seen_both_ways(c, unified);
     int window = (int)config_int(c, TEXT("sliding_window"), unified ? 1024 : 512, 1, INT32_MAX);
     int kv_heads = (int)config_int(c, TEXT("num_key_value_heads"), 4, 1, 1 << 14);
-    int head = (int)config_int(c, TEXT("head_dim"), 256, 2, 1 << 14), full_head = (int)config_int(c, TEXT("global_head_dim"), 512, 2, 1 << 14);
+    int head = (int)config_int(c, TEXT("head_dim"), 256, 2, 1 << 14);
+    int full_head = (int)config_int(c, TEXT("global_head_dim"), 512, 2, 1 << 14);
     bool k_is_v = config_bool(c, TEXT("attention_k_eq_v"), false);
     int full_kv = k_is_v ? (int)config_int(c, TEXT("num_global_key_value_heads"), kv_heads, 1, 1 << 14) : kv_heads;
     int shared = (int)config_int(c, TEXT("num_kv_shared_layers"), 0, 0, s->layers - 1);
     bool wide = config_bool(c, TEXT("use_double_wide_mlp"), false);
     if (c->failed) return false;
-    if (strcmp(both, "all") == 0) return config_fail(c, VLM_UNSUPPORTED, "use_bidirectional_attention \"all\" (an encoder) is not supported");
+    if (strcmp(both, "all") == 0) {
+        return config_fail(c, VLM_UNSUPPORTED, "use_bidirectional_attention \"all\" (an encoder) is not supported");
+    }
     for (int i = 0; i < s->layers; i++) {
         decoder_layer_spec *l = &s->layer[i];
         bool full = is_full(c, types, i, s->layers), vision = strcmp(both, "vision") == 0;
@@ -132,7 +146,8 @@ static bool configure_decoder(gemma4 *g, arena *memory, config *c)
 /* The processor's files and config.json say the same things twice. */
 static bool processors_fit(const gemma4 *g, config *c)
 {
-    int patch = (int)config_int(c, "vision_config.patch_size", 16, 1, 256), pool = (int)config_int(c, "vision_config.pooling_kernel_size", 3, 1, 64);
+    int patch = (int)config_int(c, "vision_config.patch_size", 16, 1, 256);
+    int pool = (int)config_int(c, "vision_config.pooling_kernel_size", 3, 1, 64);
     bool ok = g->image.patch == patch && g->video.patch == patch && g->image.pool == pool && g->video.pool == pool;
     return ok || config_fail(c, VLM_FORMAT, "the processor's patches (%d pixels, %d x %d pooled) are not those of vision_config (%d, %d x %d)",
                              g->image.patch, g->image.pool, g->image.pool, patch, pool, pool);

@@ -62,11 +62,13 @@ static void stage_vision(run *r, const gemma4 *g, encode_job *job)
         for (int f = 0; f < frames; f++) {
             gemma_vision_grid one = grid;
             one.images = 1;
-            gemma_vision_embed(r, &g->vision, &one, feature_rows(pixels, (first + f) * pixels->dim[1], patches), tensor_rows(x, f * patches, patches));
+            tensor part = feature_rows(pixels, (first + f) * pixels->dim[1], patches);
+            gemma_vision_embed(r, &g->vision, &one, part, tensor_rows(x, f * patches, patches));
         }
     }
     gemma_vision_run_layer(r, &g->vision, &grid, layer, x);
-    if (layer == g->vision.layers - 1) gemma_vision_finish(r, &g->vision, &grid, x, tensor_rows(job->rows, first * tokens, frames * tokens));
+    if (layer < g->vision.layers - 1) return;
+    gemma_vision_finish(r, &g->vision, &grid, x, tensor_rows(job->rows, first * tokens, frames * tokens));
 }
 
 static bool start_audio(run *r, const gemma4 *g, encode_job *job)

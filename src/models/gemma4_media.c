@@ -66,7 +66,8 @@ static bool image_settings(gemma4_image_settings *s, config *c, const char *name
         return config_fail(c, VLM_UNSUPPORTED, "%s: do_resize false is not supported", name);
     }
     if (!soft_tokens_known(s->soft_tokens)) {
-        return config_fail(c, VLM_FORMAT, "%s: max_soft_tokens is %d; 70, 140, 280, 560 or 1120 was expected", name, s->soft_tokens);
+        return config_fail(c, VLM_FORMAT, "%s: max_soft_tokens is %d; 70, 140, 280, 560 or 1120 was expected", name,
+                           s->soft_tokens);
     }
     return true;
 }
@@ -87,7 +88,8 @@ static bool sound_settings(gemma4_audio_settings *s, arena *memory, config *c)
     s->mean = arena_alloc(memory, (size_t)s->bins * sizeof *s->mean);
     s->stddev = arena_alloc(memory, (size_t)s->bins * sizeof *s->stddev);
     if (s->mean == NULL || s->stddev == NULL) return config_fail(c, VLM_MEMORY, "out of memory");
-    int means = config_numbers(c, SOUND("per_bin_mean"), s->mean, s->bins), deviations = config_numbers(c, SOUND("per_bin_stddev"), s->stddev, s->bins);
+    int means = config_numbers(c, SOUND("per_bin_mean"), s->mean, s->bins);
+    int deviations = config_numbers(c, SOUND("per_bin_stddev"), s->stddev, s->bins);
     s->mel = (mel_spec){
         .rate = s->rate, .frame_length = s->frame, .hop = s->hop, .fft = fft, .bins = s->bins,
         .min_hz = config_number(c, SOUND("min_frequency"), 0.0), .max_hz = config_number(c, SOUND("max_frequency"), 8000.0),
@@ -97,7 +99,9 @@ static bool sound_settings(gemma4_audio_settings *s, arena *memory, config *c)
         .log = MEL_LN_PLUS, .floor = config_number(c, SOUND("mel_floor"), 1e-3),
         .mean = means == s->bins ? s->mean : NULL, .stddev = deviations == s->bins ? s->stddev : NULL};
     if (c->failed) return false;
-    if (s->frame < 1 || s->hop < 1 || s->frame > 1 << 16) return config_fail(c, VLM_FORMAT, "feature_extractor: frame or hop length is out of range");
+    if (s->frame < 1 || s->hop < 1 || s->frame > 1 << 16) {
+        return config_fail(c, VLM_FORMAT, "feature_extractor: frame or hop length is out of range");
+    }
     return true;
 #undef SOUND
 }
@@ -106,7 +110,8 @@ bool gemma4_media_configure(vlm_model *m, gemma4 *g)
 {
     config *c = m->cfg, *p = m->processor;
     if (m->takes & (TAKES_IMAGE | TAKES_VIDEO)) {
-        int patch = (int)config_int(c, "vision_config.patch_size", 16, 1, 256), pool = (int)config_int(c, "vision_config.pooling_kernel_size", 3, 1, 64);
+        int patch = (int)config_int(c, "vision_config.patch_size", 16, 1, 256);
+        int pool = (int)config_int(c, "vision_config.pooling_kernel_size", 3, 1, 64);
         int soft = (int)config_int(c, "vision_soft_tokens_per_image", 280, 1, 1 << 16);
         if (!image_settings(&g->image, p, "image_processor", true, soft, patch, pool) ||
             !image_settings(&g->video, p, "video_processor", false, 70, patch, pool)) {
@@ -134,7 +139,9 @@ bool gemma4_size(int width, int height, int patch, int max_patches, int pool, in
         h = (int64_t)floor((double)height / width) * side;
         if (h > most) h = most;
     }
-    if ((double)h * (double)w > target) return err_set(error, VLM_FORMAT, "an image of %d x %d does not fit into %d patches", width, height, max_patches);
+    if ((double)h * (double)w > target) {
+        return err_set(error, VLM_FORMAT, "an image of %d x %d does not fit into %d patches", width, height, max_patches);
+    }
     *out_width = (int)w;
     *out_height = (int)h;
     return true;
@@ -177,15 +184,17 @@ static bool process_frames(const vlm_model *m, const gemma4_image_settings *s, i
     int64_t slots = g->unified ? soft_tokens : max_patches, values = 3LL * side * side;
     int columns = width / side, rows = height / side, positions = g->unified ? g->embedder.positions : g->vision.positions;
     if (columns > positions || rows > positions) {
-        return err_set(error, VLM_FORMAT, "an image of %d x %d patches: the model has %d positions", columns, rows, positions);
+        return err_set(error, VLM_LIMIT, "an image of %d x %d patches: the model has %d positions", columns, rows, positions);
     }
     int64_t tokens = (int64_t)count * columns * rows / (g->unified ? 1 : s->pool * s->pool);
     if (tokens > m->context) {
-        err_set(error, VLM_LIMIT, "%d picture%s of %d tokens: the model's context has %d", count, count > 1 ? "s" : "", (int)(tokens / count), m->context);
+        err_set(error, VLM_LIMIT, "%d x %d tokens of pictures: the model's context has %d", count, (int)(tokens / count), m->context);
         return err_hint(error, moving ? "give fewer frames (num_frames, fps)" : "give a smaller max_soft_tokens");
     }
-    processed *pixels = media_input_add(out, moving ? "pixel_values_videos" : "pixel_values", DT_F32, 3, (int64_t[]){count, slots, values});
-    processed *place = media_input_add(out, moving ? "video_position_ids" : "image_position_ids", DT_I64, 3, (int64_t[]){count, slots, 2});
+    const char *pixels_name = moving ? "pixel_values_videos" : "pixel_values";
+    const char *place_name = moving ? "video_position_ids" : "image_position_ids";
+    processed *pixels = media_input_add(out, pixels_name, DT_F32, 3, (int64_t[]){count, slots, values});
+    processed *place = media_input_add(out, place_name, DT_I64, 3, (int64_t[]){count, slots, 2});
     if (pixels == NULL || place == NULL) return err_memory(error, (size_t)count * (size_t)slots * (size_t)values * sizeof(float));
     for (int f = 0; f < count; f++) {
         int64_t *xy = (int64_t *)place->data + f * slots * 2;
@@ -239,23 +248,29 @@ static bool process_video(const vlm_model *m, const media_item *item, int tokens
     return true;
 }
 
+/* How many frames are looked at: num_frames of the request, else by its fps, else the processor's own number (which the reference
+ * refuses to take when the video is shorter). */
+static int64_t wanted_frames(const gemma4 *g, const chat_media *part, const json_t *options, const video_info *info)
+{
+    const json_t *wanted = option(options, part, "videos_kwargs", "num_frames"), *rate = option(options, part, "videos_kwargs", "fps");
+    const json_t *most = option(options, part, "videos_kwargs", "max_frames"), *least = option(options, part, "videos_kwargs", "min_frames");
+    double fps = json_is_number(rate) ? json_number_value(rate) : 0;
+    int64_t n = g->video.num_frames > 0 ? g->video.num_frames : info->total_frames;
+    if (wanted != NULL) return json_is_integer(wanted) ? json_integer_value(wanted) : 0;
+    if (part != NULL && part->fps > 0) fps = part->fps != info->fps ? part->fps : 0;   /* of a folder of frames it is their rate, no wish */
+    if (fps <= 0 && g->video.num_frames == 0) fps = g->video.fps;
+    if (fps > 0 && info->fps > 0) n = (int64_t)fmin(fmax((double)info->total_frames / info->fps * fps, 1), INT32_MAX);
+    if (json_integer_value(least) > n) n = json_integer_value(least);
+    if (json_integer_value(most) > 0 && json_integer_value(most) < n) n = json_integer_value(most);
+    return n;
+}
+
 bool gemma4_pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
                         int *count, vlm_error *error)
 {
-    const gemma4 *g = m->family;
-    const json_t *wanted = option(options, part, "videos_kwargs", "num_frames"), *rate = option(options, part, "videos_kwargs", "fps");
-    double fps = json_is_number(rate) ? json_number_value(rate) : 0;
-    int64_t total = info->total_frames, n = g->video.num_frames;
-    if (part != NULL && part->fps > 0) fps = part->fps != info->fps ? part->fps : 0;   /* of a folder of frames it is their rate, no wish */
-    if (fps <= 0 && n == 0) fps = g->video.fps;
-    if (fps > 0 && info->fps > 0) n = (int64_t)((double)total / info->fps * fps) > 1 ? (int64_t)((double)total / info->fps * fps) : 1;
-    const json_t *most = option(options, part, "videos_kwargs", "max_frames"), *least = option(options, part, "videos_kwargs", "min_frames");
-    if (n == 0) n = total;
-    if (json_integer_value(least) > n) n = json_integer_value(least);
-    if (json_integer_value(most) > 0 && json_integer_value(most) < n) n = json_integer_value(most);
-    if (json_is_integer(wanted)) n = json_integer_value(wanted);
+    int64_t total = info->total_frames, n = wanted_frames(m->family, part, options, info);
     if (total < 1) return err_set(error, VLM_FORMAT, "the video has no frames");
-    if (n < 0 || (wanted != NULL && n < 1)) return err_set(error, VLM_INVALID, "num_frames: a whole number > 0 was expected");
+    if (n < 1) return err_set(error, VLM_INVALID, "num_frames: a whole number > 0 was expected");
     if (n > total) n = total;
     if (n > INT32_MAX / 2) return err_set(error, VLM_LIMIT, "a video of %lld frames is too long", (long long)n);
     if ((*indices = MEM_ARRAY((size_t)n, int64_t)) == NULL) return err_memory(error, (size_t)n * sizeof **indices);
@@ -365,7 +380,8 @@ static bool add_block(const vlm_model *m, media_kind kind, int tokens, buf *text
 {
     const char *one = gemma4_placeholder(m, kind);
     const char *begin = kind == MEDIA_AUDIO ? token_text(m, "boa_token", "boa_token_id") : token_text(m, "boi_token", "boi_token_id");
-    const char *end = kind == MEDIA_AUDIO ? token_text(m, "eoa_token", "eoa_token_index|eoa_token_id") : token_text(m, "eoi_token", "eoi_token_id");
+    const char *end = kind == MEDIA_AUDIO ? token_text(m, "eoa_token", "eoa_token_index|eoa_token_id")
+                                          : token_text(m, "eoi_token", "eoi_token_id");
     if (one == NULL || begin == NULL || end == NULL) {
         return err_set(error, VLM_FORMAT, "the tokenizer has no tokens around %s", media_kind_name(kind));
     }
