@@ -128,6 +128,8 @@ static void check_spans(check_report *r, const check_suite *s, const check_case 
             }
         snprintf(where, sizeof where, "%s/mm_token_type_ids", c->name);
         check_numbers(r, STAGE_IDS, got, want, n, 0, (tolerance){0}, where);
+    } else if (t) {
+        check_same(r, STAGE_IDS, false, "case %s: out of memory", c->name);
     }
     mem_free(got);
     mem_free(want);
@@ -149,6 +151,8 @@ static void check_positions(check_report *r, const vlm_model *m, const check_sui
             for (int64_t i = 0; i < n; i++) got[a * n + i] = (float)p->rope[a][i];
         snprintf(where, sizeof where, "%s/position_ids", c->name);
         check_numbers(r, STAGE_POSITIONS, got, want, n * axes, n, (tolerance){0}, where);
+    } else {
+        check_same(r, STAGE_POSITIONS, false, "case %s: out of memory", c->name);
     }
     mem_free(got);
     mem_free(want);
@@ -256,6 +260,8 @@ static void check_processed(check_report *r, const vlm_model *m, const check_cas
             check_same(r, STAGE_PROCESSOR, false, "%s has %lld elements, %lld were expected", where, (long long)a.count, (long long)golden_count(golden));
         else if (want)
             check_numbers(r, STAGE_PROCESSOR, a.data, want, a.count, a.last, t, where);
+        else
+            check_same(r, STAGE_PROCESSOR, false, "%s: out of memory", where);
         mem_free(want);
     }
     mem_free(a.data);

@@ -98,7 +98,9 @@ static bool watch(watched *w, const vlm_model *m, const check_suite *s, const ch
     w->state_seen = MEM_ARRAY((size_t)m->layers + 1, uint8_t);
     w->logits = MEM_ARRAY((size_t)w->steps * (size_t)m->vocab + 1, float);
     w->step_seen = MEM_ARRAY((size_t)w->steps + 1, uint8_t);
-    return w->states && w->state_seen && w->logits && w->step_seen;
+    if (w->states && w->state_seen && w->logits && w->step_seen) return true;
+    w->failed = w->done = true;
+    return err_memory(&w->error, 0);
 }
 
 /* ---- one request ---------------------------------------------------------------------------------------------------------- */
@@ -186,7 +188,8 @@ static void compare_rows(check_report *r, const check_suite *s, const watched *w
     bool not_needed = n < count && w->usage.cached_tokens > 0;       /* the keys and values of these media came from the prefix cache */
     if (not_needed) n = count + 1;
     else if (n != count) check_same(r, STAGE_ENCODER, false, "%s: %lld values came, %lld were expected", where, (long long)n, (long long)count);
-    if (n == count && want && got) check_numbers(r, STAGE_ENCODER, got, want, n, cols, (tolerance){.bound = bound}, where);
+    if (!want || !got) check_same(r, STAGE_ENCODER, false, "%s: out of memory", where);
+    else if (n == count) check_numbers(r, STAGE_ENCODER, got, want, n, cols, (tolerance){.bound = bound}, where);
     mem_free(want);
     mem_free(got);
 }
@@ -203,6 +206,7 @@ static void compare_table(check_report *r, stage which, const check_suite *s, co
                    (long long)t->dim[1]);
         rows = 0;
     }
+    if (!want) check_same(r, which, false, "%s/%s: out of memory", w->c->name, key);
     for (int i = 0; want && i < rows; i++) {
         char where[200];
         snprintf(where, sizeof where, "%s/%s %s %d", w->c->name, key, unit, i);
@@ -263,16 +267,14 @@ static void one_by_one(check_report *r, vlm_engine *engine, const vlm_model *m, 
 {
     for (int i = 0; i < s->count; i++) {
         watched w;
-        if (watch(&w, m, s, &s->cases[i])) {
-            submit(&w, engine, m, s);
-            finish(&w);
-            compare(r, m, s, &w, bound);
-            if (prefix_again && !w.failed && w.reusable)
-                check_same(r, STAGE_MODE, w.usage.cached_tokens > 0, "case %s: no token came from the prefix cache", w.c->name);
-            if (media_again && !w.failed && w.usage.media_items)
-                check_same(r, STAGE_MODE, w.usage.media_cached == w.usage.media_items, "case %s: %d of %d media came from the vision cache", w.c->name,
-                           w.usage.media_cached, w.usage.media_items);
-        }
+        if (watch(&w, m, s, &s->cases[i])) submit(&w, engine, m, s);
+        finish(&w);
+        compare(r, m, s, &w, bound);
+        if (prefix_again && !w.failed && w.reusable)
+            check_same(r, STAGE_MODE, w.usage.cached_tokens > 0, "case %s: no token came from the prefix cache", w.c->name);
+        if (media_again && !w.failed && w.usage.media_items)
+            check_same(r, STAGE_MODE, w.usage.media_cached == w.usage.media_items, "case %s: %d of %d media came from the vision cache", w.c->name,
+                       w.usage.media_cached, w.usage.media_items);
         forget(&w);
     }
 }
@@ -281,9 +283,9 @@ static void together(check_report *r, vlm_engine *engine, const vlm_model *m, co
 {
     watched *w = MEM_ARRAY((size_t)s->count, watched);
     int preemptions = 0;
+    if (!w) check_same(r, STAGE_TOKENS, false, "out of memory");
     for (int i = 0; w && i < s->count; i++) {
-        if (!watch(&w[i], m, s, &s->cases[i])) w[i].failed = w[i].done = true;
-        else submit(&w[i], engine, m, s);
+        if (watch(&w[i], m, s, &s->cases[i])) submit(&w[i], engine, m, s);
         follow(&w[i], (size_t)(1 + i % 3));
     }
     for (int i = 0; w && i < s->count; i++) {

@@ -7,10 +7,9 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "weights/bind_internal.h"
 #include "weights/dummy.h"
 #include "weights/explain.h"
-
-enum { NAME_MAX_BYTES = 512, SIDE_LIMIT = 1 << 30 };
 
 typedef struct bound_list { weight **weights; size_t count, capacity; uint64_t bytes; } bound_list;
 
@@ -27,7 +26,7 @@ bool bind_fail(binder *b, vlm_status code, const char *format, ...)
     return false;
 }
 
-static bool bind_memory(binder *b, size_t bytes) { return bind_fail(b, VLM_MEMORY, "out of memory (%zu bytes for weights)", bytes); }
+bool bind_memory(binder *b, size_t bytes) { return bind_fail(b, VLM_MEMORY, "out of memory (%zu bytes for weights)", bytes); }
 
 bool bind_start(binder *b, const checkpoint *files, config *cfg, device *dev, arena *memory, const char *dummy_format, vlm_error *error)
 {
@@ -88,14 +87,14 @@ static const stored_tensor *look_up(binder *b, const char *name, const char *suf
     return NULL;
 }
 
-static const stored_tensor *look_up_weight(binder *b, const char *name)
+const stored_tensor *bind_find_matrix(binder *b, const char *name)
 {
     const stored_tensor *t = look_up(b, name, ".weight");
     return t ? t : look_up(b, name, "");
 }
 
 /* Required and not there: the names that were looked for. */
-static void complain_missing(binder *b, const char *name, const char *suffix)
+void bind_missing(binder *b, const char *name, const char *suffix)
 {
     char tried[400] = "";
     for (int i = 0; b->prefixes[i] && strlen(tried) < 300; i++) {
@@ -108,7 +107,7 @@ static void complain_missing(binder *b, const char *name, const char *suffix)
 
 /* ---- shapes ------------------------------------------------------------------------------------------------------------ */
 
-static bool has_shape(const stored_tensor *t, int dims, const int64_t *dim)
+bool bind_has_shape(const stored_tensor *t, int dims, const int64_t *dim)
 {
     int common = t->dims < dims ? t->dims : dims;
     for (int d = 0; d < common; d++)
@@ -120,7 +119,7 @@ static bool has_shape(const stored_tensor *t, int dims, const int64_t *dim)
     return true;
 }
 
-static void complain_shape(binder *b, const stored_tensor *t, int dims, const int64_t *dim)
+void bind_wrong_shape(binder *b, const stored_tensor *t, int dims, const int64_t *dim)
 {
     char has[128], want[128], why[256];
     explain_shape(t->dims, t->dim, has, sizeof has);
@@ -129,33 +128,17 @@ static void complain_shape(binder *b, const stored_tensor *t, int dims, const in
     bind_fail(b, VLM_FORMAT, "%s: %s has shape %s, %s was expected%s", t->file, t->name, has, want, why);
 }
 
-static bool check_shape(binder *b, const stored_tensor *t, int dims, const int64_t *dim)
+bool bind_check_shape(binder *b, const stored_tensor *t, int dims, const int64_t *dim)
 {
-    if (has_shape(t, dims, dim)) return true;
-    complain_shape(b, t, dims, dim);
+    if (bind_has_shape(t, dims, dim)) return true;
+    bind_wrong_shape(b, t, dims, dim);
     return false;
-}
-
-/* Are kernels stored channels last? MLX writes them so; its files say "format": "mlx" or carry its quantization. */
-static bool channels_last(const binder *b)
-{
-    return !strcmp(checkpoint_format(b->files), "mlx") || json_is_object(json_object_get(b->cfg->root, "quantization"));
-}
-
-/* Which of two layouts the kernel has: 0 channels first, 1 channels last, -1 neither (the binder has failed). */
-static int kernel_layout(binder *b, const stored_tensor *t, int dims, const int64_t *first, const int64_t *last)
-{
-    bool a = has_shape(t, dims, first), z = has_shape(t, dims, last);
-    if (a && z) return channels_last(b);
-    if (a || z) return z;
-    complain_shape(b, t, dims, channels_last(b) ? last : first);
-    return -1;
 }
 
 /* ---- matrices ---------------------------------------------------------------------------------------------------------- */
 
 /* The bytes of t aligned to their type: in the file, or a copy when the file's header has an odd length. */
-static const void *aligned_data(binder *b, const stored_tensor *t)
+const void *bind_aligned(binder *b, const stored_tensor *t)
 {
     static const uint64_t nothing;
     if (!t->bytes) return &nothing;
@@ -166,7 +149,7 @@ static const void *aligned_data(binder *b, const stored_tensor *t)
 }
 
 /* Puts w on the list and lets the backend prepare it. */
-static bool add_bound(binder *b, weight *w)
+bool bind_add(binder *b, weight *w)
 {
     bound_list *list = b->bound;
     if (list->count == list->capacity) {
@@ -215,7 +198,7 @@ static bool read_affine(binder *b, weight *w, const stored_tensor *t, const stor
                          t->name, (long long)bits, (long long)group, (long long)w->cols);
     int64_t codes[3] = {lead, w->rows, w->cols * bits / 32}, units[3] = {lead, w->rows, w->cols / group};
     int skip = lead ? 0 : 1, dims = 3 - skip;
-    if (!check_shape(b, t, dims, codes + skip) || !check_shape(b, scales, dims, units + skip) || !check_shape(b, biases, dims, units + skip))
+    if (!bind_check_shape(b, t, dims, codes + skip) || !bind_check_shape(b, scales, dims, units + skip) || !bind_check_shape(b, biases, dims, units + skip))
         return false;
     dtype s = scales->type;
     if (s != biases->type || (s != DT_F32 && s != DT_F16 && s != DT_BF16))
@@ -225,13 +208,13 @@ static bool read_affine(binder *b, weight *w, const stored_tensor *t, const stor
     w->bits = (int)bits;
     w->group = (int)group;
     w->scale_type = s;
-    w->scales = aligned_data(b, scales);
-    w->biases = aligned_data(b, biases);
-    w->data = aligned_data(b, t);
+    w->scales = bind_aligned(b, scales);
+    w->biases = bind_aligned(b, biases);
+    w->data = bind_aligned(b, t);
     return w->data && w->scales && w->biases;
 }
 
-static bool plain_format(binder *b, weight *w, const stored_tensor *t)
+bool bind_plain_format(binder *b, weight *w, const stored_tensor *t)
 {
     switch (t->type) {
     case DT_F32: w->format = WF_F32; return true;
@@ -246,7 +229,7 @@ static bool plain_format(binder *b, weight *w, const stored_tensor *t)
 /* Matrix or matrices `name` into w, whose rows, cols and experts are set; false when absent or failed. */
 static bool bind_matrix(binder *b, weight *w, const char *name)
 {
-    const stored_tensor *t = look_up_weight(b, name);
+    const stored_tensor *t = bind_find_matrix(b, name);
     if (!t) return false;
     w->name = t->name;
     char base[NAME_MAX_BYTES];
@@ -258,9 +241,16 @@ static bool bind_matrix(binder *b, weight *w, const char *name)
     } else {
         int64_t dim[3] = {w->experts, w->rows, w->cols};
         int skip = w->experts ? 0 : 1;
-        ok = plain_format(b, w, t) && check_shape(b, t, 3 - skip, dim + skip) && (w->data = aligned_data(b, t)) != NULL;
+        ok = bind_plain_format(b, w, t) && bind_check_shape(b, t, 3 - skip, dim + skip) && (w->data = bind_aligned(b, t)) != NULL;
     }
-    return ok && add_bound(b, w);
+    return ok && bind_add(b, w);
+}
+
+/* A made-up matrix in w, whose sizes are set. */
+bool bind_dummy(binder *b, weight *w, const char *name)
+{
+    w->name = arena_strdup(b->memory, name);
+    return w->name ? dummy_weight(b, w) : bind_memory(b, strlen(name));
 }
 
 /* In dummy mode an optional matrix is made up only where the config tells that the model has it. */
@@ -279,9 +269,9 @@ static bool bind_any(binder *b, weight *out, int64_t experts, int64_t rows, int6
     if (!ok) return bind_fail(b, VLM_FORMAT, "%s: [%lld, %lld] is no shape of a matrix", name, (long long)rows, (long long)cols);
     if (b->files) {
         ok = bind_matrix(b, out, name);
-        if (!ok && !b->failed && required) complain_missing(b, name, experts ? "" : ".weight");
+        if (!ok && !b->failed && required) bind_missing(b, name, experts ? "" : ".weight");
     } else {
-        ok = (required || dummy_has(b, name, experts > 0)) && (out->name = arena_strdup(b->memory, name)) && dummy_weight(b, out) && add_bound(b, out);
+        ok = (required || dummy_has(b, name, experts > 0)) && bind_dummy(b, out, name) && bind_add(b, out);
     }
     if (!ok) out->data = NULL;
     return ok;
@@ -326,11 +316,11 @@ static bool copy_expert(binder *b, weight *w, int64_t e, const char *name, const
 {
     char full[NAME_MAX_BYTES];
     snprintf(full, sizeof full, "%s.%lld.%s", name, (long long)e, suffix);
-    const stored_tensor *t = look_up_weight(b, full);
-    if (!t) return complain_missing(b, full, ".weight"), false;
+    const stored_tensor *t = bind_find_matrix(b, full);
+    if (!t) return bind_missing(b, full, ".weight"), false;
     weight one = *w;
     int64_t dim[2] = {w->rows, w->cols};
-    if (!plain_format(b, &one, t) || !check_shape(b, t, 2, dim)) return false;
+    if (!bind_plain_format(b, &one, t) || !bind_check_shape(b, t, 2, dim)) return false;
     if (e == 0) {
         size_t bytes;
         w->format = one.format;
@@ -353,8 +343,8 @@ void bind_experts_each(binder *b, weight *out, int64_t experts, int64_t rows, in
     va_end(args);
     bool ok = true;
     if (b->files) for (int64_t e = 0; ok && e < experts; e++) ok = copy_expert(b, out, e, name, suffix);
-    else ok = (out->name = arena_strdup(b->memory, name)) && dummy_weight(b, out);
-    if (!ok || !add_bound(b, out)) out->data = NULL;
+    else ok = bind_dummy(b, out, name);
+    if (!ok || !bind_add(b, out)) out->data = NULL;
 }
 
 /* ---- vectors ------------------------------------------------------------------------------------------------------------- */
@@ -362,13 +352,13 @@ void bind_experts_each(binder *b, weight *out, int64_t experts, int64_t rows, in
 static bool widens(dtype t) { return t == DT_F32 || t == DT_F16 || t == DT_BF16 || t == DT_F64; }
 
 /* All of t as float32: in the file when it is that already, else converted. */
-static const float *floats_of(binder *b, const stored_tensor *t)
+const float *bind_floats_of(binder *b, const stored_tensor *t)
 {
     if (!widens(t->type)) {
         bind_fail(b, VLM_UNSUPPORTED, "%s: %s has type %s; F32, F16 or BF16 was expected", t->file, t->name, dtype_name(t->type));
         return NULL;
     }
-    const void *data = aligned_data(b, t);
+    const void *data = bind_aligned(b, t);
     if (!data || t->type == DT_F32) return data;
     size_t n = t->bytes / dtype_size(t->type);
     float *out = arena_alloc_raw(b->memory, (n ? n : 1) * sizeof *out);
@@ -389,11 +379,11 @@ static bool bind_floats(binder *b, const float **out, int64_t n, bool required, 
     }
     const stored_tensor *t = look_up(b, name, "");
     if (!t) {
-        if (required) complain_missing(b, name, "");
+        if (required) bind_missing(b, name, "");
         return false;
     }
-    if ((int64_t)(t->bytes / dtype_size(t->type)) != n) return complain_shape(b, t, 1, &n), false;
-    *out = floats_of(b, t);
+    if ((int64_t)(t->bytes / dtype_size(t->type)) != n) return bind_wrong_shape(b, t, 1, &n), false;
+    *out = bind_floats_of(b, t);
     if (*out) b->parameters += (uint64_t)n;
     return *out != NULL;
 }
@@ -428,99 +418,4 @@ bool bind_exists(binder *b, const char *format, ...)
         if (n > 0 && (size_t)n < sizeof full && checkpoint_find(b->files, full)) return true;
     }
     return false;
-}
-
-/* ---- kernels --------------------------------------------------------------------------------------------------------------- */
-
-/* out[o][b][a] = in[o][a][b] for matrices [a, b] of elements of `unit` bytes. */
-static void transpose_each(uint8_t *out, const uint8_t *in, int64_t n, int64_t rows, int64_t cols, size_t unit)
-{
-    for (int64_t o = 0; o < n; o++, in += (size_t)(rows * cols) * unit)
-        for (int64_t c = 0; c < cols; c++)
-            for (int64_t r = 0; r < rows; r++, out += unit) memcpy(out, in + (size_t)(r * cols + c) * unit, unit);
-}
-
-/* The kernel `name`.weight of a convolution. In dummy mode made up: *t is NULL and w is ready. False after failure. */
-static bool find_kernel(binder *b, weight *w, const stored_tensor **t, const char *format, va_list args)
-{
-    char name[NAME_MAX_BYTES / 2];
-    *t = NULL;
-    if (b->failed) return false;
-    vsnprintf(name, sizeof name, format, args);
-    if (w->rows <= 0 || w->cols <= 0 || w->rows >= SIDE_LIMIT || w->cols >= SIDE_LIMIT) return bind_fail(b, VLM_FORMAT, "%s: the kernel has no size", name);
-    if (!b->files) {
-        const char *asked = b->dummy_format;
-        b->dummy_format = "f32";                                     /* kernels are never quantized */
-        w->name = arena_strdup(b->memory, name);
-        bool ok = w->name ? dummy_weight(b, w) : bind_memory(b, strlen(name));
-        b->dummy_format = asked;
-        return ok;
-    }
-    *t = look_up_weight(b, name);
-    if (!*t) return complain_missing(b, name, ".weight"), false;
-    w->name = (*t)->name;
-    return true;
-}
-
-void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...)
-{
-    *out = (weight){.rows = outputs, .cols = inputs * kh * kw, .format = WF_F32};
-    const stored_tensor *t;
-    va_list args;
-    va_start(args, format);
-    bool ok = find_kernel(b, out, &t, format, args);
-    va_end(args);
-    if (ok && t) {
-        const int64_t first[4] = {outputs, inputs, kh, kw}, last[4] = {outputs, kh, kw, inputs};
-        int layout = kernel_layout(b, t, 4, first, last);
-        const float *in = layout < 0 ? NULL : floats_of(b, t);
-        float *copy = in && layout == 0 ? arena_alloc_raw(b->memory, (size_t)(outputs * out->cols) * sizeof *copy) : NULL;
-        if (in && layout == 0 && !copy) bind_memory(b, (size_t)(outputs * out->cols) * sizeof *copy);
-        if (copy) transpose_each((uint8_t *)copy, (const uint8_t *)in, outputs, inputs, (int64_t)kh * kw, sizeof *copy);
-        out->data = layout == 0 ? copy : in;
-    }
-    if (out->data) add_bound(b, out);
-}
-
-void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...)
-{
-    int64_t taps = (int64_t)frames * kh * kw;
-    *out = (weight){.rows = outputs, .cols = inputs * taps};
-    const stored_tensor *t;
-    va_list args;
-    va_start(args, format);
-    bool ok = find_kernel(b, out, &t, format, args);
-    va_end(args);
-    if (ok && t && plain_format(b, out, t)) {
-        const int64_t first[5] = {outputs, inputs, frames, kh, kw}, last[5] = {outputs, frames, kh, kw, inputs};
-        const int64_t first2[4] = {outputs, inputs, kh, kw}, last2[4] = {outputs, kh, kw, inputs}, flat[2] = {outputs, out->cols};
-        int layout;
-        if (t->dims == 2) layout = check_shape(b, t, 2, flat) ? 0 : -1;
-        else if (t->dims == 4 && frames == 1) layout = kernel_layout(b, t, 4, first2, last2);
-        else layout = kernel_layout(b, t, 5, first, last);
-        const uint8_t *in = layout < 0 ? NULL : aligned_data(b, t);
-        uint8_t *copy = in && layout == 1 ? arena_alloc_raw(b->memory, t->bytes) : NULL;
-        if (in && layout == 1 && !copy) bind_memory(b, t->bytes);
-        if (copy) transpose_each(copy, in, outputs, taps, inputs, dtype_size(t->type));
-        out->data = layout == 1 ? copy : in;
-    }
-    if (out->data) add_bound(b, out);
-}
-
-void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...)
-{
-    weight shape = {.rows = channels, .cols = kernel};
-    const stored_tensor *t;
-    *out = NULL;
-    va_list args;
-    va_start(args, format);
-    bool ok = find_kernel(b, &shape, &t, format, args);
-    va_end(args);
-    if (ok && t) {
-        const int64_t first[3] = {channels, 1, kernel}, last[3] = {channels, kernel, 1};
-        if (kernel_layout(b, t, 3, first, last) >= 0) *out = floats_of(b, t);
-    } else if (ok) {
-        *out = shape.data;
-    }
-    if (*out) b->parameters += (uint64_t)(channels * kernel);
 }

@@ -259,11 +259,37 @@ static void makes_weights_up(void **state)
     assert_int_equal(error.code, VLM_INVALID);
 }
 
+static void makes_up_nothing_without_memory(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1;; n++) {
+        bench t = {.cfg = parse("{}")};
+        weight w, experts, conv;
+        const float *norm;
+        mem_fail_at(n);
+        bool ok = bind_start(&t.b, NULL, t.cfg, NULL, &t.memory, "q4", NULL);
+        if (ok) {
+            bind_linear(&t.b, &w, 300, 128, "up_proj");
+            bind_experts(&t.b, &experts, 4, 8, 64, "experts");
+            bind_experts_each(&t.b, &experts, 4, 8, 64, "up_proj", "experts");
+            bind_conv2d(&t.b, &conv, 4, 3, 2, 2, "conv");
+            bind_vector(&t.b, &norm, 7, "norm.weight");
+            ok = !t.b.failed;
+            if (ok) assert_true(w.data && experts.data && conv.data && norm);
+        }
+        bool failed = mem_failed();
+        mem_fail_at(0);
+        assert_true(ok != failed);
+        stop(&t);
+        if (!failed) break;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(binds_plain_weights), cmocka_unit_test(complains_about_shapes), cmocka_unit_test(binds_affine_weights),
-        cmocka_unit_test(binds_kernels), cmocka_unit_test(makes_weights_up),
+        cmocka_unit_test(binds_kernels), cmocka_unit_test(makes_weights_up), cmocka_unit_test(makes_up_nothing_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
