@@ -46,8 +46,9 @@ void *mem_aligned(size_t bytes)
     size_t rounded = (bytes + 63) & ~(size_t)63;
 #ifdef MADV_HUGEPAGE
     if (bytes >= 2 * (size_t)HUGE_PAGE) {          /* one page fault for 2 MiB instead of 512, and few TLB entries */
-        void *memory = aligned_alloc(HUGE_PAGE, rounded);
-        if (memory) madvise(memory, rounded & ~(size_t)(HUGE_PAGE - 1), MADV_HUGEPAGE);
+        void *memory;                              /* not aligned_alloc: that wants a size in whole pages */
+        if (posix_memalign(&memory, HUGE_PAGE, rounded) != 0) return NULL;
+        madvise(memory, rounded & ~(size_t)(HUGE_PAGE - 1), MADV_HUGEPAGE);
         return memory;
     }
 #endif

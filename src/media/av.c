@@ -96,8 +96,8 @@ static int decoder_threads(const av_input *in)
 #else
 static int decoder_threads(const av_input *in)
 {
-    bool video = in->stream && in->stream->codecpar->codec_type == AVMEDIA_TYPE_VIDEO;
-    return !video ? 1 : cpu_count() < 8 ? cpu_count() : 8;
+    bool moving = in->stream && in->stream->codecpar->codec_type == AVMEDIA_TYPE_VIDEO;
+    return !moving ? 1 : cpu_count() < 8 ? cpu_count() : 8;
 }
 #endif
 

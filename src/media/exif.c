@@ -53,7 +53,7 @@ bool image_orient(image *img, int orientation, vlm_error *error)
     int64_t w = img->width, h = img->height;
     int64_t ow = orientation >= 5 ? h : w, oh = orientation >= 5 ? w : h;
     size_t size = (size_t)w * (size_t)h * (img->gray ? 1 : 3);
-    uint8_t *turned = image_memory(size);
+    uint8_t *turned = mem_aligned(size);
     if (!turned) return err_memory(error, size);
     int64_t start = 0, dx = 1, dy = w;                  /* in pixels of the stored image */
     switch (orientation) {

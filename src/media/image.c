@@ -1,8 +1,5 @@
 /* image.c - the table of image formats and the way an image takes: sniff, header, ceilings, decode, turn upright. */
-#define _DEFAULT_SOURCE                                    /* madvise */
 #include "media/image_codec.h"
-
-#include <sys/mman.h>
 
 #include "base/err.h"
 
@@ -39,29 +36,12 @@ bool image_check_size(int64_t width, int64_t height, const media_policy *policy,
     return true;
 }
 
-/* Large pictures are written once, from end to end: large pages save thousands of page faults. */
-static void want_large_pages(uint8_t *memory, size_t size)
-{
-#if defined(__linux__)
-    enum { PAGE = 2 << 20, WORTH = 8 << 20 };
-    uintptr_t start = ((uintptr_t)memory + PAGE - 1) & ~(uintptr_t)(PAGE - 1), end = ((uintptr_t)memory + size) & ~(uintptr_t)(PAGE - 1);
-    if (size >= WORTH && end > start) madvise((void *)start, end - start, MADV_HUGEPAGE);
-#endif
-}
-
-uint8_t *image_memory(size_t size)
-{
-    uint8_t *memory = mem_aligned(size);
-    if (memory) want_large_pages(memory, size);
-    return memory;
-}
-
 static bool start(image *img, int64_t width, int64_t height, bool gray, const media_policy *policy, vlm_error *error)
 {
     if (!image_check_size(width, height, policy, error)) return false;
     size_t size;
     if (!mem_mul((size_t)width * (gray ? 1 : 3), (size_t)height, &size)) return err_memory(error, SIZE_MAX);
-    *img = (image){.width = (int)width, .height = (int)height, .gray = gray, .rgb = image_memory(size)};
+    *img = (image){.width = (int)width, .height = (int)height, .gray = gray, .rgb = mem_aligned(size)};
     return img->rgb ? true : err_memory(error, size);
 }
 

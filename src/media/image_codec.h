@@ -22,8 +22,6 @@ extern const image_codec image_codec_png, image_codec_jpeg, image_codec_webp, im
 
 /* Checks the size against the ceilings and allocates the pixels (not zeroed). */
 bool image_start(image *img, int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
-/* Memory for pixels, not zeroed; release with mem_free. */
-uint8_t *image_memory(size_t size);
 bool image_start_gray(image *img, int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
 bool image_check_size(int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
 

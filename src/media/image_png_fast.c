@@ -237,7 +237,7 @@ bool png_decode_fast(bytes in, const media_policy *policy, image *out)
     if (!read_layout(in, &l) || !image_check_size(l.width, l.height, policy, NULL)) return false;
     size_t n = (size_t)l.width * (size_t)l.channels, size;
     if (!mem_mul(n + 1, (size_t)l.height, &size) || size / 1100 > l.compressed) return false;      /* deflate reaches 1032 : 1 */
-    uint8_t *raw = image_memory(size), *zeros = mem_new(n, 1);
+    uint8_t *raw = mem_aligned(size), *zeros = mem_new(n, 1);
     bool ok = raw && zeros && inflate_all(in, &l, raw, size), gray = is_gray(&l);
     if (ok && !l.palette && (l.channels == 1 || l.channels == 3)) {
         ok = rows_in_place(&l, raw, zeros);

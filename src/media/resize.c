@@ -232,7 +232,7 @@ bool image_to_rgb(image *img, vlm_error *error)
 {
     if (!img->gray) return true;
     int64_t pixels = (int64_t)img->width * img->height;
-    uint8_t *rgb = image_memory((size_t)pixels * 3);
+    uint8_t *rgb = mem_aligned((size_t)pixels * 3);
     if (!rgb) return err_memory(error, (size_t)pixels * 3);
     spread_gray(img->rgb, rgb, pixels);
     mem_free(img->rgb);
