@@ -188,5 +188,4 @@ static void int_block(const linear_product *p, int64_t o0, int64_t o1, int64_t t
     }
 }
 
-static const linear_path int_path = {.name = INT_LABEL, .x_bytes = int_x_bytes, .pack = int_pack, .scratch = int_scratch, .block = int_block,
-                                     .unit = ROWS};
+#define INT_PATH(function) {.name = INT_LABEL, .x_bytes = int_x_bytes, .pack = int_pack, .scratch = int_scratch, .block = function, .unit = ROWS}

@@ -67,7 +67,7 @@ static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *
     const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     for (int t0 = 0; t0 < tokens; t0 += 4) {       /* four sums of 16 bits besides the codes: what 16 registers hold */
         const int count = tokens - t0 < 4 ? tokens - t0 : 4;
-        __m256i sum[4];
+        __m256i sum[4] = {ones, ones, ones, ones};
         const int8_t *at = x + 4 * t0;
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++, at += 8 * tokens) {
@@ -102,4 +102,6 @@ static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *
 
 #include "tensor/cpu/linear_int.h"
 
-void linear_init_int_avx2(linear_table *t) { t->fast_affine4 = t->fast_affine8 = &int_path; }
+static const linear_path path = INT_PATH(int_block);
+
+void linear_init_int_avx2(linear_table *t) { t->fast_affine4 = t->fast_affine8 = &path; }

@@ -77,4 +77,6 @@ static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *
 
 #include "tensor/cpu/linear_int.h"
 
-void linear_init_neondot(linear_table *t) { t->fast_affine4 = t->fast_affine8 = &int_path; }
+static const linear_path path = INT_PATH(int_block);
+
+void linear_init_neondot(linear_table *t) { t->fast_affine4 = t->fast_affine8 = &path; }
