@@ -44,6 +44,18 @@ static bool add_raw(const tokenizer *t, const char *text, size_t size, buf *out)
     return true;
 }
 
+/* "left right", split at its space. */
+static bool split_words(const char *text, size_t size, const char *part[2], size_t sizes[2])
+{
+    const char *space = memchr(text, ' ', size);
+    if (!space) return false;
+    part[0] = text;
+    sizes[0] = (size_t)(space - text);
+    part[1] = space + 1;
+    sizes[1] = size - sizes[0] - 1;
+    return true;
+}
+
 static bool split_merge(const json_t *item, const char *part[2], size_t size[2])
 {
     if (json_is_array(item) && json_array_size(item) == 2) {
@@ -55,22 +67,25 @@ static bool split_merge(const json_t *item, const char *part[2], size_t size[2])
         }
         return true;
     }
-    const char *text = json_string_value(item);
-    const char *space = text ? strchr(text, ' ') : NULL;
-    if (!space) return false;
-    part[0] = text;
-    size[0] = (size_t)(space - text);
-    part[1] = space + 1;
-    size[1] = json_string_length(item) - size[0] - 1;
-    return true;
+    return json_is_string(item) && split_words(json_string_value(item), json_string_length(item), part, size);
 }
 
-static bool add_merge(tokenizer *t, const json_t *item, size_t rank, buf *work, vlm_error *error)
+/* The next merge of the text: 1, 0 at the end, -1 when it is damaged. */
+static int next_merge(tok_scan *s, bool first, const char *part[2], size_t size[2])
 {
-    const char *part[2];
-    size_t size[2];
+    if (tok_scan_take(s, ']')) return 0;
+    if (!first && !tok_scan_take(s, ',')) return -1;
+    if (tok_scan_take(s, '['))
+        return tok_scan_string(s, 0, &part[0], &size[0]) && tok_scan_take(s, ',') && tok_scan_string(s, 1, &part[1], &size[1]) && tok_scan_take(s, ']') ? 1 : -1;
+    const char *text;
+    size_t n;
+    return tok_scan_string(s, 0, &text, &n) && split_words(text, n, part, size) ? 1 : -1;
+}
+
+static bool add_merge(tokenizer *t, const char *const part[2], const size_t size[2], size_t rank, buf *work, vlm_error *error)
+{
     int32_t id[2];
-    if (!split_merge(item, part, size)) return err_set(error, VLM_FORMAT, "tokenizer.json: merge %zu is not a pair of strings", rank);
+    if (rank * 2 >= t->merge_capacity) return err_set(error, VLM_FORMAT, "tokenizer.json: merges are pairs and strings mixed");
     buf_clear(work);
     size_t cut = 0;
     for (int k = 0; k < 2; k++) {
@@ -98,7 +113,38 @@ static const char *optional_string(tokenizer *t, const json_t *model, const char
     return *size ? arena_strdup(&t->strings, json_string_value(s)) : "";
 }
 
-bool tok_bpe_load(tokenizer *t, const json_t *model, vlm_error *error)
+/* How many merges the text holds, at most: for each there is one string, or a list of two. */
+static size_t count_merges(const tok_spans *spans)
+{
+    size_t quotes = 0;
+    tok_scan s = tok_scan_start(spans->merges, spans->merges_size);
+    bool pairs = tok_scan_take(&s, '[') && tok_scan_take(&s, '[');
+    for (size_t i = 0; i < spans->merges_size; i++) quotes += spans->merges[i] == '"';
+    return pairs && quotes % 4 == 0 ? quotes / 4 : quotes / 2;
+}
+
+static bool add_merges(tokenizer *t, const json_t *merges, const tok_spans *spans, vlm_error *error)
+{
+    buf work = {0};
+    const char *part[2];
+    size_t size[2], rank = 0;
+    bool ok = true;
+    if (spans && spans->merges) {
+        tok_scan s = tok_scan_start(spans->merges, spans->merges_size);
+        int more = tok_scan_take(&s, '[') ? 1 : -1;
+        while (ok && more > 0 && (more = next_merge(&s, rank == 0, part, size)) > 0) ok = add_merge(t, part, size, rank++, &work, error);
+        if (more < 0) ok = s.text[0].failed || s.text[1].failed ? err_memory(error, 0) : err_set(error, VLM_FORMAT, "tokenizer.json: merge %zu is not a pair of strings", rank);
+        tok_scan_free(&s);
+    } else
+        for (; ok && rank < json_array_size(merges); rank++) {
+            ok = split_merge(json_array_get(merges, rank), part, size) || err_set(error, VLM_FORMAT, "tokenizer.json: merge %zu is not a pair of strings", rank);
+            if (ok) ok = add_merge(t, part, size, rank, &work, error);
+        }
+    buf_free(&work);
+    return ok;
+}
+
+bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm_error *error)
 {
     t->fuse_unk = json_is_true(json_object_get(model, "fuse_unk"));
     t->byte_fallback = json_is_true(json_object_get(model, "byte_fallback"));
@@ -107,24 +153,21 @@ bool tok_bpe_load(tokenizer *t, const json_t *model, vlm_error *error)
     t->suffix = optional_string(t, model, "end_of_word_suffix", &t->suffix_size);
     if (!t->prefix || !t->suffix) return err_memory(error, 0);
     const json_t *merges = json_object_get(model, "merges");
-    if (merges && !json_is_array(merges)) return err_set(error, VLM_FORMAT, "tokenizer.json: model.merges is not a list");
-    size_t count = json_array_size(merges);
+    if (merges && !json_is_null(merges) && !json_is_array(merges)) return err_set(error, VLM_FORMAT, "tokenizer.json: model.merges is not a list");
+    size_t count = spans && spans->merges ? count_merges(spans) : json_array_size(merges);
     t->merge_capacity = 16;
     while (t->merge_capacity < count * 2) t->merge_capacity *= 2;
     t->merges = MEM_ARRAY(t->merge_capacity, tok_merge);
     if (!t->merges) return err_memory(error, t->merge_capacity * sizeof *t->merges);
     for (size_t i = 0; i < t->merge_capacity; i++) t->merges[i].id = -1;
-    buf work = {0};
-    bool ok = true;
-    for (size_t i = 0; ok && i < count; i++) ok = add_merge(t, json_array_get(merges, i), i, &work, error);
-    buf_free(&work);
+    if (!add_merges(t, merges, spans, error)) return false;
     for (int b = 0; b < 256; b++) {
         char name[8] = "<0xXX>", byte = (char)b;
         name[3] = "0123456789ABCDEF"[b >> 4];
         name[4] = "0123456789ABCDEF"[b & 15];
         t->byte_id[b] = t->raw_bytes ? tok_map_find(&t->vocab, &byte, 1) : tok_map_find(&t->vocab, name, 6);
     }
-    return ok;
+    return true;
 }
 
 /* ---- words ---- */

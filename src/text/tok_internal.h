@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "text/regex.h"
+#include "text/tok_scan.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
@@ -151,7 +152,8 @@ typedef struct tok_scratch {
 } tok_scratch;
 void tok_scratch_free(tok_scratch *s);
 bool tok_bpe(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out);
-bool tok_bpe_load(tokenizer *t, const json_t *model, vlm_error *error);
+/* spans: where the merges lie as text, or NULL: they are in model. */
+bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm_error *error);
 
 bool tok_unigram(const tokenizer *t, const char *text, size_t size, tok_scratch *s, ids *out);
 bool tok_unigram_load(tokenizer *t, const json_t *model, vlm_error *error);

@@ -78,20 +78,57 @@ static bool check_id(json_int_t id, const char *what, vlm_error *error)
     return err_set(error, VLM_FORMAT, "tokenizer.json: %s has id %lld, expected 0 to %d", what, (long long)id, TOK_MAX_ID - 1);
 }
 
-/* Ids and total string size of the vocabulary: an object {token: id} or, for Unigram, a list [[token, score], ...]. */
-static bool measure_vocab(const json_t *vocab, json_int_t *largest, size_t *bytes, vlm_error *error)
+/* The vocabulary's tokens and ids one after the other, from a JSON object or from its text. */
+typedef struct entries { const tok_spans *spans; json_t *object; void *at; tok_scan scan; bool first; } entries;
+
+static void rewind_entries(entries *e)
 {
-    const char *key;
-    json_t *value;
-    if (json_is_object(vocab)) {
+    tok_scan_free(&e->scan);
+    if (e->spans) e->scan = tok_scan_start(e->spans->vocab, e->spans->vocab_size);
+    else e->at = json_object_iter(e->object);
+    e->first = true;
+}
+
+/* 1, 0 at the end, -1 on error. */
+static int next_entry(entries *e, const char **key, size_t *size, int64_t *id, vlm_error *error)
+{
+    if (!e->spans) {
+        if (!e->at) return 0;
+        const json_t *value = json_object_iter_value(e->at);
+        *key = json_object_iter_key(e->at);
+        *size = json_object_iter_key_len(e->at);
+        *id = json_integer_value(value);
+        e->at = json_object_iter_next(e->object, e->at);
+        if (json_is_integer(value)) return 1;
+        err_set(error, VLM_FORMAT, "tokenizer.json: id of \"%.80s\" is not a number", *key);
+        return -1;
+    }
+    tok_scan *s = &e->scan;
+    bool ok = e->first ? tok_scan_take(s, '{') : true;
+    if (ok && tok_scan_take(s, '}')) return 0;
+    ok = ok && (e->first || tok_scan_take(s, ',')) && tok_scan_string(s, 0, key, size) && tok_scan_take(s, ':') && tok_scan_integer(s, id);
+    e->first = false;
+    if (ok) return 1;
+    if (s->text[0].failed) err_memory(error, 0);
+    else err_set(error, VLM_FORMAT, "tokenizer.json: the vocabulary is not a list of \"token\": id");
+    return -1;
+}
+
+/* Ids and total string size of the vocabulary: an object {token: id} or, for Unigram, a list [[token, score], ...]. */
+static bool measure_vocab(entries *e, const json_t *vocab, json_int_t *largest, size_t *bytes, vlm_error *error)
+{
+    if (e->spans || json_is_object(vocab)) {
+        const char *key;
         size_t size;
-        json_object_keylen_foreach((json_t *)vocab, key, size, value) {
-            if (!json_is_integer(value) || !check_id(json_integer_value(value), "the vocabulary", error))
-                return json_is_integer(value) ? false : err_set(error, VLM_FORMAT, "tokenizer.json: id of \"%.80s\" is not a number", key);
-            if (json_integer_value(value) > *largest) *largest = json_integer_value(value);
+        int64_t id;
+        int more;
+        rewind_entries(e);
+        while ((more = next_entry(e, &key, &size, &id, error)) > 0) {
+            if (!check_id(id, "the vocabulary", error)) return false;
+            if (id > *largest) *largest = id;
             *bytes += 2 * (size + 1);
         }
-        return true;
+        return more == 0;
     }
     if (!json_is_array(vocab)) return err_set(error, VLM_FORMAT, "tokenizer.json: model.vocab is missing");
     size_t n = json_array_size(vocab);
@@ -106,16 +143,18 @@ static bool measure_vocab(const json_t *vocab, json_int_t *largest, size_t *byte
     return true;
 }
 
-static bool load_vocab(tokenizer *t, const json_t *vocab, pool *p, vlm_error *error)
+static bool load_vocab(tokenizer *t, entries *e, const json_t *vocab, pool *p, vlm_error *error)
 {
     bool byte_decoder = has_byte_level_decoder(t);
-    if (json_is_object(vocab)) {
+    if (e->spans || json_is_object(vocab)) {
         const char *key;
         size_t size;
-        json_t *value;
-        json_object_keylen_foreach((json_t *)vocab, key, size, value)
-            if (!set_token(t, p, (int32_t)json_integer_value(value), key, size, byte_decoder, error)) return false;
-        return true;
+        int64_t id;
+        int more;
+        rewind_entries(e);
+        while ((more = next_entry(e, &key, &size, &id, error)) > 0)
+            if (!set_token(t, p, (int32_t)id, key, size, byte_decoder, error)) return false;
+        return more == 0;
     }
     for (size_t i = 0; i < json_array_size(vocab); i++) {
         const json_t *piece = json_array_get(json_array_get(vocab, i), 0);
@@ -236,11 +275,11 @@ static bool model_kind(tokenizer *t, const json_t *model, vlm_error *error)
     return err_set(error, VLM_UNSUPPORTED, "tokenizer.json: model type \"%.80s\" (BPE, Unigram, WordPiece and WordLevel are known)", type);
 }
 
-static bool load_model(tokenizer *t, const json_t *model, vlm_error *error)
+static bool load_model(tokenizer *t, const json_t *model, const tok_spans *spans, vlm_error *error)
 {
     load_unk(t, model);
     switch (t->model) {
-    case MODEL_BPE: return tok_bpe_load(t, model, error);
+    case MODEL_BPE: return tok_bpe_load(t, model, spans, error);
     case MODEL_UNIGRAM: return tok_unigram_load(t, model, error);
     case MODEL_WORDPIECE: return tok_wordpiece_load(t, model, error);
     case MODEL_WORDLEVEL: return true;
@@ -248,7 +287,7 @@ static bool load_model(tokenizer *t, const json_t *model, vlm_error *error)
     return false;
 }
 
-static bool load_all(tokenizer *t, const json_t *root, const json_t *added, vlm_error *error)
+static bool load_all(tokenizer *t, const json_t *root, const json_t *added, entries *e, vlm_error *error)
 {
     const json_t *model = json_object_get(root, "model");
     if (!json_is_object(model)) return err_set(error, VLM_FORMAT, "tokenizer.json has no \"model\"");
@@ -259,16 +298,18 @@ static bool load_all(tokenizer *t, const json_t *root, const json_t *added, vlm_
     json_int_t largest = -1;
     pool p = {.size = 1};
     const json_t *vocab = json_object_get(model, "vocab");
-    if (!measure_vocab(vocab, &largest, &p.size, error) || !measure_added(added, &largest, &p.size, error)) return false;
+    e->object = (json_t *)vocab;
+    if (!measure_vocab(e, vocab, &largest, &p.size, error) || !measure_added(added, &largest, &p.size, error)) return false;
     t->size = (size_t)(largest + 1);
     t->token = MEM_ARRAY(t->size, tok_token);
     p.data = t->pool = mem_new(p.size, 1);
     if (!t->token || !p.data) return err_memory(error, t->size * sizeof *t->token + p.size);
-    return load_vocab(t, vocab, &p, error) && load_added(t, added, &p, error) && load_model(t, model, error) &&
+    return load_vocab(t, e, vocab, &p, error) && load_added(t, added, &p, error) && load_model(t, model, e->spans, error) &&
            tok_parse_post(t, json_object_get(root, "post_processor"), error);
 }
 
-tokenizer *tokenizer_from_json(const json_t *root, const json_t *config, vlm_error *error)
+/* spans: vocabulary and merges as text; NULL: they are in root. */
+static tokenizer *load(const json_t *root, const json_t *config, const tok_spans *spans, vlm_error *error)
 {
     if (!json_is_object(root)) {
         err_set(error, VLM_FORMAT, "tokenizer.json is not an object");
@@ -280,7 +321,10 @@ tokenizer *tokenizer_from_json(const json_t *root, const json_t *config, vlm_err
     else {
         t->unk = -1;
         t->config = config ? json_incref((json_t *)config) : NULL;
-        if (load_all(t, root, added, error)) {
+        entries e = {.spans = spans};
+        bool ok = load_all(t, root, added, &e, error);
+        tok_scan_free(&e.scan);
+        if (ok) {
             json_decref(added);
             return t;
         }
@@ -290,13 +334,16 @@ tokenizer *tokenizer_from_json(const json_t *root, const json_t *config, vlm_err
     return NULL;
 }
 
-static json_t *read_json(const char *dir, const char *name, bool required, vlm_error *error)
+tokenizer *tokenizer_from_json(const json_t *root, const json_t *config, vlm_error *error) { return load(root, config, NULL, error); }
+
+/* An optional file: absent is NULL without an error. */
+static json_t *read_json(const char *dir, const char *name, vlm_error *error)
 {
     char *path = path_join(dir, name);
     buf text = {0};
     json_t *json = NULL;
     if (!path) err_memory(error, 0);
-    else if (!required && !file_exists(path)) { }
+    else if (!file_exists(path)) { }
     else if (file_read(path, MAX_FILE, &text, error)) {
         json_error_t bad;
         json = json_loadb(text.data ? text.data : "", text.size, JSON_ALLOW_NUL, &bad);
@@ -313,7 +360,7 @@ static json_t *read_json(const char *dir, const char *name, bool required, vlm_e
 static bool add_roles(const char *dir, json_t **config, vlm_error *error)
 {
     vlm_error failed = {0};
-    json_t *map = read_json(dir, "special_tokens_map.json", false, &failed), *value;
+    json_t *map = read_json(dir, "special_tokens_map.json", &failed), *value;
     if (failed.code == VLM_MEMORY) return err_memory(error, 0);
     if (json_is_object(map) && !*config) *config = json_object();
     const char *key;
@@ -323,17 +370,63 @@ static bool add_roles(const char *dir, json_t **config, vlm_error *error)
     return true;
 }
 
+/* The file without its vocabulary and merges, and where these are in `text`. */
+static json_t *read_without_vocab(const char *text, size_t size, tok_spans *spans, bool *no_memory)
+{
+    buf rest = {0};
+    json_t *root = NULL;
+    if (!tok_scan_find(text, size, spans)) return NULL;
+    const char *first = spans->vocab, *second = spans->merges ? spans->merges : text + size;
+    size_t first_size = spans->vocab_size, second_size = spans->merges_size;
+    if (second < first) {
+        const char *swap = first;
+        size_t swap_size = first_size;
+        first = second, first_size = second_size;
+        second = swap, second_size = swap_size;
+    }
+    buf_add(&rest, text, (size_t)(first - text));
+    buf_adds(&rest, "null");
+    buf_add(&rest, first + first_size, (size_t)(second - first) - first_size);
+    if (spans->merges) {
+        buf_adds(&rest, "null");
+        buf_add(&rest, second + second_size, (size_t)(text + size - second) - second_size);
+    }
+    *no_memory = rest.failed;
+    if (!rest.failed) root = json_loadb(rest.data, rest.size, JSON_ALLOW_NUL, NULL);
+    buf_free(&rest);
+    return root;
+}
+
+tokenizer *tokenizer_from_text(const char *text, size_t size, const json_t *config, vlm_error *error)
+{
+    tok_spans spans;
+    json_error_t bad;
+    tokenizer *t = NULL;
+    bool no_memory = false;
+    json_t *root = read_without_vocab(text, size, &spans, &no_memory);
+    bool whole = !root;
+    if (no_memory) return err_memory(error, size), NULL;
+    if (whole) root = json_loadb(text, size, JSON_ALLOW_NUL, &bad);
+    if (!root) err_set(error, VLM_FORMAT, "tokenizer.json: line %d: %s", bad.line, bad.text);
+    else t = load(root, config, whole ? NULL : &spans, error);
+    json_decref(root);
+    return t;
+}
+
 tokenizer *tokenizer_load(const char *dir, vlm_error *error)
 {
     vlm_error local = {0};
-    json_t *root = read_json(dir, "tokenizer.json", true, error);
-    if (!root) return NULL;
-    json_t *config = read_json(dir, "tokenizer_config.json", false, &local);
+    buf text = {0};
+    json_t *config = read_json(dir, "tokenizer_config.json", &local);
     tokenizer *t = NULL;
-    if (!config && local.code) {
+    char *path = path_join(dir, "tokenizer.json");
+    if (!path) err_memory(error, 0);
+    else if (!config && local.code) {
         if (error) *error = local;
-    } else if (add_roles(dir, &config, error)) t = tokenizer_from_json(root, config, error);
-    json_decref(root);
+    } else if (file_read(path, MAX_FILE, &text, error) && add_roles(dir, &config, error))
+        t = tokenizer_from_text(text.data ? text.data : "", text.size, config, error);
+    buf_free(&text);
+    mem_free(path);
     json_decref(config);
     return t;
 }

@@ -13,7 +13,9 @@ void ids_free(ids *list);
 
 /* dir: checkpoint directory with tokenizer.json (and tokenizer_config.json). */
 tokenizer *tokenizer_load(const char *dir, vlm_error *error);
-/* From parsed JSON; config may be NULL. For tests and other containers. */
+/* From the text of tokenizer.json; config may be NULL. The vocabulary and merges are read from the text, without a tree of JSON values. */
+tokenizer *tokenizer_from_text(const char *text, size_t size, const json_t *config, vlm_error *error);
+/* From parsed JSON. For tests and other containers. */
 tokenizer *tokenizer_from_json(const json_t *tokenizer_json, const json_t *tokenizer_config, vlm_error *error);
 void tokenizer_free(tokenizer *t);
 
