@@ -6,7 +6,8 @@
 
 #include "base/err.h"
 
-enum { MAX_SHARES = 4, MIN_CHUNK = 16 };
+/* FRAGMENT: text before a medium that is not encoded yet is worth a step of its own (all weights are read once more) from here on. */
+enum { MAX_SHARES = 4, MIN_CHUNK = 16, FRAGMENT = 64 };
 
 static int blocks_of(int tokens) { return (tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS; }
 
@@ -131,6 +132,9 @@ bool scheduler_add(scheduler *s, sequence *seq)
         s->plan = plan;
         s->capacity = capacity;
     }
+    const prompt *p = seq->prompt;
+    for (int i = 0; p->see_to && i < seq->n_prompt; i++)
+        if (p->see_to[i] - i > seq->longest_block) seq->longest_block = p->see_to[i] - i;
     insert(s->waiting, &s->n_waiting, seq);
     return true;
 }
@@ -244,7 +248,8 @@ static int chunk_end(scheduler *s, sequence *seq, int most)
     if (s->pages->bytes[STATE_GROUP] && seq->computed < border && end > border) end = border;
     end = whole_blocks(seq, end, true);
     int ready = media_limit(s, seq, end);
-    return ready < end ? whole_blocks(seq, ready, false) : end;
+    if (ready == end) return end;
+    return ready - seq->computed < FRAGMENT ? seq->computed : whole_blocks(seq, ready, false);
 }
 
 static void put(scheduler *s, sequence *seq, int end)
@@ -299,9 +304,15 @@ static void plan_chunk(scheduler *s, sequence *seq, int most)
 
 /* ---- admission ---- */
 
+/* Bytes of pages that the sequence needs for its tokens and one more. A media block that sees itself whole is one chunk. */
+static uint64_t bytes_of(const scheduler *s, const sequence *seq)
+{
+    return scheduler_bytes(s->pages, seq->n + 1, s->chunk > seq->longest_block ? s->chunk : seq->longest_block);
+}
+
 static bool unfit_error(scheduler *s, const sequence *seq, vlm_error *why)
 {
-    uint64_t needed = scheduler_bytes(s->pages, seq->n + 1, s->chunk);
+    uint64_t needed = bytes_of(s, seq);
     err_set(why, VLM_LIMIT, "%d tokens need %.1f MiB of key/value pages; the engine has %.1f MiB", seq->n, (double)needed / 0x1p20,
             (double)s->pages->stats.budget / 0x1p20);
     return err_hint(why, "give the engine more memory (kv_bytes), or send a shorter prompt"), false;
@@ -313,7 +324,7 @@ static sequence *admit(scheduler *s, sequence **unfit, vlm_error *why)
     if (!s->n_waiting || s->n_running >= s->max_running || s->short_of_pages) return NULL;
     if (s->n_running && s->blocked_room && pages_room(s->pages) <= s->blocked_room) return NULL;
     sequence *seq = s->waiting[0];
-    uint64_t all = scheduler_bytes(s->pages, seq->n + 1, s->chunk), have = 0;
+    uint64_t all = bytes_of(s, seq), have = 0;
     if (all > s->pages->stats.budget) return unfit_error(s, *unfit = seq, why), NULL;
     if (!adopt(s, seq)) return err_memory(why, sizeof(page *) * (size_t)seq->n / KV_PAGE_TOKENS), *unfit = seq, NULL;
     for (int g = 0; g < s->pages->n_groups; g++) {

@@ -27,6 +27,7 @@ typedef struct sequence {
     int computed;                  /* tokens whose keys and values are in the pages */
     int admitted;                  /* n when it was last admitted */
     int cached;                    /* of these, taken over from the cache at the first admission; -1: not admitted yet */
+    int longest_block;             /* tokens of the longest media block that sees itself whole */
     int priority;
     uint64_t arrival;
     uint32_t patience;             /* steps spent waiting */

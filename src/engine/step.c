@@ -8,6 +8,8 @@
 #include "base/thread.h"
 #include "engine/core.h"
 
+enum { IDLE_MS = 50 };
+
 /* ---- ending ---- */
 
 /* Under lock: what vlm_engine_stats reads. */
@@ -299,6 +301,7 @@ static void wait_for_work(vlm_engine *e)
     double until = 0;
     for (vlm_request *r = e->active; r; r = r->next)
         if (r->deadline > 0 && (until == 0 || r->deadline < until)) until = r->deadline;
+    if (e->active && until == 0) until = engine_now() + IDLE_MS * 1e-3;        /* there is always something to do for these; look again soon */
     struct timespec t = {.tv_sec = (time_t)until, .tv_nsec = (long)((until - (double)(time_t)until) * 1e9)};
     if (until > 0) pthread_cond_timedwait(&e->work, &e->lock, &t);
     else pthread_cond_wait(&e->work, &e->lock);
