@@ -104,6 +104,8 @@ static bool stream(chat *c, vlm_request *request, buf *answer)
     for (int got; (got = vlm_request_next(request, &event, 50)) >= 0;) {
         if (atomic_exchange(&interrupted, false)) vlm_request_cancel(request);
         if (!got) continue;
+        if (event.type == VLM_EVENT_PROGRESS) progress_bar(NULL, event.progress_what, event.progress_done, event.progress_total);
+        else progress_clear();
         if (event.type == VLM_EVENT_TEXT) {
             fwrite(event.text, 1, event.text_bytes, stdout);
             fflush(stdout);

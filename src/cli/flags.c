@@ -129,6 +129,7 @@ bool request_from_flags(const sampling_flags *s, const media_flags *m, vlm_reque
     out->skip_special_tokens = s->skip_special_tokens;
     out->allow_local_files = 1;
     out->allow_network = 1;
+    out->progress = interactive();
     json_t *kwargs = json_object();
     json_object_set_new(kwargs, "enable_thinking", json_boolean(s->enable_thinking));
     if (s->thinking_mode) json_object_set_new(kwargs, "thinking_mode", json_string(s->thinking_mode));

@@ -63,7 +63,6 @@ typedef struct media_flags {
     int64_t num_frames, min_frames, max_frames, min_pixels, max_pixels, max_soft_tokens;
     texts resize_shape;
     const char *processor_kwargs;
-    bool allow_private_network;
 } media_flags;
 void media_flags_default(media_flags *f);
 

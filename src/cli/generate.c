@@ -97,6 +97,8 @@ typedef struct printing { bool text; json_t *tokens; } printing;
 static int on_event(const vlm_event *event, void *user)
 {
     printing *p = user;
+    if (event->type == VLM_EVENT_PROGRESS) progress_bar(NULL, event->progress_what, event->progress_done, event->progress_total);
+    else progress_clear();
     if (event->type == VLM_EVENT_TEXT && p->text) {
         fwrite(event->text, 1, event->text_bytes, stdout);
         fflush(stdout);
