@@ -4,28 +4,32 @@
 #include "base/err.h"
 #include "media/image_codec.h"
 
-enum { TAG_ORIENTATION = 0x0112, TYPE_SHORT = 3 };
+enum { TAG_ORIENTATION = 0x0112, TYPE_SHORT = 3, TYPE_LONG = 4 };
+
+static int in_range(uint32_t value)
+{
+    return value >= 1 && value <= 8 ? (int)value : 1;
+}
 
 int exif_orientation(const uint8_t *data, size_t size)
 {
     if (size >= 6 && memcmp(data, "Exif\0\0", 6) == 0) data += 6, size -= 6;
-    if (size < 8) return 1;
+    if (size < 8) return 0;
     bool little = memcmp(data, "II*\0", 4) == 0;
-    if (!little && memcmp(data, "MM\0*", 4) != 0) return 1;
+    if (!little && memcmp(data, "MM\0*", 4) != 0) return 0;
     uint32_t at = little ? le32(data + 4) : be32(data + 4);
-    if (at > size - 2 || size < 2) return 1;
+    if (at > size - 2) return 0;
     uint32_t count = little ? le16(data + at) : be16(data + at);
     for (uint32_t i = 0; i < count; i++) {
         size_t entry = (size_t)at + 2 + (size_t)i * 12;
-        if (entry + 12 > size) return 1;
+        if (entry + 12 > size) return 0;
         const uint8_t *p = data + entry;
         uint32_t tag = little ? le16(p) : be16(p), type = little ? le16(p + 2) : be16(p + 2);
         if (tag != TAG_ORIENTATION) continue;
-        if (type != TYPE_SHORT) return 1;
-        uint32_t value = little ? le16(p + 8) : be16(p + 8);
-        return value >= 1 && value <= 8 ? (int)value : 1;
+        if (type == TYPE_LONG) return in_range(little ? le32(p + 8) : be32(p + 8));
+        return type == TYPE_SHORT ? in_range(little ? le16(p + 8) : be16(p + 8)) : 1;
     }
-    return 1;
+    return 0;
 }
 
 /* tiff:Orientation="6" or <tiff:Orientation>6</...> */
@@ -40,9 +44,9 @@ int xmp_orientation(const uint8_t *data, size_t size)
         if (*p == '>') p++;
         else if (i + length + 3 <= size && p[0] == '=' && p[1] == '"') p += 2;
         else continue;
-        if (p < data + size && *p >= '0' && *p <= '9') return *p >= '1' && *p <= '8' ? *p - '0' : 1;
+        if (p < data + size && *p >= '0' && *p <= '9') return in_range((uint32_t)(*p - '0'));
     }
-    return 1;
+    return 0;
 }
 
 /* Where pixel (x, y) of the upright image comes from, by orientation: 2 mirrored, 3 turned by 180, 4 flipped, 5 transposed,

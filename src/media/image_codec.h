@@ -25,7 +25,8 @@ bool image_start(image *img, int64_t width, int64_t height, const media_policy *
 bool image_start_gray(image *img, int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
 bool image_check_size(int64_t width, int64_t height, const media_policy *policy, vlm_error *error);
 
-/* exif.c: the orientation in a TIFF structure (EXIF without its "Exif\0\0"), or in an XMP packet; 1 when there is none. */
+/* exif.c: the orientation in a TIFF structure (EXIF, with or without its "Exif\0\0"), or in an XMP packet; 0 when it says none. What
+ * EXIF says counts, even if that is 1; else XMP. */
 int exif_orientation(const uint8_t *data, size_t size);
 int xmp_orientation(const uint8_t *data, size_t size);
 /* Turns the pixels so that they stand upright. */

@@ -30,7 +30,7 @@ static void read_app1(const uint8_t *body, size_t size, int *from_exif, int *fro
 
 static bool jpeg_header(bytes in, image_header *out, vlm_error *error)
 {
-    int from_exif = 0, from_xmp = 1;
+    int from_exif = 0, from_xmp = 0;
     size_t at = 2;
     while (at + 4 <= in.size) {
         if (in.data[at] != 0xff) {                      /* garbage between segments: libjpeg skips it too */
@@ -56,8 +56,7 @@ static bool jpeg_header(bytes in, image_header *out, vlm_error *error)
     }
     if (out->width == 0 && out->height == 0)
         return err_set(error, VLM_FORMAT, "no frame header in %zu bytes: cut off or damaged", in.size);
-    out->orientation = from_exif ? from_exif : 1;
-    if (out->orientation == 1) out->orientation = from_xmp;
+    out->orientation = from_exif ? from_exif : from_xmp;
     return true;
 }
 

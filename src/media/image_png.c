@@ -21,20 +21,17 @@ static bool png_header(bytes in, image_header *out, vlm_error *error)
         return err_set(error, VLM_FORMAT, "the header is cut off or wrong (%zu bytes)", in.size);
     out->width = be32(in.data + 16);
     out->height = be32(in.data + 20);
-    int from_xmp = 1;
+    int from_exif = 0, from_xmp = 0;
     for (size_t at = 33; at + 12 <= in.size;) {
         size_t length = be32(in.data + at);
         const uint8_t *body = in.data + at + 8;
         if (length > in.size - at - 12) break;
-        if (memcmp(body - 4, "eXIf", 4) == 0) {
-            out->orientation = exif_orientation(body, length);
-            if (out->orientation != 1) return true;
-        }
+        if (memcmp(body - 4, "eXIf", 4) == 0) from_exif = exif_orientation(body, length);
         if (memcmp(body - 4, "iTXt", 4) == 0 && length > 18 && memcmp(body, "XML:com.adobe.xmp", 18) == 0)
             from_xmp = xmp_orientation(body, length);
         at += 12 + length;
     }
-    out->orientation = from_xmp;
+    out->orientation = from_exif ? from_exif : from_xmp;
     return true;
 }
 

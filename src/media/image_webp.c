@@ -28,7 +28,7 @@ static bool webp_header(bytes in, image_header *out, vlm_error *error)
     if (status != VP8_STATUS_OK) return err_set(error, VLM_FORMAT, "%s (in the header, of %zu bytes)", reason(status), in.size);
     out->width = f.width;
     out->height = f.height;
-    int from_exif = 1, from_xmp = 1;
+    int from_exif = 0, from_xmp = 0;
     for (size_t at = 12; at + 8 <= in.size;) {
         const uint8_t *body = in.data + at + 8;
         size_t length = le32(in.data + at + 4), left = in.size - at - 8;
@@ -37,7 +37,7 @@ static bool webp_header(bytes in, image_header *out, vlm_error *error)
         if (memcmp(body - 8, "XMP ", 4) == 0) from_xmp = xmp_orientation(body, length);
         at += 8 + length + (length & 1);
     }
-    out->orientation = from_exif != 1 ? from_exif : from_xmp;
+    out->orientation = from_exif ? from_exif : from_xmp;
     return true;
 }
 
