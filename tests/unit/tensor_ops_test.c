@@ -142,6 +142,34 @@ static void memory_may_run_out(void **state)
     scratch.block_size = 0;
 }
 
+/* Nothing to do is no error. */
+static void no_rows_are_fine(void **state)
+{
+    static const int32_t starts[] = {0, 0};
+    float values[16] = {0};
+    weight w = {.format = WF_F32, .rows = 3, .cols = 4, .data = values};
+    attention_spec spec = {.heads = 1, .kv_heads = 1, .head_dim = 4, .scale = 1};
+    run r = fresh();
+    tensor x = run_zeros(&r, 0, 4);
+    op_linear(&r, x, &w, NULL);
+    op_embed(&r, &w, starts, 0, 1);
+    op_rmsnorm(&r, x, NULL, 0, 1e-6f);
+    op_layernorm(&r, x, NULL, NULL, 1e-6f);
+    op_glu(&r, x, x, ACT_GELU);
+    op_softcap(&r, x, 30);
+    op_gather(&r, x, starts, 0);
+    op_scatter_add(&r, run_zeros(&r, 2, 4), x, starts, 1);
+    op_attention_segments(&r, x, x, x, starts, 1, &spec);
+    op_attention_segments(&r, x, x, x, starts, 0, &spec);
+    op_attention_relative(&r, x, x, x, run_zeros(&r, 3, 4), 1, 1, &spec);
+    op_conv1d_depthwise(&r, x, values, 3, 1);
+    kv_shape shape = {.kv_heads = 1, .head_dim = 4, .slots = 1, .type = DT_F32};
+    ragged batch = {.run_first = starts, .n_groups = 1, .group = {shape}};
+    op_kv_write(&r, &batch, 0, 0, x, x);
+    op_attention(&r, x, &batch, &spec);
+    if (!run_ok(&r)) fail_msg("%s", r.error.message);
+}
+
 static void opening_a_device(void **state)
 {
     device other;
@@ -176,7 +204,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_shapes_are_told), cmocka_unit_test(wrong_indices_are_told), cmocka_unit_test(errors_stick),
-        cmocka_unit_test(memory_may_run_out), cmocka_unit_test(opening_a_device), cmocka_unit_test(pages_hold_all_slots),
+        cmocka_unit_test(memory_may_run_out), cmocka_unit_test(no_rows_are_fine), cmocka_unit_test(opening_a_device), cmocka_unit_test(pages_hold_all_slots),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -1,10 +1,13 @@
 /* cpu.h - inside the CPU backend: what this machine has, the table of row kernels, and the two halves of the backend.
  *
- *   ops.c        shape checks          cpu.c         ops_cpu: one driver per operation: cuts rows into chunks for the pool and
- *   ref*.c       ops_ref, the oracle                 calls a row kernel of dev's struct cpu_kernels
- *   vec_*.h      one vocabulary of vectors per instruction set; *_tmpl.h: kernels written in it; elementwise_avx2.c ...: a
- *                template compiled for one instruction set
- *   linear*.c    matrix products, expert products, embedding rows, and what is prepared for them at load
+ *   cpu.c, features.c         ops_cpu, the device, what the machine has
+ *   rows.c conv.c             one driver per operation: cuts rows into items for the pool and calls a kernel of the table below
+ *   attention.c               keys and values in pages, attention over them;  attention_encoder.c: without pages
+ *   vec.h                     one vocabulary of vectors for all instruction sets
+ *   elementwise_tmpl.h, attention_tmpl.h    kernels written in it, compiled by elementwise_avx2.c, attention_neon.c ...
+ *   attention_amx.c           attention in tiles of bf16
+ *   linear*.c                 matrix products, expert products, embedding rows, and what is prepared for them at load
+ *   ref*.c                    ops_ref, the oracle
  *
  * The kernel table is filled for plain C first; each instruction set that the machine has and the cap allows then overrides
  * what it does better ("C first, then overrides"). Matrix products keep a table of their own, made the same way.
