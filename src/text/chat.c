@@ -101,6 +101,8 @@ bool chat_template_load(const char *dir, const tokenizer *tok, const char *overr
         ok = (t->main = jinja_compile(t->source, strlen(t->source), error)) && (!tools || (t->tools = jinja_compile(tools, strlen(tools), error)));
         ok = ok && probe(t, json_string("Probe7"), &t->takes_strings, error) &&
              probe(t, json_pack("[{s:s, s:s}]", "type", "text", "text", "Probe7"), &t->takes_parts, error);
+        t->tok = tok;
+        ok = ok && (!tok || ((chat_guard_tokens(t->main, tok, &t->control[0]) && (!t->tools || chat_guard_tokens(t->tools, tok, &t->control[1]))) || err_memory(error, 0)));
         if (ok) {
             t->knows_none = contains_none(t->source);
             t->knows_developer = strstr(t->source, "developer") != NULL;
@@ -117,6 +119,8 @@ void chat_template_free(chat_template *t)
     if (!t) return;
     jinja_free(t->main);
     jinja_free(t->tools);
+    tok_trie_free(&t->control[0]);
+    tok_trie_free(&t->control[1]);
     mem_free(t->source);
     mem_free(t);
 }

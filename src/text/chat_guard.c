@@ -44,18 +44,49 @@ static bool is_blank(const char *s)
 
 static bool breakable(const char *s) { return s && *s && s[utf8_size((unsigned char)*s)]; }
 
+/* Added tokens that occur in the template's own text. */
+static bool mark_written(const jinja *j, const tokenizer *tok, uint8_t *written)
+{
+    tok_trie *all = MEM_NEW(tok_trie);
+    buf text = {0};
+    bool ok = all && jinja_literals(j, &text);
+    for (size_t i = 0; ok && i < tokenizer_added_count(tok); i++) {
+        const char *token = tokenizer_added(tok, i, NULL);
+        ok = tok_trie_add(all, token, strlen(token), (int32_t)i);
+    }
+    for (size_t i = 0; ok && i < text.size; i++) {
+        uint32_t at = all->root[(unsigned char)text.data[i]];
+        for (size_t k = i + 1; at; k++) {
+            if (all->node[at].added >= 0) written[all->node[at].added] = 1;
+            at = k < text.size ? tok_trie_child(all, at, (unsigned char)text.data[k]) : 0;
+        }
+    }
+    if (all) tok_trie_free(all);
+    mem_free(all);
+    buf_free(&text);
+    return ok;
+}
+
+bool chat_guard_tokens(const jinja *j, const tokenizer *tok, tok_trie *out)
+{
+    size_t n = tokenizer_added_count(tok);
+    uint8_t *written = MEM_ARRAY(n, uint8_t);
+    bool ok = written && (!j || mark_written(j, tok, written));
+    for (size_t i = 0; ok && i < n; i++) {
+        bool special;
+        const char *token = tokenizer_added(tok, i, &special);
+        if (breakable(token) && (special || (written[i] && !is_blank(token)))) ok = tok_trie_add(out, token, strlen(token), !special);
+    }
+    mem_free(written);
+    return ok;
+}
+
 bool chat_guard_init(chat_guard *g, const chat_template *t, const jinja *j, const tokenizer *tok, const char *const *placeholders,
                      const json_t *const *values, vlm_error *error)
 {
-    *g = (chat_guard){0};
+    *g = (chat_guard){.placeholders = placeholders};
     uint8_t *used = MEM_ARRAY(COUNT, uint8_t);
-    size_t n = tok ? tokenizer_added_count(tok) : 0, extra = 0;
-    while (placeholders && placeholders[extra]) extra++;
-    g->token = MEM_ARRAY(n + extra + 1, const char *);
-    if (!used || !g->token) {
-        mem_free(used);
-        return err_memory(error, (n + extra) * sizeof *g->token);
-    }
+    if (!used) return err_memory(error, COUNT);
     for (; *values; values++) mark_value(*values, used);
     if (t && t->source) mark_used(t->source, strlen(t->source), used);
     size_t free_one = 0;
@@ -66,52 +97,40 @@ bool chat_guard_init(chat_guard *g, const chat_template *t, const jinja *j, cons
     g->text[0] = (char)(0xE0 | c >> 12);
     g->text[1] = (char)(0x80 | (c >> 6 & 63));
     g->text[2] = (char)(0x80 | (c & 63));
-    for (int pass = 0; pass < 2; pass++) {
-        for (size_t i = 0; i < n; i++) {
-            bool special;
-            const char *token = tokenizer_added(tok, i, &special);
-            if (!breakable(token) || special == (pass == 1)) continue;
-            if (pass == 0 || (j && !is_blank(token) && jinja_writes(j, token))) g->token[g->count++] = token;
-        }
-        if (pass == 0) {
-            for (size_t i = 0; i < extra; i++)
-                if (breakable(placeholders[i])) g->token[g->count++] = placeholders[i];
-            g->special = g->count;
-        }
-    }
+    g->control = &g->own;
+    if (t && tok && t->tok == tok) g->control = &t->control[j == t->tools];
+    else if (tok && !chat_guard_tokens(j, tok, &g->own)) return err_memory(error, 0);
     return true;
 }
 
-void chat_guard_free(chat_guard *g)
-{
-    mem_free(g->token);
-    g->token = NULL;
-    g->count = 0;
-}
+void chat_guard_free(chat_guard *g) { tok_trie_free(&g->own); }
 
-/* Does one of the tokens begin at s[0..n)? At the end of the string its beginning is enough. */
+/* Does a control token begin at s[0..n)? At the end of the string its beginning is enough. */
 static bool token_begins(const chat_guard *g, const char *s, size_t n, bool assistant)
 {
-    size_t count = assistant ? g->special : g->count;
-    for (size_t i = 0; i < count; i++) {
-        const char *t = g->token[i];
-        if (t[0] != s[0]) continue;
-        size_t k = 1;
-        while (k < n && t[k] && t[k] == s[k]) k++;
-        if (k == n || !t[k]) return true;
+    uint32_t at = g->control->root[(unsigned char)s[0]];
+    for (size_t k = 1; at; k++) {
+        int32_t kind = g->control->node[at].added;
+        if (kind == 0 || (kind == 1 && !assistant)) return true;
+        if (k == n) return true;
+        at = tok_trie_child(g->control, at, (unsigned char)s[k]);
+    }
+    for (size_t i = 0; g->placeholders && g->placeholders[i]; i++) {
+        const char *p = g->placeholders[i];
+        size_t k = 0;
+        while (k < n && p[k] && p[k] == s[k]) k++;
+        if (k && breakable(p) && (k == n || !p[k])) return true;
     }
     return false;
 }
 
 static bool guard_text(chat_guard *g, const char *s, size_t n, bool assistant, buf *out)
 {
-    bool first[256] = {false};                     /* bytes that a token can begin with */
-    for (size_t i = 0; i < g->count; i++) first[(unsigned char)g->token[i][0]] = true;
     size_t done = 0;
     for (size_t i = 0; i < n;) {
         size_t size = utf8_size((unsigned char)s[i]);
         if (size > n - i) size = n - i;
-        if (first[(unsigned char)s[i]] && token_begins(g, s + i, n - i, assistant)) {
+        if (token_begins(g, s + i, n - i, assistant)) {
             if (!buf_add(out, s + done, i + size - done) || !buf_adds(out, g->text)) return false;
             done = i + size;
             g->used = true;

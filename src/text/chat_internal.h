@@ -5,11 +5,14 @@
 #include "base/err.h"
 #include "text/chat.h"
 #include "text/jinja.h"
+#include "text/tok_internal.h"
 
 struct chat_template {
     jinja *main;                   /* the default template */
     jinja *tools;                  /* "tool_use", or NULL */
     char *source;                  /* text of the default template */
+    const tokenizer *tok;          /* whose control tokens the tries hold: of main and of tools */
+    tok_trie control[2];
     bool takes_strings, takes_parts;   /* which forms of content it can show, found by trying */
     bool knows_none;               /* it asks for none */
     bool knows_developer;
@@ -26,10 +29,12 @@ bool chat_fill_content(json_t *messages);
 /* ---- guards ---- */
 typedef struct chat_guard {
     char text[5];                  /* the guard character */
-    const char **token;            /* control tokens; the first `special` of them are guarded in assistant messages too */
-    size_t count, special;
+    const tok_trie *control;       /* control tokens: 0 marked special, 1 written by the template (not guarded in assistant messages) */
+    tok_trie own;                  /* the same when the template holds none for this tokenizer */
+    const char *const *placeholders;
     bool used;
 } chat_guard;
+bool chat_guard_tokens(const jinja *j, const tokenizer *tok, tok_trie *out);
 /* Chooses a character that occurs in none of the values (NULL-terminated list) and not in the template's source. */
 bool chat_guard_init(chat_guard *g, const chat_template *t, const jinja *j, const tokenizer *tok, const char *const *placeholders,
                      const json_t *const *values, vlm_error *error);

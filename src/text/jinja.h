@@ -34,6 +34,8 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
 
 /* Does `text` occur in the template's own text or in one of its string constants? */
 bool jinja_writes(const jinja *t, const char *text);
+/* The template's own text and its string constants, each followed by a zero byte. False: out of memory. */
+bool jinja_literals(const jinja *t, buf *out);
 /* Is `text` one of the template's string constants? */
 bool jinja_has_string(const jinja *t, const char *text);
 /* Does the template use the variable `name` anywhere? */

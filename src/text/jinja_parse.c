@@ -378,6 +378,15 @@ bool jinja_writes(const jinja *t, const char *text)
     return false;
 }
 
+bool jinja_literals(const jinja *t, buf *out)
+{
+    for (size_t i = 0; i < t->literals.count; i++) {
+        const jstr *s = t->literals.item[i]->value.s;
+        if (!buf_add(out, s->data, s->size) || !buf_addc(out, 0)) return false;
+    }
+    return true;
+}
+
 bool jinja_has_string(const jinja *t, const char *text)
 {
     for (size_t i = 0; i < t->literals.count; i++)
