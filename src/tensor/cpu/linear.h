@@ -48,7 +48,7 @@ void linear_init_c(linear_table *t);
 void linear_init_avx2(linear_table *t);
 void linear_init_int_avx2(linear_table *t);
 void linear_init_avx512(linear_table *t);
-extern const linear_path linear_int_avx512vnni;
+extern const linear_path linear_int_avx512vnni, linear_int_amx;
 void linear_init_avx512vnni(linear_table *t);
 void linear_init_avx512bf16(linear_table *t);      /* AMD only: see linear_bf16_avx512vnni.c */
 void linear_init_amx(linear_table *t);

@@ -1,7 +1,7 @@
-/* linear_amx.c - matrix products with AMX tiles: 16 outputs x 16 tokens x 32 columns of bf16 an instruction.
+/* linear_amx.c - matrix products with bf16 AMX tiles: 16 outputs x 16 tokens x 32 columns of bf16 an instruction.
  *
- *   A  16 rows of the weight, 32 columns of bf16: read from the file as they lie, row stride apart, or from scratch (affine weights widened to
- *      bf16; the last rows and columns filled up with zeros)
+ *   A  16 rows of the weight, 32 columns of bf16: read from the file as they lie, row stride apart (the last rows and columns from scratch, filled up
+ *      with zeros)
  *   B  activations of 16 tokens: 16 pairs of columns x 16 tokens x 2, packed so: [token block][column block][plane][pair][token][2]
  *   C  16 outputs x 16 tokens of float32, summed over all columns in order; transposed into y at the end
  *
@@ -10,12 +10,11 @@
  * One token alone takes the same instructions, so that it gets the same bits; the tiles are far faster than memory. */
 #include <string.h>
 
-#include "tensor/cpu/linear.h"
-#include "tensor/cpu/linear_avx512.h"
+#include "tensor/cpu/linear_amx.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { TILE = 16, DEPTH = 32, TILE_BYTES = 1024 };
+enum { DEPTH = 32 };
 
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -58,44 +57,6 @@ typedef struct panel {                             /* 16 rows of the weight */
 static size_t panel_bytes(const weight *w) { return (size_t)blocks(w->cols, DEPTH) * TILE_BYTES; }
 static size_t amx_scratch(const weight *w, int64_t n) { return 2 * panel_bytes(w); }
 
-/* A group of codes as bf16: 4 bits through a table of the 16 values, in both halves of a register (index bit 4 does not matter). */
-static void widen_group(const uint8_t *codes, int bits, int group, float scale, float bias, uint16_t *out)
-{
-    __m512 s = _mm512_set1_ps(scale), b = _mm512_set1_ps(bias);
-    if (bits == 4) {
-        __m512 values = _mm512_fmadd_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), s, b);
-        __m512i table = _mm512_broadcast_i64x4((__m256i)_mm512_cvtneps_pbh(values));
-        for (int i = 0; i < group; i += 32) {
-            __m512i c = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(codes + i / 2)));
-            c = _mm512_or_si512(c, _mm512_slli_epi32(c, 12));                /* low half: even column, high half: odd column */
-            _mm512_storeu_si512(out + i, _mm512_permutexvar_epi16(c, table));
-        }
-    } else {
-        for (int i = 0; i < group; i += 16) {
-            __m512 c = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(codes + i))));
-            _mm256_storeu_si256((void *)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_fmadd_ps(c, s, b)));
-        }
-    }
-}
-
-static panel affine_panel(const weight *w, int64_t o, int64_t rows, char *scratch)
-{
-    size_t stride = (size_t)w->cols * 2, row_bytes = weight_row_bytes(w);    /* groups are 32 columns or more: blocks are whole */
-    int64_t groups = w->cols / w->group;
-    for (int64_t r = 0; r < rows; r++) {
-        const uint8_t *codes = (const uint8_t *)w->data + (size_t)(o + r) * row_bytes;
-        uint16_t *out = (uint16_t *)(scratch + (size_t)r * stride);
-        for (int64_t g = 0; g < groups; g++, codes += w->group * w->bits / 8, out += w->group) {
-            if (g % (512 / w->group) == 0) for (int i = 0; i < 4 * w->bits; i += 4) __builtin_prefetch(codes + TILE * row_bytes + 16 * i, 0, 2);
-            int64_t index = (o + r) * groups + g;
-            widen_group(codes, w->bits, w->group, linear_scale(w->scales, w->scale_type, index),
-                        linear_scale(w->biases, w->scale_type, index), out);
-        }
-    }
-    memset(scratch + (size_t)rows * stride, 0, (size_t)(TILE - rows) * stride);
-    return (panel){scratch, stride, NULL};
-}
-
 static panel bf16_panel(const weight *w, int64_t o, int64_t rows, char *scratch)
 {
     size_t stride = (size_t)w->cols * 2, padded = (size_t)blocks(w->cols, DEPTH) * 64;
@@ -112,22 +73,6 @@ static panel bf16_panel(const weight *w, int64_t o, int64_t rows, char *scratch)
 }
 
 /* ---- tiles ---- */
-
-/* gcc takes the configuration for read in its first bytes only and drops the other stores: the barrier keeps them. */
-static void configure(void)
-{
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } config __attribute__((aligned(64))) = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.bytes[i] = 64;
-        config.rows[i] = TILE;
-    }
-    __asm__ volatile("" : : "r"(&config) : "memory");
-    _tile_loadconfig(&config);
-}
 
 /* C tiles 0..3 = (a 0, b 0), (a 0, b 1), (a 1, b 0), (a 1, b 1); A tiles 4, 5; B tiles 6, 7. two_a, two_b: is there a second one. */
 INLINE void multiply(const panel *a, const char *b, size_t b_block, int64_t depth, const bool two_a, const bool two_b, const int planes, bool ahead)
@@ -158,36 +103,19 @@ INLINE void multiply(const panel *a, const char *b, size_t b_block, int64_t dept
     }
 }
 
-/* A C tile in memory, [output][token], to y. */
-static void store(const linear_product *p, const float *c, int64_t o, int64_t rows, int64_t t, int64_t tokens)
-{
-    __mmask16 mask = (__mmask16)((1u << rows) - 1);
-    __m512 bias = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + o) : _mm512_setzero_ps();
-    float *y = p->y + t * p->y_stride + o;
-    if (tokens == 1) {                             /* the first column */
-        const __m512i at = _mm512_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240);
-        _mm512_mask_storeu_ps(y, mask, _mm512_add_ps(_mm512_i32gather_ps(at, c, 4), bias));
-        return;
-    }
-    __m512i v[TILE];
-    for (int i = 0; i < TILE; i++) v[i] = _mm512_loadu_si512(c + TILE * i);
-    transpose_avx512(v);
-    for (int64_t i = 0; i < tokens; i++) _mm512_mask_storeu_ps(y + i * p->y_stride, mask, _mm512_add_ps(_mm512_castsi512_ps(v[i]), bias));
-}
-
 INLINE void amx_block(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, char *scratch, const int planes)
 {
     const weight *w = &p->w;
     int64_t depth = blocks(w->cols, DEPTH);
     size_t b_block = (size_t)(depth * planes) * TILE_BYTES;
-    bool plain = w->format == WF_BF16, ahead = plain && t1 - t0 <= TILE;
+    bool ahead = t1 - t0 <= TILE;
     float c[4][TILE * TILE] __attribute__((aligned(64)));
-    configure();
+    amx_configure(64);
     for (int64_t o = o0; o < o1; o += 2 * TILE) {
         int64_t rows0 = min64(TILE, o1 - o), rows1 = min64(TILE, o1 - o - TILE);
         panel a[2] = {{0}};
-        a[0] = plain ? bf16_panel(w, o, rows0, scratch) : affine_panel(w, o, rows0, scratch);
-        if (rows1 > 0) a[1] = plain ? bf16_panel(w, o + TILE, rows1, scratch + panel_bytes(w)) : affine_panel(w, o + TILE, rows1, scratch + panel_bytes(w));
+        a[0] = bf16_panel(w, o, rows0, scratch);
+        if (rows1 > 0) a[1] = bf16_panel(w, o + TILE, rows1, scratch + panel_bytes(w));
         for (int64_t t = t0; t < t1; t += 2 * TILE) {
             const char *b = (const char *)p->x + (size_t)(t / TILE) * b_block;
             int64_t tokens0 = min64(TILE, t1 - t), tokens1 = min64(TILE, t1 - t - TILE);
@@ -196,18 +124,18 @@ INLINE void amx_block(const linear_product *p, int64_t o0, int64_t o1, int64_t t
             else if (tokens1 > 0) multiply(a, b, b_block, depth, false, true, planes, false);
             else multiply(a, b, b_block, depth, false, false, planes, ahead);
             _tile_stored(0, c[0], 64);
-            store(p, c[0], o, rows0, t, tokens0);
+            amx_store(p, c[0], o, rows0, t, tokens0);
             if (tokens1 > 0) {
                 _tile_stored(1, c[1], 64);
-                store(p, c[1], o, rows0, t + TILE, tokens1);
+                amx_store(p, c[1], o, rows0, t + TILE, tokens1);
             }
             if (rows1 > 0) {
                 _tile_stored(2, c[2], 64);
-                store(p, c[2], o + TILE, rows1, t, tokens0);
+                amx_store(p, c[2], o + TILE, rows1, t, tokens0);
             }
             if (rows1 > 0 && tokens1 > 0) {
                 _tile_stored(3, c[3], 64);
-                store(p, c[3], o + TILE, rows1, t + TILE, tokens1);
+                amx_store(p, c[3], o + TILE, rows1, t + TILE, tokens1);
             }
         }
     }
@@ -231,5 +159,6 @@ static const linear_path exact = {.name = "3 x bf16 amx", .x_bytes = exact_bytes
 void linear_init_amx(linear_table *t)
 {
     t->exact[WF_BF16] = &exact;
-    t->fast[WF_BF16] = t->fast_affine4 = t->fast_affine8 = &fast;
+    t->fast[WF_BF16] = &fast;
+    t->fast_affine4 = t->fast_affine8 = &linear_int_amx;
 }

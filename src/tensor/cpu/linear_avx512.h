@@ -18,6 +18,14 @@ static inline v4 sum4_avx512(__m512 a, __m512 b, __m512 c, __m512 d)
     return (v4)_mm512_castps512_ps128(_mm512_permutexvar_ps(first, s));
 }
 
+/* Scales index, index + 1 ... as float32, where the mask has bits. */
+static inline __m512 scales_avx512(const void *from, dtype type, int64_t index, __mmask16 mask)
+{
+    if (type == DT_F32) return _mm512_maskz_loadu_ps(mask, (const float *)from + index);
+    __m256i half = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)from + index);
+    return type == DT_BF16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)) : _mm512_cvtph_ps(half);
+}
+
 /* 16 vectors of 16 words become their columns. */
 static inline void transpose_avx512(__m512i v[16])
 {

@@ -5,7 +5,7 @@
 #include "tensor/tensor.h"
 
 #define INT_LABEL "int8 avx512vnni"
-enum { ROWS = 16, TOKENS = 8, CODE8_OFFSET = 0 };
+enum { ROWS = 16, TOKENS = 8, BLOCK = 16, CODE8_OFFSET = 0 };
 typedef __m512 vf;
 typedef __m512i vi;
 
@@ -37,17 +37,8 @@ static inline void transpose_words(const uint32_t *const *in, int words, uint32_
 
 static inline void widen_scales(const void *in, dtype type, int64_t n, float *out)
 {
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 mask = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
-        __m512 v;
-        if (type == DT_F32) {
-            v = _mm512_maskz_loadu_ps(mask, (const float *)in + i);
-        } else {
-            __m256i half = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)in + i);
-            v = type == DT_BF16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)) : _mm512_cvtph_ps(half);
-        }
-        _mm512_storeu_ps(out + i, v);
-    }
+    for (int64_t i = 0; i < n; i += 16)
+        _mm512_storeu_ps(out + i, scales_avx512(in, type, i, n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1)));
 }
 
 static inline __m512i four(const int8_t *x)
@@ -58,28 +49,28 @@ static inline __m512i four(const int8_t *x)
 }
 
 /* One token alone: several chains, as an instruction has to wait for the one before it. */
-static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *words, const int8_t *x, const int tokens)
+static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *words, const int8_t *x, const int tokens, const int64_t width)
 {
     const __m512i mask = _mm512_set1_epi8(15);
     __m512i more = _mm512_setzero_si512();
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++, x += 8 * tokens) {
+    for (int i = 0; i < 4; i++, x += 8 * width) {
         __m512i w = _mm512_loadu_si512(words + 16 * i), low = _mm512_and_si512(w, mask);
         __m512i high = _mm512_and_si512(_mm512_srli_epi32(w, 4), mask);
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
             acc[t] = _mm512_dpbusd_epi32(acc[t], low, four(x + 4 * t));
-            if (tokens == 1) more = _mm512_dpbusd_epi32(more, high, four(x + 4));
-            else acc[t] = _mm512_dpbusd_epi32(acc[t], high, four(x + 4 * (tokens + t)));
+            if (tokens == 1) more = _mm512_dpbusd_epi32(more, high, four(x + 4 * width));
+            else acc[t] = _mm512_dpbusd_epi32(acc[t], high, four(x + 4 * (width + t)));
         }
     }
     if (tokens == 1) acc[0] = _mm512_add_epi32(acc[0], more);
 }
 
-static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *words, const int8_t *x, const int tokens)
+static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *words, const int8_t *x, const int tokens, const int64_t width)
 {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++, x += 4 * tokens) {
+    for (int i = 0; i < 4; i++, x += 4 * width) {
         __m512i w = _mm512_loadu_si512(words + 16 * i);
         __asm__("" : "+v"(w));
 #pragma GCC unroll 8
@@ -125,8 +116,8 @@ static alone_x rearrange(const linear_product *p, char *scratch)
     }
     const float *scales = token_scales(w, (char *)p->x, 1);
     for (int64_t g = 0; g < padded_groups(w); g++) {
-        x.scales[g] = g < groups ? scales[g * 2 * TOKENS] : 0;
-        x.sums[g] = g < groups ? scales[g * 2 * TOKENS + TOKENS] : 0;
+        x.scales[g] = g < groups ? scales[g * 2 * BLOCK] : 0;
+        x.sums[g] = g < groups ? scales[g * 2 * BLOCK + BLOCK] : 0;
     }
     return x;
 }
@@ -172,13 +163,6 @@ INLINE __m512i groups_dot(const char *codes, const int8_t *x, const int bits, co
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), r[0]);
 }
 
-INLINE __m512 scales_at(const void *from, dtype type, int64_t index, __mmask16 mask)
-{
-    if (type == DT_F32) return _mm512_maskz_loadu_ps(mask, (const float *)from + index);
-    __m256i half = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)from + index);
-    return type == DT_BF16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)) : _mm512_cvtph_ps(half);
-}
-
 /* The parts of up to 16 rows: [row][padded groups]; 16 groups of all rows, then the next. */
 INLINE void alone_parts(const weight *w, int64_t o, int64_t rows, const alone_x *x, float *parts, const int bits, const int lanes, const int pair)
 {
@@ -191,8 +175,8 @@ INLINE void alone_parts(const weight *w, int64_t o, int64_t rows, const alone_x 
             const char *codes = (const char *)w->data + (size_t)((o + r) * bytes + at);
             __m512i dots = bytes - at >= step ? groups_dot(codes, q, bits, lanes, pair, step, ahead)
                                               : groups_dot(codes, q, bits, lanes, pair, bytes - at, ahead);
-            vf scale = scales_at(w->scales, w->scale_type, (o + r) * groups + g, mask);
-            vf offset = scales_at(w->biases, w->scale_type, (o + r) * groups + g, mask);
+            vf scale = scales_avx512(w->scales, w->scale_type, (o + r) * groups + g, mask);
+            vf offset = scales_avx512(w->biases, w->scale_type, (o + r) * groups + g, mask);
             v_store(parts + r * padded_groups(w) + g, v_fma(vi_float(dots), scale, v_mul(offset, v_load(x->sums + g))));
         }
     }

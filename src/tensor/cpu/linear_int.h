@@ -7,13 +7,14 @@
  * all tokens of the block; then each word is met by four activations of a token in all lanes. A word of 4-bit codes has the even columns in
  * its low and the odd ones in its high halves of bytes, so activations lie like that too.
  *
- * Packed activations: blocks of TOKENS tokens (the last may have fewer), in one [cols / 4][tokens][4] q, then [groups][2][TOKENS] sx and sum.
+ * Packed activations: blocks of BLOCK tokens (the last may have fewer), in one [cols / 4][tokens][4] q, then [groups][2][BLOCK] sx and sum.
+ * A tile takes TOKENS of them.
  *
- * The includer defines INT_LABEL, ROWS, TOKENS (8), CODE8_OFFSET (what dot8 takes off each code: 0 or 128), vf, vi, a few vector functions, and
+ * The includer defines INT_LABEL, ROWS, TOKENS (8), BLOCK (8 or 16), CODE8_OFFSET (what dot8 takes off each code: 0 or 128), vf, vi, a few vector functions, and
  *   transpose_words(in, words, out)   `words` (at most ROWS) words of each of ROWS rows to [word][row]; reads no further
  *   widen_scales(in, type, n, out)    n scales as float32
- *   dot4(acc, words, x, tokens)       4 words = 32 codes of 4 bits; x: [word][half][tokens][4]
- *   dot8(acc, words, x, tokens)       4 words = 16 codes of 8 bits; x: [word][tokens][4] */
+ *   dot4(acc, words, x, tokens, width)   4 words = 32 codes of 4 bits; x: [word][half][width][4]
+ *   dot8(acc, words, x, tokens, width)   4 words = 16 codes of 8 bits; x: [word][width][4] */
 #include <string.h>
 
 #include "tensor/cpu/linear.h"
@@ -22,7 +23,7 @@
 
 static int64_t groups_of(const weight *w) { return w->cols / w->group; }
 static size_t token_bytes(const weight *w) { return (size_t)w->cols + (size_t)groups_of(w) * 2 * sizeof(float); }
-static size_t int_x_bytes(const weight *w, int64_t n) { return (size_t)(n + TOKENS - 1) / TOKENS * TOKENS * token_bytes(w); }
+static size_t int_x_bytes(const weight *w, int64_t n) { return (size_t)(n + BLOCK - 1) / BLOCK * BLOCK * token_bytes(w); }
 static float *token_scales(const weight *w, char *block, int64_t tokens) { return (float *)(block + tokens * w->cols); }
 
 /* Largest magnitude as bits: the order of non-negative floats is that of their bits, and this vectorizes. */
@@ -42,10 +43,10 @@ static float largest(const float *x, int n)
 static void int_pack(const weight *w, void *packed, int64_t n, int64_t t, const float *x)
 {
     enum { ROUND = 0x4b400000 };                   /* 1.5 * 2^23: adding it rounds to a whole number in the low bits */
-    int64_t first = t / TOKENS * TOKENS, tokens = min64(TOKENS, n - first);
+    int64_t first = t / BLOCK * BLOCK, tokens = min64(BLOCK, n - first);
     char *block = (char *)packed + (size_t)first * token_bytes(w), *out = block + (t - first) * 4;
     float *scales = token_scales(w, block, tokens) + (t - first);
-    for (int64_t g = 0; g < groups_of(w); g++, x += w->group, scales += 2 * TOKENS) {
+    for (int64_t g = 0; g < groups_of(w); g++, x += w->group, scales += 2 * BLOCK) {
         float most = largest(x, w->group), inverse = most > 0 ? 127 / most : 0, magic[128];
         int32_t q[128], sum = 0;
         for (int i = 0; i < w->group; i++) magic[i] = x[i] * inverse + 12582912.0f;
@@ -53,7 +54,7 @@ static void int_pack(const weight *w, void *packed, int64_t n, int64_t t, const 
         for (int i = 0; i < w->group; i++) q[i] -= ROUND;
         for (int i = 0; i < w->group; i++) sum += q[i];
         scales[0] = most / 127;
-        scales[TOKENS] = (float)sum;
+        scales[BLOCK] = (float)sum;
         for (int i = 0; i < w->group; i += 8) {
             const int32_t *v = q + i;
             int8_t even[4] = {(int8_t)v[0], (int8_t)v[2], (int8_t)v[4], (int8_t)v[6]}, odd[4] = {(int8_t)v[1], (int8_t)v[3], (int8_t)v[5], (int8_t)v[7]};
@@ -111,7 +112,7 @@ static void load_rows(const weight *w, int64_t o, int64_t rows, int_rows *b, flo
 
 /* ---- ROWS x tokens outputs ---- */
 
-INLINE void int_tile(const weight *w, const int bits, const int tokens, const int_rows *b, const int8_t *x, const float *scales, float *y,
+INLINE void int_tile(const weight *w, const int bits, const int tokens, const int_rows *b, const int8_t *x, const int64_t width, const float *scales, float *y,
                      int64_t y_stride, int64_t rows, const float *bias)
 {
     enum { WORDS = 4 };
@@ -120,18 +121,18 @@ INLINE void int_tile(const weight *w, const int bits, const int tokens, const in
     const int units = w->group * bits / 32 / WORDS;
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++) sums[t] = v_zero();
-    for (int64_t g = 0, groups = groups_of(w); g < groups; g++, scales += 2 * TOKENS) {
+    for (int64_t g = 0, groups = groups_of(w); g < groups; g++, scales += 2 * BLOCK) {
         vi acc[TOKENS];
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) acc[t] = vi_zero();
-        for (int u = 0; u < units; u++, words += WORDS * ROWS, x += WORDS * 32 / bits * tokens) {
-            if (bits == 4) dot4(acc, words, x, tokens);
-            else dot8(acc, words, x, tokens);
+        for (int u = 0; u < units; u++, words += WORDS * ROWS, x += WORDS * 32 / bits * width) {
+            if (bits == 4) dot4(acc, words, x, tokens, width);
+            else dot8(acc, words, x, tokens, width);
         }
         vf scale = v_load(b->scales + g * ROWS), offset = v_load(b->biases + g * ROWS);
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
-            vf part = v_fma(vi_float(acc[t]), scale, v_mul(offset, v_set1(scales[TOKENS + t])));
+            vf part = v_fma(vi_float(acc[t]), scale, v_mul(offset, v_set1(scales[BLOCK + t])));
             sums[t] = v_fma(part, v_set1(scales[t]), sums[t]);
         }
     }
@@ -148,21 +149,23 @@ INLINE void int_tiles(const linear_product *p, const int bits, int64_t o, int64_
     const weight *w = &p->w;
     const float *bias = p->bias ? p->bias + o : NULL;
     for (int64_t t = t0; t < t1; t += TOKENS) {
-        int64_t tokens = min64(TOKENS, p->n - t);  /* as packed */
-        char *block = (char *)p->x + (size_t)t * token_bytes(w);
-        const int8_t *x = (const int8_t *)block;
-        const float *scales = token_scales(w, block, tokens);
+        int64_t first = t / BLOCK * BLOCK, width = min64(BLOCK, p->n - first), tokens = min64(TOKENS, t1 - t);
+        char *block = (char *)p->x + (size_t)first * token_bytes(w);
+        const int8_t *x = (const int8_t *)block + 4 * (t - first);
+        const float *scales = token_scales(w, block, width) + (t - first);
         float *y = p->y + t * p->y_stride + o;
+#define TILE(count) int_tile(w, bits, count, b, x, BLOCK == TOKENS ? count : width, scales, y, p->y_stride, rows, bias)
         switch (tokens) {
-        case 1: int_tile(w, bits, 1, b, x, scales, y, p->y_stride, rows, bias); break;
-        case 2: int_tile(w, bits, 2, b, x, scales, y, p->y_stride, rows, bias); break;
-        case 3: int_tile(w, bits, 3, b, x, scales, y, p->y_stride, rows, bias); break;
-        case 4: int_tile(w, bits, 4, b, x, scales, y, p->y_stride, rows, bias); break;
-        case 5: int_tile(w, bits, 5, b, x, scales, y, p->y_stride, rows, bias); break;
-        case 6: int_tile(w, bits, 6, b, x, scales, y, p->y_stride, rows, bias); break;
-        case 7: int_tile(w, bits, 7, b, x, scales, y, p->y_stride, rows, bias); break;
-        default: int_tile(w, bits, 8, b, x, scales, y, p->y_stride, rows, bias); break;
+        case 1: TILE(1); break;
+        case 2: TILE(2); break;
+        case 3: TILE(3); break;
+        case 4: TILE(4); break;
+        case 5: TILE(5); break;
+        case 6: TILE(6); break;
+        case 7: TILE(7); break;
+        default: TILE(8); break;
         }
+#undef TILE
     }
 }
 

@@ -5,7 +5,7 @@
 #include "tensor/cpu/linear.h"
 
 #define INT_LABEL "int8 avx2"
-enum { ROWS = 8, TOKENS = 8, CODE8_OFFSET = 128 };
+enum { ROWS = 8, TOKENS = 8, BLOCK = 8, CODE8_OFFSET = 128 };
 typedef __m256 vf;
 typedef __m256i vi;
 
@@ -62,7 +62,7 @@ static inline __m256i four(const int8_t *x)
 }
 
 /* Products of a code below 16 and an activation, two by two, stay below 3811 in magnitude: eight of them fit 16 bits. */
-static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *words, const int8_t *x, const int tokens)
+static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *words, const int8_t *x, const int tokens, const int64_t width)
 {
     const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     for (int t0 = 0; t0 < tokens; t0 += 4) {       /* four sums of 16 bits besides the codes: what 16 registers hold */
@@ -70,13 +70,13 @@ static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *
         __m256i sum[4] = {ones, ones, ones, ones};
         const int8_t *at = x + 4 * t0;
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++, at += 8 * tokens) {
+        for (int i = 0; i < 4; i++, at += 8 * width) {
             __m256i w = _mm256_loadu_si256((const void *)(words + 8 * i)), low = _mm256_and_si256(w, mask);
             __m256i high = _mm256_and_si256(_mm256_srli_epi32(w, 4), mask);
 #pragma GCC unroll 4
             for (int t = 0; t < count; t++) {
                 __m256i two = _mm256_add_epi16(_mm256_maddubs_epi16(low, four(at + 4 * t)),
-                                               _mm256_maddubs_epi16(high, four(at + 4 * (tokens + t))));
+                                               _mm256_maddubs_epi16(high, four(at + 4 * (width + t))));
                 sum[t] = i ? _mm256_add_epi16(sum[t], two) : two;
             }
         }
@@ -86,11 +86,11 @@ static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *
 }
 
 /* Codes less 128, as magnitudes with the sign given to the activation: two products stay within 2 * 128 * 127 < 2^15. */
-static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *words, const int8_t *x, const int tokens)
+static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *words, const int8_t *x, const int tokens, const int64_t width)
 {
     const __m256i middle = _mm256_set1_epi8(-128), ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++, x += 4 * tokens) {
+    for (int i = 0; i < 4; i++, x += 4 * width) {
         __m256i w = _mm256_xor_si256(_mm256_loadu_si256((const void *)(words + 8 * i)), middle), magnitude = _mm256_abs_epi8(w);
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {

@@ -5,7 +5,7 @@
 #include "tensor/cpu/linear.h"
 
 #define INT_LABEL "int8 neondot"
-enum { ROWS = 4, TOKENS = 8, CODE8_OFFSET = 128 };
+enum { ROWS = 4, TOKENS = 8, BLOCK = 8, CODE8_OFFSET = 128 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 
@@ -52,23 +52,23 @@ static inline int8x16_t four(const int8_t *x)
     return vreinterpretq_s8_s32(vdupq_n_s32(word));
 }
 
-static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *words, const int8_t *x, const int tokens)
+static inline __attribute__((always_inline)) void dot4(vi *acc, const uint32_t *words, const int8_t *x, const int tokens, const int64_t width)
 {
     const uint8x16_t mask = vdupq_n_u8(15);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++, x += 8 * tokens) {
+    for (int i = 0; i < 4; i++, x += 8 * width) {
         uint8x16_t w = vreinterpretq_u8_u32(vld1q_u32(words + 4 * i));
         int8x16_t low = vreinterpretq_s8_u8(vandq_u8(w, mask)), high = vreinterpretq_s8_u8(vshrq_n_u8(w, 4));
 #pragma GCC unroll 8
-        for (int t = 0; t < tokens; t++) acc[t] = vdotq_s32(vdotq_s32(acc[t], low, four(x + 4 * t)), high, four(x + 4 * (tokens + t)));
+        for (int t = 0; t < tokens; t++) acc[t] = vdotq_s32(vdotq_s32(acc[t], low, four(x + 4 * t)), high, four(x + 4 * (width + t)));
     }
 }
 
-static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *words, const int8_t *x, const int tokens)
+static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *words, const int8_t *x, const int tokens, const int64_t width)
 {
     const uint8x16_t middle = vdupq_n_u8(128);     /* codes less 128 are signed */
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++, x += 4 * tokens) {
+    for (int i = 0; i < 4; i++, x += 4 * width) {
         int8x16_t w = vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u32(vld1q_u32(words + 4 * i)), middle));
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) acc[t] = vdotq_s32(acc[t], w, four(x + 4 * t));
