@@ -6,7 +6,7 @@
 enum {
     FORK_WORK = 1 << 16,                           /* multiplications below which another thread is not worth waking */
     ROW_STEP = 48,                                 /* rows of an item, about, when there are many tokens */
-    TOKEN_STEP = 512,                              /* tokens of an item at most: weights are widened once for each */
+    TOKEN_STEP = LINEAR_TOKENS,                    /* tokens of an item at most: weights are widened once for each */
     TOKEN_STEP_SMALL = 128,                        /* the same when there are few rows to share among the threads */
 };
 
@@ -162,7 +162,7 @@ bool linear_run(run *r, const linear_product *products, int64_t count)
     job.row_step = path->unit;
     if (most > 2 * path->unit && path->unit < ROW_STEP) job.row_step = ROW_STEP / path->unit * path->unit;
     for (int64_t i = 0; i < count; i++) items += row_items(&job, &products[i]);
-    if (items < 4 * threads) job.token_step = TOKEN_STEP_SMALL;
+    if (items < 16 * threads) job.token_step = TOKEN_STEP_SMALL;
     items = 0;
     for (int64_t i = 0; i < count; i++) items += all_items(&job, &products[i]);
     if (items == 0) return true;

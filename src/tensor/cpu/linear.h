@@ -14,6 +14,7 @@
 #include "tensor/cpu/cpu.h"
 
 typedef struct linear_path linear_path;
+enum { LINEAR_TOKENS = 512 };                      /* of a block at most; blocks begin at multiples of 128 */
 
 /* y[t * y_stride + o], t < n. x: the activations as the path wants them: packed, or (x_bytes NULL) float32 rows x_stride apart. */
 typedef struct linear_product {
