@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 20
 
 .PHONY: all help demo test unit layout fuzz arm bench man install clean packages
 all: packages                     ## build the program and the library (build/release/vlm)
-	@tools/build.sh $(preset)
+	@sh tools/build.sh $(preset) vlm_cli vlm
 
 help:                             ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile | column -t -s:
@@ -19,7 +19,9 @@ demo: all                         ## answer a picture, a document and a spoken q
 test:                             ## everything: layout, unit, parity, combinations, bad input, sanitizers, fuzzers, Arm
 	@sh tools/test.sh
 
-unit: all                         ## only the tests of one build (SANITIZER=address|thread)
+unit: packages                    ## only the tests of one build (SANITIZER=address|thread)
+	@sh tools/packages.sh build test
+	@sh tools/build.sh $(preset)
 	@ctest --test-dir build/$(preset) --output-on-failure -j 2
 
 layout:                           ## floors and house rules

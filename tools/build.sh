@@ -6,7 +6,8 @@ preset=$1
 shift
 log=build/$preset.log
 mkdir -p build
-if [ ! -f "build/$preset/build.ninja" ]; then
+dir=build/$preset
+if [ ! -f "$dir/build.ninja" ] || { [ ! -f "$dir/with-tests" ] && pkg-config --exists cmocka; }; then
     echo "Configuring build/$preset"
     cmake --preset "$preset" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 fi
