@@ -6,7 +6,7 @@ vlm=$1
 media=models/demo/media
 say() {
     printf '\n$ vlm generate'
-    for word in "$@"; do case $word in *[!A-Za-z0-9_./-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac; done
+    for word in "$@"; do case $word in '') printf " ''" ;; *[!A-Za-z0-9_./-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac; done
     printf '\n'
 }
 ask() {
