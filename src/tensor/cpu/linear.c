@@ -10,18 +10,6 @@ enum {
     TOKEN_STEP_SMALL = 128,                        /* the same when there are few rows to share among the threads */
 };
 
-float linear_scale(const void *scales, dtype type, int64_t index)
-{
-    if (type == DT_F32) {
-        float f;
-        memcpy(&f, (const char *)scales + 4 * index, 4);
-        return f;
-    }
-    uint16_t half;
-    memcpy(&half, (const char *)scales + 2 * index, 2);
-    return type == DT_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
-}
-
 bool cpu_linear_init(device *dev, vlm_error *error)
 {
     linear_table *t = MEM_NEW(linear_table);

@@ -11,6 +11,8 @@
 #ifndef VLM_TENSOR_CPU_LINEAR_H
 #define VLM_TENSOR_CPU_LINEAR_H
 
+#include <string.h>
+
 #include "tensor/cpu/cpu.h"
 
 typedef struct linear_path linear_path;
@@ -66,6 +68,20 @@ bool linear_run(run *r, const linear_product *products, int64_t count);
 typedef float v4 __attribute__((vector_size(16)));  /* everywhere */
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 /* Value `index` of an array of type F32, F16 or BF16. */
-float linear_scale(const void *scales, dtype type, int64_t index);
+static inline float linear_scale(const void *scales, dtype type, int64_t index)
+{
+    uint32_t bits;
+    float f;
+    if (type == DT_F32) {
+        memcpy(&f, (const char *)scales + 4 * index, 4);
+        return f;
+    }
+    uint16_t half;
+    memcpy(&half, (const char *)scales + 2 * index, 2);
+    if (type == DT_F16) return f16_to_f32(half);
+    bits = (uint32_t)half << 16;                   /* here, as this is asked for each group */
+    memcpy(&f, &bits, 4);
+    return f;
+}
 
 #endif
