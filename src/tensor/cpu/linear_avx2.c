@@ -27,7 +27,21 @@ static inline v4 v_sum4(vf a, vf b, vf c, vf d)
     return (v4)_mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
 }
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
+typedef struct affine_values { __m256 scale, bias; } affine_values;
+static inline affine_values affine_start(int bits, float scale, float bias)
+{
+    return (affine_values){_mm256_set1_ps(scale), _mm256_set1_ps(bias)};
+}
+static inline vf affine_at(affine_values v, const uint8_t *codes, int bits, int i)
+{
+    const __m256i shift = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28), mask = _mm256_set1_epi32(15);
+    int word;
+    __builtin_memcpy(&word, codes + i / 2, 4);
+    __m256i c = bits == 8 ? _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(codes + i)))
+                          : _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(word), shift), mask);
+    return v_fma(_mm256_cvtepi32_ps(c), v.scale, v.bias);
+}
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"
 
 INLINE void affine_words(const uint8_t *codes, int bits, int group, vf s, vf b, float *out)
@@ -39,23 +53,10 @@ INLINE void affine_words(const uint8_t *codes, int bits, int group, vf s, vf b, 
     }
 }
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
 {
     vf s = _mm256_set1_ps(scale), b = _mm256_set1_ps(bias);
-    if (bits == 4) {
-        const __m256i shift = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28), mask = _mm256_set1_epi32(15);
-        for (int i = 0; i < group; i += 8) {
-            int32_t word;
-            memcpy(&word, codes + i / 2, 4);
-            __m256i c = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(word), shift), mask);
-            v_store(out + i, v_fma(_mm256_cvtepi32_ps(c), s, b));
-        }
-    } else if (bits == 8) {
-        for (int i = 0; i < group; i += 8) {
-            __m256i c = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(codes + i)));
-            v_store(out + i, v_fma(_mm256_cvtepi32_ps(c), s, b));
-        }
-    } else if (bits == 2) affine_words(codes, 2, group, s, b, out);
+    if (bits == 2) affine_words(codes, 2, group, s, b, out);
     else if (bits == 3) affine_words(codes, 3, group, s, b, out);
     else if (bits == 5) affine_words(codes, 5, group, s, b, out);
     else affine_words(codes, 6, group, s, b, out);

@@ -22,7 +22,24 @@ static inline vf w_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si25
 
 static inline v4 v_sum4(vf a, vf b, vf c, vf d) { return sum4_avx512(a, b, c, d); }
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
+/* 4 bits: the 16 values that a code can have are a table in a register. */
+typedef struct affine_values { __m512 scale, bias; } affine_values;
+static inline affine_values affine_start(int bits, float scale, float bias)
+{
+    affine_values v = {_mm512_set1_ps(scale), _mm512_set1_ps(bias)};
+    if (bits == 4) v.scale = _mm512_fmadd_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), v.scale, v.bias);
+    return v;
+}
+static inline vf affine_at(affine_values v, const uint8_t *codes, int bits, int i)
+{
+    if (bits == 8) return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(codes + i)))), v.scale, v.bias);
+    const __m512i which = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    long long word;
+    __builtin_memcpy(&word, codes + i / 2, 8);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(_mm512_permutexvar_epi32(which, _mm512_set1_epi64(word)), shift), v.scale);
+}
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"
 
 INLINE void affine_words(const uint8_t *codes, int bits, int group, __m256 s, __m256 b, float *out)
@@ -34,31 +51,13 @@ INLINE void affine_words(const uint8_t *codes, int bits, int group, __m256 s, __
     }
 }
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
 {
-    __m512 s = _mm512_set1_ps(scale), b = _mm512_set1_ps(bias);
-    if (bits == 4) {                               /* the 16 values that a code can have are a table in a register */
-        const __m512 table = _mm512_fmadd_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), s, b);
-        const __m512i which = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-        const __m512i shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-        for (int i = 0; i < group; i += 16) {
-            uint64_t word;
-            memcpy(&word, codes + i / 2, 8);
-            __m512i c = _mm512_permutexvar_epi32(which, _mm512_set1_epi64((int64_t)word));
-            _mm512_storeu_ps(out + i, _mm512_permutexvar_ps(_mm512_srlv_epi32(c, shift), table));
-        }
-    } else if (bits == 8) {
-        for (int i = 0; i < group; i += 16) {
-            __m512 c = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(codes + i))));
-            _mm512_storeu_ps(out + i, _mm512_fmadd_ps(c, s, b));
-        }
-    } else {
-        __m256 hs = _mm256_set1_ps(scale), hb = _mm256_set1_ps(bias);
-        if (bits == 2) affine_words(codes, 2, group, hs, hb, out);
-        else if (bits == 3) affine_words(codes, 3, group, hs, hb, out);
-        else if (bits == 5) affine_words(codes, 5, group, hs, hb, out);
-        else affine_words(codes, 6, group, hs, hb, out);
-    }
+    __m256 s = _mm256_set1_ps(scale), b = _mm256_set1_ps(bias);
+    if (bits == 2) affine_words(codes, 2, group, s, b, out);
+    else if (bits == 3) affine_words(codes, 3, group, s, b, out);
+    else if (bits == 5) affine_words(codes, 5, group, s, b, out);
+    else affine_words(codes, 6, group, s, b, out);
 }
 
 void linear_init_avx512(linear_table *t)

@@ -36,10 +36,18 @@ static inline vf w_f16(const void *p)
 static inline float sum(vf a) { return (a[0] + a[1]) + (a[2] + a[3]); }
 static inline v4 v_sum4(vf a, vf b, vf c, vf d) { return (v4){sum(a), sum(b), sum(c), sum(d)}; }
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
+typedef struct affine_values { float scale, bias; } affine_values;
+static inline affine_values affine_start(int bits, float scale, float bias) { return (affine_values){scale, bias}; }
+static inline vf affine_at(affine_values v, const uint8_t *codes, int bits, int i)
+{
+    const uint8_t *c = codes + i * bits / 8;
+    if (bits == 8) return (vf){c[0], c[1], c[2], c[3]} * v.scale + v.bias;
+    return (vf){(float)(c[0] & 15), (float)(c[0] >> 4), (float)(c[1] & 15), (float)(c[1] >> 4)} * v.scale + v.bias;
+}
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
 {
     for (int i = 0; i < group; i += 8, codes += bits) {
         uint64_t word = codes_word(codes, bits);

@@ -4,7 +4,7 @@
  * numbers.
  *
  * The includer defines: DOT_NAME, DOT_LABEL, LANES, TILE_TOKENS, vf, v_zero, v_load, v_store, v_fma, v_sum4, w_f32, w_bf16, w_f16 (LANES weights
- * widened), affine_group (a group of codes widened) and KEEP_REGISTER. */
+ * widened), affine_start and affine_at (LANES codes of 4 or 8 bits of a group widened), affine_odd (a group of other codes widened) and KEEP_REGISTER. */
 #define X_SIZE 4
 #define vw vf
 #define vx vf
@@ -53,9 +53,47 @@ static void widen(const weight *w, int64_t row, int64_t k, int64_t cols, float *
     }
     int64_t index = row * (w->cols / w->group) + k / w->group;
     const uint8_t *codes = (const uint8_t *)data + k * w->bits / 8;
-    for (int64_t i = 0; i < cols; i += w->group, index++, codes += w->group * w->bits / 8)
-        affine_group(codes, w->bits, w->group, linear_scale(w->scales, w->scale_type, index), linear_scale(w->biases, w->scale_type, index),
-                     out + i);
+    for (int64_t i = 0; i < cols; i += w->group, index++, codes += w->group * w->bits / 8) {
+        float scale = linear_scale(w->scales, w->scale_type, index), bias = linear_scale(w->biases, w->scale_type, index);
+        affine_values v = affine_start(w->bits, scale, bias);
+        if (w->bits == 4) for (int j = 0; j < w->group; j += LANES) v_store(out + i + j, affine_at(v, codes, 4, j));
+        else if (w->bits == 8) for (int j = 0; j < w->group; j += LANES) v_store(out + i + j, affine_at(v, codes, 8, j));
+        else affine_odd(codes, w->bits, w->group, scale, bias, out + i);
+    }
+}
+
+/* One token and TILE_ROWS affine rows: widened in registers; the sums of tile(), in the same order. */
+INLINE void affine_tile(const linear_product *p, int64_t o, const int bits)
+{
+    enum { AHEAD = 4 * TILE_ROWS };                /* rows that come to L2 meanwhile */
+    const weight *w = &p->w;
+    const size_t row_bytes = weight_row_bytes(w), group_bytes = (size_t)(w->group * bits / 8);
+    const int64_t groups = w->cols / w->group, span_groups = SPAN / w->group;
+    const uint8_t *codes = (const uint8_t *)w->data + (size_t)o * row_bytes;
+    const float *x = p->x;
+    v4 y = {0};
+    for (int64_t g = 0; g < groups;) {
+        vf acc[TILE_ROWS] = {v_zero(), v_zero(), v_zero(), v_zero()};
+        int64_t first = g, end = min64(g + span_groups, groups);
+        for (; g < end; g++, codes += group_bytes, x += w->group) {
+#pragma GCC unroll 4
+            for (int r = 0; r < TILE_ROWS; r++) {
+                const uint8_t *at = codes + (size_t)r * row_bytes;
+                int64_t index = (o + r) * groups + g;
+                affine_values v = affine_start(bits, linear_scale(w->scales, w->scale_type, index), linear_scale(w->biases, w->scale_type, index));
+                __builtin_prefetch(at + AHEAD * row_bytes, 0, 2);
+                for (int i = 0; i < w->group; i += LANES) acc[r] = v_dot(affine_at(v, at, bits, i), v_load(x + i), acc[r]);
+            }
+        }
+        v4 sum = v_sum4(acc[0], acc[1], acc[2], acc[3]);
+        y = first ? sum + y : sum;
+    }
+    if (p->bias) {
+        v4 bias;
+        memcpy(&bias, p->bias + o, sizeof bias);
+        y += bias;
+    }
+    memcpy(p->y + o, &y, sizeof y);
 }
 
 static bool widens(const weight *w, int64_t n)
@@ -96,6 +134,12 @@ static void dot_block(const linear_product *p, int64_t o0, int64_t o1, int64_t t
 {
     float *wide = widens(&p->w, p->n) ? scratch : NULL;
     int64_t step = t1 - t0 <= TILE_TOKENS ? ALONE_ROWS : ROW_BLOCK;      /* few tokens: one row tile to its end, as the memory lies */
+    if (p->n == 1 && p->w.format == WF_AFFINE && (p->w.bits == 4 || p->w.bits == 8)) {
+        for (; o0 + TILE_ROWS <= o1; o0 += TILE_ROWS) {
+            if (p->w.bits == 4) affine_tile(p, o0, 4);
+            else affine_tile(p, o0, 8);
+        }
+    }
     for (int64_t o = o0; o < o1; o += step) row_block(p, o, min64(o + step, o1), t0, t1, wide);
 }
 

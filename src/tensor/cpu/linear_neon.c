@@ -20,7 +20,17 @@ static inline vf w_bf16(const void *p) { return vreinterpretq_f32_u32(vshll_n_u1
 static inline vf w_f16(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
 static inline v4 v_sum4(vf a, vf b, vf c, vf d) { return (v4)vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)); }
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
+typedef struct affine_values { vf scale, bias; } affine_values;
+static inline affine_values affine_start(int bits, float scale, float bias) { return (affine_values){vdupq_n_f32(scale), vdupq_n_f32(bias)}; }
+static inline vf affine_at(affine_values v, const uint8_t *codes, int bits, int i)
+{
+    uint32_t word = 0;
+    __builtin_memcpy(&word, codes + i * bits / 8, (size_t)bits / 2);
+    uint8x8_t c = vreinterpret_u8_u32(vdup_n_u32(word));
+    if (bits == 4) c = vzip1_u8(vand_u8(c, vdup_n_u8(15)), vshr_n_u8(c, 4));
+    return vfmaq_f32(v.bias, vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(c)))), v.scale);
+}
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out);
 #include "tensor/cpu/linear_dot.h"
 
 static inline void affine_bytes(uint8x8_t codes, vf s, vf b, float *out)
@@ -30,24 +40,14 @@ static inline void affine_bytes(uint8x8_t codes, vf s, vf b, float *out)
     v_store(out + 4, vfmaq_f32(b, vcvtq_f32_u32(vmovl_u16(vget_high_u16(wide))), s));
 }
 
-static inline void affine_group(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
+static inline void affine_odd(const uint8_t *codes, int bits, int group, float scale, float bias, float *out)
 {
     vf s = vdupq_n_f32(scale), b = vdupq_n_f32(bias);
-    if (bits == 4) {
-        for (int i = 0; i < group; i += 16) {
-            uint8x8_t two = vld1_u8(codes + i / 2), low = vand_u8(two, vdup_n_u8(15)), high = vshr_n_u8(two, 4);
-            affine_bytes(vzip1_u8(low, high), s, b, out + i);
-            affine_bytes(vzip2_u8(low, high), s, b, out + i + 8);
-        }
-    } else if (bits == 8) {
-        for (int i = 0; i < group; i += 8) affine_bytes(vld1_u8(codes + i), s, b, out + i);
-    } else {
-        for (int i = 0; i < group; i += 8, codes += bits) {
-            uint64_t word = codes_word(codes, bits);
-            uint8_t bytes[8];
-            for (int j = 0; j < 8; j++, word >>= bits) bytes[j] = (uint8_t)(word & ((1u << bits) - 1));
-            affine_bytes(vld1_u8(bytes), s, b, out + i);
-        }
+    for (int i = 0; i < group; i += 8, codes += bits) {
+        uint64_t word = codes_word(codes, bits);
+        uint8_t bytes[8];
+        for (int j = 0; j < 8; j++, word >>= bits) bytes[j] = (uint8_t)(word & ((1u << bits) - 1));
+        affine_bytes(vld1_u8(bytes), s, b, out + i);
     }
 }
 
