@@ -47,7 +47,7 @@ INLINE void tile(w_loader load, size_t size, const int rows, const int tokens, c
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const char *at = w + (size_t)r * s->w_bytes;
-            if (tokens < 5) __builtin_prefetch(at + ALONE_ROWS * s->w_bytes, 0, 2);     /* coming rows, to L2 */
+            if (tokens < 5 && tokens < TILE_TOKENS) __builtin_prefetch(at + ALONE_ROWS * s->w_bytes, 0, 2);      /* coming rows, to L2 */
             vw wv = load(at);
             if (tokens > 1) KEEP(wv);
 #pragma GCC unroll 8
@@ -87,40 +87,43 @@ INLINE void tile(w_loader load, size_t size, const int rows, const int tokens, c
     }
 }
 
-static inline void next_rows(span *s, int rows)
-{
-    s->y += rows;
-    s->w += (size_t)rows * s->w_bytes;
-    if (s->bias) s->bias += rows;
-}
-
-/* All tiles of `rows` x `n`: the activations of a tile stay in L1 while the rows pass. */
-INLINE void tiles(w_loader load, size_t size, const span *all, int64_t rows, int64_t n)
+/* The tile at row r and token t; count: tokens that are left, at most TILE_TOKENS are taken. */
+INLINE void tile_at(w_loader load, size_t size, const span *all, int64_t r, const int rows, int64_t t, int64_t count)
 {
     span s = *all;
-    for (int64_t t = 0; t < n; t += TILE_TOKENS) {
-        int64_t left = min64(n - t, TILE_TOKENS), r = 0;
-        s.x = all->x + (size_t)t * all->x_bytes;
-        s.y = all->y + t * all->y_stride;
-        s.w = all->w;
-        s.bias = all->bias;
-        if (left == 1)
-            for (; r + ALONE_ROWS <= rows; r += ALONE_ROWS, next_rows(&s, ALONE_ROWS)) tile(load, size, ALONE_ROWS, 1, &s);
-        for (; r + TILE_ROWS <= rows; r += TILE_ROWS, next_rows(&s, TILE_ROWS)) {
-            if (left == TILE_TOKENS) tile(load, size, TILE_ROWS, TILE_TOKENS, &s);
-            else if (left == 1) tile(load, size, TILE_ROWS, 1, &s);
-            else if (left == 2) tile(load, size, TILE_ROWS, 2, &s);
-            else if (TILE_TOKENS > 3 && left == 3) tile(load, size, TILE_ROWS, 3, &s);
-            else if (TILE_TOKENS > 4 && left == 4) tile(load, size, TILE_ROWS, 4, &s);
-            else if (TILE_TOKENS > 5 && left == 5) tile(load, size, TILE_ROWS, 5, &s);
-        }
-        for (; r < rows; r++, next_rows(&s, 1)) {
-            if (left == TILE_TOKENS) {
-                tile(load, size, 1, TILE_TOKENS, &s);
-                continue;
+    s.x += (size_t)t * s.x_bytes;
+    s.y += t * s.y_stride + r;
+    s.w += (size_t)r * s.w_bytes;
+    if (s.bias) s.bias += r;
+    if (count >= TILE_TOKENS) tile(load, size, rows, TILE_TOKENS, &s);
+    else if (rows == 1) for (; count > 0; count--, s.x += s.x_bytes, s.y += s.y_stride) tile(load, size, 1, 1, &s);
+    else if (count == 1) tile(load, size, rows, 1, &s);
+    else if (count == 2) tile(load, size, rows, 2, &s);
+    else if (TILE_TOKENS > 3 && count == 3) tile(load, size, rows, 3, &s);
+    else if (TILE_TOKENS > 4 && count == 4) tile(load, size, rows, 4, &s);
+    else if (TILE_TOKENS > 5 && count == 5) tile(load, size, rows, 5, &s);
+}
+
+/* All tiles of `rows` x `n`. The longer side of a tile stays in L1 while the shorter ones pass: six tokens while all rows pass, or four rows while a block
+ * of tokens does that L2 holds. */
+INLINE void tiles(w_loader load, size_t size, const span *s, int64_t rows, int64_t n)
+{
+    enum { TOKENS = TILE_TOKENS > TILE_ROWS ? TILE_TOKENS : 48 };
+    for (int64_t first = 0; first < n; first += TOKENS) {
+        int64_t end = min64(first + TOKENS, n), r = 0;
+        if (end - first == 1) {
+            for (; r + ALONE_ROWS <= rows; r += ALONE_ROWS) {
+                span one = *s;
+                one.x += (size_t)first * s->x_bytes;
+                one.y += first * s->y_stride + r;
+                one.w += (size_t)r * s->w_bytes;
+                if (one.bias) one.bias += r;
+                tile(load, size, ALONE_ROWS, 1, &one);
             }
-            span one = s;
-            for (int64_t i = 0; i < left; i++, one.x += all->x_bytes, one.y += all->y_stride) tile(load, size, 1, 1, &one);
         }
+        for (; r + TILE_ROWS <= rows; r += TILE_ROWS)
+            for (int64_t t = first; t < end; t += TILE_TOKENS) tile_at(load, size, s, r, TILE_ROWS, t, end - t);
+        for (; r < rows; r++)
+            for (int64_t t = first; t < end; t += TILE_TOKENS) tile_at(load, size, s, r, 1, t, end - t);
     }
 }
