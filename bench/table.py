@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""table.py VLM PEERS OUT.md [--quick]: vlm.c beside llama.cpp on the same shapes, in one run, as a table.
+"""table.py VLM PEERS OUT.md [--quick] [--shapes=a,b] [--rounds=N]: vlm.c beside llama.cpp on the same shapes, in one run, as a table.
 
 For each shape (bench/configs) and storage format both programs measure prefill of 512 tokens and decode of 32, in turn, several rounds; the best of each counts, since
 neighbours on a shared machine only take away. Shares are of this machine's measured read bandwidth (decode: weight bytes per token) and of its peak multiply-adds."""
@@ -12,15 +12,16 @@ import time
 
 VLM, PEERS, OUT = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
 QUICK = "--quick" in sys.argv
+ONLY = next((a.split("=")[1].split(",") for a in sys.argv if a.startswith("--shapes=")), None)
 HERE = pathlib.Path(__file__).resolve().parent
-ROUNDS = 2 if QUICK else 3
+ROUNDS = int(next((a.split("=")[1] for a in sys.argv if a.startswith("--rounds=")), 2 if QUICK else 3))
 THREADS = len(os.sched_getaffinity(0))
 # ours, llama.cpp's nearest: MLX affine 4 bit in groups of 64 has 4.5 bits a weight, as Q4_0 (blocks of 32) has
 FORMATS = [("bf16", "bf16"), ("q8", "q8_0"), ("q4", "q4_0")]
 BITS = {"bf16": 16, "q8": 8.5, "q4": 4.5}
 SHAPES = [("Qwen2.5-1.5B", "qwen2_5_1_5b"), ("Qwen2.5-VL-3B", "qwen2_5_vl_3b"), ("Gemma 4 E2B", "gemma4_e2b")]
-if QUICK:
-    SHAPES = SHAPES[:1]
+if QUICK or ONLY:
+    SHAPES = [s for s in SHAPES if s[1] in ONLY] if ONLY else SHAPES[:1]
 
 
 def decode_weights(config):
