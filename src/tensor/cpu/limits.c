@@ -53,17 +53,20 @@ static double rate_of(device *dev, limits_fn fn)
 
 typedef struct reading { const uint64_t *data; size_t words; uint64_t sum[1024]; } reading;
 
+/* Four streams at once: one alone does not keep enough lines in flight. */
 static void read_part(void *arg, int64_t begin, int64_t end, int thread)
 {
     reading *r = arg;
-    enum { PART = (1 << 20) / 8 };
+    enum { PART = (1 << 20) / 8, STREAM = PART / 4 };
     uint64_t s[8] = {0};
     for (int64_t part = begin; part < end; part++) {
         const uint64_t *p = r->data + part * PART;
-        for (size_t i = 0; i < PART; i += 8) {
-            __builtin_prefetch(p + i + 128);
-            for (int k = 0; k < 8; k++) s[k] += p[i + k];
-        }
+        for (size_t i = 0; i < STREAM; i += 8)
+            for (int k = 0; k < 4; k++) {
+                const uint64_t *line = p + k * STREAM + i;
+                __builtin_prefetch(line + 64);
+                for (int j = 0; j < 8; j++) s[j] += line[j];
+            }
     }
     for (int k = 0; k < 8; k++) r->sum[thread % 1024] += s[k];
 }
