@@ -4,6 +4,8 @@
 #include <string.h>
 
 enum {
+    FEW_TOKENS = 4,                                /* up to so many, memory is what a product waits for */
+    RANGE_BYTES = 256 << 10,                       /* of weights that a thread then takes at once */
     FORK_WORK = 1 << 16,                           /* multiplications below which another thread is not worth waking */
     ROW_STEP = 48,                                 /* rows of an item, about, when there are many tokens */
     TOKEN_STEP = LINEAR_TOKENS,                    /* tokens of an item at most: weights are widened once for each */
@@ -159,7 +161,13 @@ bool linear_run(run *r, const linear_product *products, int64_t count)
     job.scratch_bytes = (need + 63) / 64 * 64;
     if (need && !(job.scratch = arena_alloc_raw(r->scratch, job.scratch_bytes * (size_t)threads)))
         return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes of scratch)", job.scratch_bytes * (size_t)threads);
-    pool_for(r->dev->pool, items, 1 + FORK_WORK / (work / items + 1), run_items, &job);
+    int64_t grain = 1 + FORK_WORK / (work / items + 1);
+    if (most <= FEW_TOKENS) {                      /* the start of each range is cold: fewer and longer ones, four for each thread */
+        int64_t item_bytes = job.row_step * (int64_t)weight_row_bytes(&products->w) + 1;
+        int64_t longer = min64(RANGE_BYTES / item_bytes, items / (4 * threads));
+        if (longer > grain) grain = longer;
+    }
+    pool_for(r->dev->pool, items, grain, run_items, &job);
     arena_release(r->scratch, mark);
     return true;
 }

@@ -175,6 +175,9 @@ INLINE void alone_parts(const weight *w, int64_t o, int64_t rows, const alone_x 
             const char *codes = (const char *)w->data + (size_t)((o + r) * bytes + at);
             __m512i dots = bytes - at >= step ? groups_dot(codes, q, bits, lanes, pair, step, ahead)
                                               : groups_dot(codes, q, bits, lanes, pair, bytes - at, ahead);
+            const size_t at_scale = (size_t)((o + r + 16) * groups + g) * (w->scale_type == DT_F32 ? 4 : 2);
+            __builtin_prefetch((const char *)w->scales + at_scale, 0, 2);
+            __builtin_prefetch((const char *)w->biases + at_scale, 0, 2);
             vf scale = scales_avx512(w->scales, w->scale_type, (o + r) * groups + g, mask);
             vf offset = scales_avx512(w->biases, w->scale_type, (o + r) * groups + g, mask);
             v_store(parts + r * padded_groups(w) + g, v_fma(vi_float(dots), scale, v_mul(offset, v_load(x->sums + g))));
@@ -201,6 +204,8 @@ static void block(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, i
     const weight *w = &p->w;
     alone_x x = rearrange(p, scratch);
     float *parts = x.sums + padded_groups(w);
+    const char *codes = (const char *)w->data + (size_t)o0 * weight_row_bytes(w);
+    for (size_t i = 0; i < 16 * weight_row_bytes(w); i += 64) __builtin_prefetch(codes + i, 0, 2);     /* all at once, then 16 rows ahead */
     for (int64_t o = o0; o < o1; o += 16) {
         int64_t rows = min64(16, o1 - o);
         alone_rows(w, o, rows, &x, parts);

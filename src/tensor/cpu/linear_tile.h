@@ -108,7 +108,7 @@ INLINE void tile_at(w_loader load, size_t size, const span *all, int64_t r, cons
  * of tokens does that L2 holds. */
 INLINE void tiles(w_loader load, size_t size, const span *s, int64_t rows, int64_t n)
 {
-    enum { TOKENS = TILE_TOKENS > TILE_ROWS ? TILE_TOKENS : 48 };
+    enum { TOKENS = (int)TILE_TOKENS > (int)TILE_ROWS ? (int)TILE_TOKENS : 48 };
     for (int64_t first = 0; first < n; first += TOKENS) {
         int64_t end = min64(first + TOKENS, n), r = 0;
         if (end - first == 1) {
