@@ -124,7 +124,8 @@ static alone_x rearrange(const linear_product *p, char *scratch)
 
 INLINE __m512i line_dot(const char *codes, const int8_t *x, const int bits, int64_t left, size_t ahead)
 {
-    __builtin_prefetch(codes + ahead, 0, 2);
+    __builtin_prefetch(codes + ahead, 0, 2);       /* from memory to L2 */
+    __builtin_prefetch(codes + ahead / 8, 0, 3);   /* two rows ahead, from there to L1 */
     __m512i w = left >= 64 ? _mm512_loadu_si512(codes) : _mm512_maskz_loadu_epi32((__mmask16)((1u << (left > 0 ? left / 4 : 0)) - 1), codes);
     if (bits == 8) return _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, _mm512_loadu_si512(x));
     const __m512i mask = _mm512_set1_epi8(15);
