@@ -2,6 +2,7 @@
 preset := $(if $(SANITIZER),$(if $(filter thread,$(SANITIZER)),tsan,asan),release)
 vlm := build/$(preset)/vlm
 FUZZ_SECONDS ?= 20
+PREFIX ?= /usr/local
 
 .PHONY: all help demo test unit layout fuzz arm bench man install clean packages
 all: packages                     ## build the program and the library (build/release/vlm)
@@ -35,11 +36,15 @@ arm:                              ## the operations on 64-bit Arm, cross-compile
 	@sh tools/packages.sh build test
 	@sh tools/arm.sh
 
-bench: all                        ## this machine's limits and the shapes of bench/ (see docs/performance.md)
-	@sh bench/run.sh $(vlm)
+bench: all                        ## beside llama.cpp, for docs/performance.md; ARGS=--quick for one shape
+	@sh bench/run.sh $(vlm) $(ARGS)
 
-install: all                      ## PREFIX=/usr/local, DESTDIR
-	@cmake --install build/$(preset) $(if $(PREFIX),--prefix $(PREFIX))
+man: all                          ## the manual page, build/vlm.1, from the option tables
+	@$(vlm) man > build/vlm.1
+
+install: man                      ## PREFIX=/usr/local, DESTDIR
+	@cmake --install build/$(preset) --prefix $(PREFIX)
+	@install -Dm644 build/vlm.1 $(DESTDIR)$(PREFIX)/share/man/man1/vlm.1
 
 clean:
 	rm -rf build
