@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""table.py VLM PEERS OUT.md [--quick] [--shapes=a,b] [--rounds=N]: vlm.c beside llama.cpp on the same shapes, in one run, as a table.
+"""table.py VLM PEERS OUT.md [--quick] [--shapes=a,b] [--rounds=N] [--fast]: vlm.c beside llama.cpp on the same shapes, in one run, as a table.
 
 For each shape (bench/configs) and storage format both programs measure prefill of 512 tokens and decode of 32, in turn, several rounds; the best of each counts, since
 neighbours on a shared machine only take away. Shares are of this machine's measured read bandwidth (decode: weight bytes per token) and of its peak multiply-adds."""
@@ -14,6 +14,7 @@ VLM, PEERS, OUT = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[
 QUICK = "--quick" in sys.argv
 ONLY = next((a.split("=")[1].split(",") for a in sys.argv if a.startswith("--shapes=")), None)
 HERE = pathlib.Path(__file__).resolve().parent
+PRECISIONS = ("fast",) if "--fast" in sys.argv else ("fast", "exact")
 ROUNDS = int(next((a.split("=")[1] for a in sys.argv if a.startswith("--rounds=")), 2 if QUICK else 3))
 THREADS = len(os.sched_getaffinity(0))
 # ours, llama.cpp's nearest: MLX affine 4 bit in groups of 64 has 4.5 bits a weight, as Q4_0 (blocks of 32) has
@@ -86,7 +87,7 @@ for title, config in SHAPES:
     for kind, peer in FORMATS:
         best = {}
         for _ in range(ROUNDS):
-            for precision in ("fast", "exact"):
+            for precision in PRECISIONS:
                 p, d, model = ours(config, kind, precision)
                 old = best.get(precision, (0, 0))
                 best[precision] = (max(old[0], p), max(old[1], d))
@@ -94,7 +95,7 @@ for title, config in SHAPES:
             old = best.get("peer", (0, 0))
             best["peer"] = (max(old[0], p), max(old[1], d))
         cpu, limits = measure_limits(limits)
-        for precision in ("fast", "exact"):
+        for precision in PRECISIONS:
             (p, d), (lp, ld) = best[precision], best["peer"]
             rows.append((f"| {title} | {kind} / {peer} | {precision} | {p:.1f} | {lp:.1f} | {p / lp:.2f} | {d:.2f} | {ld:.2f} | {d / ld:.2f} |",
                          d * decode_weights(config) * BITS[kind] / 8))
