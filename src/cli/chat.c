@@ -41,7 +41,6 @@ static void defaults(void *memory)
     chat_flags *o = memory;
     model_flags_default(&o->model);
     sampling_flags_default(&o->sampling);
-    media_flags_default(&o->media);
 }
 
 static atomic_bool interrupted;

@@ -41,8 +41,6 @@ void sampling_flags_default(sampling_flags *f)
                           .repetition_context = 20, .presence_context = 20, .frequency_context = 20, .top_logprobs = -1};
 }
 
-void media_flags_default(media_flags *f) { *f = (media_flags){0}; }
-
 const char *keep_json(kept *keep, json_t *value)
 {
     char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;

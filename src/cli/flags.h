@@ -64,7 +64,6 @@ typedef struct media_flags {
     texts resize_shape;
     const char *processor_kwargs;
 } media_flags;
-void media_flags_default(media_flags *f);
 
 #define MEDIA_OPTIONS(type, field)                                                                                                      \
     {OPT_SECTION, .help = "Media (sources: path, file://, http(s)://, data:, - for standard input)"},                                   \

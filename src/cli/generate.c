@@ -48,7 +48,6 @@ static void defaults(void *memory)
     generate_options *o = memory;
     model_flags_default(&o->model);
     sampling_flags_default(&o->sampling);
-    media_flags_default(&o->media);
 }
 
 /* ---- messages ---- */

@@ -27,7 +27,7 @@ static bool copy_string(tokenizer *t, const json_t *j, const char *key, const ch
     const json_t *value = json_object_get(j, key);
     const char *from = json_is_string(value) ? json_string_value(value) : otherwise;
     if (!from) return err_set(error, VLM_FORMAT, "tokenizer.json: %s has no \"%s\"", type_of(j), key);
-    *size = json_is_string(value) ? json_string_length(value) : strlen(otherwise);
+    *size = json_is_string(value) ? json_string_length(value) : strlen(from);
     char *copy = arena_alloc(&t->strings, *size + 1);
     if (!copy) return err_memory(error, *size);
     memcpy(copy, from, *size);
