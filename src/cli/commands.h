@@ -5,5 +5,6 @@
 #include "cli/options.h"
 
 extern const command command_generate, command_chat, command_check, command_bench, command_inspect, command_models, command_completion, command_man;
+extern const command command_tokenize;
 
 #endif

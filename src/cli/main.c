@@ -7,7 +7,9 @@
 #include "cli/options.h"
 
 const command *const commands[] = {
-    &command_generate, &command_chat, &command_check, &command_bench, &command_inspect, &command_models, &command_completion, &command_man, NULL,
+    &command_generate, &command_chat, &command_check, &command_bench, &command_inspect, &command_models,
+    &command_tokenize,
+    &command_completion, &command_man, NULL,
 };
 
 static void help(void)

@@ -431,6 +431,15 @@ tokenizer *tokenizer_load(const char *dir, vlm_error *error)
     return t;
 }
 
+tokenizer *tokenizer_load_file(const char *path, vlm_error *error)
+{
+    buf text = {0};
+    tokenizer *t = NULL;
+    if (file_read(path, MAX_FILE, &text, error)) t = tokenizer_from_text(text.data ? text.data : "", text.size, NULL, error);
+    buf_free(&text);
+    return t;
+}
+
 void tokenizer_free(tokenizer *t)
 {
     if (!t) return;

@@ -13,6 +13,8 @@ void ids_free(ids *list);
 
 /* dir: checkpoint directory with tokenizer.json (and tokenizer_config.json). */
 tokenizer *tokenizer_load(const char *dir, vlm_error *error);
+/* A tokenizer's file alone. */
+tokenizer *tokenizer_load_file(const char *path, vlm_error *error);
 /* From the text of tokenizer.json; config may be NULL. The vocabulary and merges are read from the text, without a tree of JSON values. */
 tokenizer *tokenizer_from_text(const char *text, size_t size, const json_t *config, vlm_error *error);
 /* From parsed JSON. For tests and other containers. */
