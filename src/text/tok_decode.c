@@ -272,3 +272,63 @@ bool tokenizer_decode(const tokenizer *t, const int32_t *id, size_t count, bool 
     detokenizer_free(d);
     return ok;
 }
+
+/* ---- one token in the middle of a text ---- */
+
+/* What the step makes of the token in *text. fused: the steps before have made one string of the tokens. */
+static bool step_inside(const tok_step *s, bool fused, buf *text, buf *work)
+{
+    const char *from = text->data ? text->data : "";
+    size_t size = text->size;
+    int byte;
+    buf_clear(work);
+    switch (s->kind) {
+    case DECODE_REPLACE: tok_replace(s, from, size, work, NULL); break;
+    case DECODE_BYTE_FALLBACK:
+        if ((byte = byte_token(from, size)) < 0) return true;
+        buf_addc(work, (char)byte);
+        break;
+    case DECODE_STRIP:
+        if (fused) return true;                    /* it works at the ends of the text only */
+        for (size_t i = 0; i < s->left && starts(from, size, s->text, s->text_size); i++) from += s->text_size, size -= s->text_size;
+        for (size_t i = 0; i < s->right && ends(from, size, s->text, s->text_size); i++) size -= s->text_size;
+        buf_add(work, from, size);
+        break;
+    case DECODE_METASPACE:
+    case DECODE_BPE: {
+        tok_step replace = {.text = s->text, .text_size = s->text_size, .content = " ", .content_size = 1};
+        tok_replace(&replace, from, size, work, NULL);
+    } break;
+    case DECODE_WORDPIECE: {
+        bool inside = starts(from, size, s->text, s->text_size);
+        if (!inside) buf_addc(work, ' ');
+        buf_add(work, from + (inside ? s->text_size : 0), size - (inside ? s->text_size : 0));
+        if (s->flag) clean_up(work);
+    } break;
+    default: return true;
+    }
+    buf swap = *text;
+    *text = *work;
+    *work = swap;
+    return !text->failed;
+}
+
+bool tokenizer_token_bytes(const tokenizer *t, int32_t id, buf *out)
+{
+    if (id < 0 || (size_t)id >= t->size || !t->token[id].known || t->token[id].special) return false;
+    const tok_token *k = &t->token[id];
+    const tok_steps *steps = &t->decoder;
+    buf text = {0}, work = {0};
+    bool raw = steps->count && steps->step[0].kind == DECODE_BYTE_LEVEL, fused = false;
+    if (!t->has_decoder) buf_addc(&text, ' ');     /* tokens are words */
+    bool ok = buf_add(&text, raw ? k->raw : k->text, raw ? k->raw_size : k->text_size);
+    for (size_t i = 0; ok && i < steps->count; i++) {
+        ok = step_inside(&steps->step[i], fused, &text, &work);
+        fused |= steps->step[i].kind == DECODE_FUSE || steps->step[i].kind == DECODE_BYTE_LEVEL;
+    }
+    if (!ok) out->failed = true;
+    ok = ok && buf_add(out, text.data ? text.data : "", text.size);
+    buf_free(&text);
+    buf_free(&work);
+    return ok;
+}

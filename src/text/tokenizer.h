@@ -35,6 +35,10 @@ int32_t tokenizer_id(const tokenizer *t, const char *token);          /* -1: no 
 const char *tokenizer_token(const tokenizer *t, int32_t id);          /* NULL: no such id; as stored in the vocabulary */
 bool tokenizer_is_special(const tokenizer *t, int32_t id);
 size_t tokenizer_size(const tokenizer *t);                            /* largest id + 1 */
+/* Appends the bytes that the token adds to the text when it stands in the middle of it (not first, not last): perhaps a part of a character
+ * (byte-level vocabularies, <0xNN>), with the space that a metaspace or a word's beginning stands for. False, and nothing is appended, for an id
+ * without a token and for control tokens (tokenizer_is_special); also when out of memory (out->failed). */
+bool tokenizer_token_bytes(const tokenizer *t, int32_t id, buf *out);
 /* Special tokens by role from tokenizer_config.json: "bos_token", "eos_token", "pad_token", "unk_token" ...; NULL if none. */
 const char *tokenizer_role(const tokenizer *t, const char *role);
 const json_t *tokenizer_config(const tokenizer *t);                   /* tokenizer_config.json, may be NULL */

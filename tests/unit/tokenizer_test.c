@@ -192,6 +192,38 @@ static void special_tokens_are_asked_for(void **state)
     tokenizer_free(t);
 }
 
+/* What a token adds in the middle of a text: for every token, text of [x, token, x] minus the x's. */
+static void token_bytes(void **state)
+{
+    (void)state;
+    static const struct { const char *file, *token, *bytes; } cases[] = {
+        {"tiny_bbpe_qwen", "\xC4\xA0t", " t"}, {"tiny_bbpe_qwen", "\xC3\x83", "\xC3"}, {"tiny_spbpe_gemma", "<0xC3>", "\xC3"},
+        {"tiny_spbpe_gemma", "\xE2\x96\x81", " "}, {"tiny_unigram_xlmr", "\xE2\x96\x81", " "}, {"tiny_wordpiece_bert", "##s", "s"},
+        {"tiny_wordpiece_bert", "s", " s"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tokenizer *t = load(cases[i].file);
+        int32_t id = tokenizer_id(t, cases[i].token);
+        buf got = {0};
+        assert_true(id >= 0 && tokenizer_token_bytes(t, id, &got));
+        assert_string_equal(got.data, cases[i].bytes);
+        assert_false(tokenizer_token_bytes(t, -1, &got) || tokenizer_token_bytes(t, (int32_t)tokenizer_size(t), &got));
+        for (int32_t k = 0; k < (int32_t)tokenizer_size(t); k++) {
+            buf one = {0}, text = {0}, without = {0};
+            bool any = tokenizer_token_bytes(t, k, &one);
+            assert_true(any == (tokenizer_token(t, k) && !tokenizer_is_special(t, k)));
+            const int32_t with_x[] = {id, k, id}, x[] = {id, id};
+            assert_true(tokenizer_decode(t, with_x, 3, true, &text, NULL) && tokenizer_decode(t, x, 2, true, &without, NULL));
+            if (any && utf8_valid(one.data ? one.data : "", one.size) && utf8_valid(got.data, got.size) && !strstr(text.data, "\xEF\xBF\xBD"))
+                assert_int_equal(text.size, without.size + one.size);
+            buf_free(&one);
+            buf_free(&text);
+            buf_free(&without);
+        }
+        buf_free(&got);
+        tokenizer_free(t);
+    }
+}
+
 static void broken_utf8(void **state)
 {
     (void)state;
@@ -286,7 +318,7 @@ int main(void)
         {"goldens: BPE with word ends, CLIP", goldens, NULL, NULL, clip}, {"goldens: BPE with byte fallback, Gemma", goldens, NULL, NULL, gemma},
         {"goldens: Unigram with character map, T5", goldens, NULL, NULL, t5}, {"goldens: Unigram, XLM-R", goldens, NULL, NULL, xlmr},
         {"goldens: WordPiece, BERT", goldens, NULL, NULL, bert},
-        cmocka_unit_test(checkpoints), cmocka_unit_test(long_text), cmocka_unit_test(special_tokens_are_asked_for), cmocka_unit_test(broken_utf8),
+        cmocka_unit_test(checkpoints), cmocka_unit_test(long_text), cmocka_unit_test(special_tokens_are_asked_for), cmocka_unit_test(token_bytes), cmocka_unit_test(broken_utf8),
         cmocka_unit_test(damaged_files),
         {"memory fails: Qwen", memory_fails, NULL, NULL, qwen}, {"memory fails: Gemma", memory_fails, NULL, NULL, gemma},
         {"memory fails: T5", memory_fails, NULL, NULL, t5}, {"memory fails: BERT", memory_fails, NULL, NULL, bert},
