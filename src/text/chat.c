@@ -1,131 +1,13 @@
-/* chat.c - finding a checkpoint's chat template, rendering a conversation with it. */
+/* chat.c - rendering a conversation for generation: guarded, normalised; prompts without a template. */
 #include "text/chat.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "text/chat_internal.h"
 #include "text/utf8.h"
 
-enum { MAX_TEMPLATE = 1 << 20, MAX_CONFIG = 64 << 20 };
 static const char tag[] = "CONTINUE_FINAL_MESSAGE_TAG ";
-
-/* ---- finding ---- */
-
-/* The file's text in *text when it exists; an absent file is no error. */
-static bool read_optional(const char *dir, const char *name, size_t limit, buf *text, vlm_error *error)
-{
-    char *path = path_join(dir, name);
-    if (!path) return err_memory(error, 0);
-    bool ok = !file_exists(path) || file_is_directory(path) || file_read(path, limit, text, error);
-    mem_free(path);
-    return ok;
-}
-
-/* A template from JSON: a string, or a list [{"name", "template"}]. */
-static const char *pick(const json_t *value, const char *name)
-{
-    if (json_is_string(value)) return strcmp(name, "default") == 0 ? json_string_value(value) : NULL;
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        const json_t *item = json_array_get(value, i);
-        const char *found = json_string_value(json_object_get(item, "name"));
-        if (found && strcmp(found, name) == 0) return json_string_value(json_object_get(item, "template"));
-    }
-    return json_string_value(json_object_get(value, name));
-}
-
-static bool set_source(chat_template *t, char **tools, const json_t *value, vlm_error *error)
-{
-    const char *main = pick(value, "default"), *tool_use = pick(value, "tool_use");
-    if (!main && json_is_array(value)) main = json_string_value(json_object_get(json_array_get(value, 0), "template"));
-    if (main && !(t->source = mem_strdup(main))) return err_memory(error, strlen(main));
-    if (tool_use && !(*tools = mem_strdup(tool_use))) return err_memory(error, strlen(tool_use));
-    return true;
-}
-
-static bool find_in_files(chat_template *t, const char *dir, char **tools, vlm_error *error)
-{
-    buf text = {0};
-    bool ok = read_optional(dir, "chat_template.jinja", MAX_TEMPLATE, &text, error);
-    if (ok && text.data) {
-        t->source = buf_take(&text);
-        ok = (t->source != NULL || err_memory(error, 0)) && read_optional(dir, "additional_chat_templates/tool_use.jinja", MAX_TEMPLATE, &text, error);
-        if (ok && text.data) *tools = buf_take(&text);
-    } else if (ok && (ok = read_optional(dir, "chat_template.json", MAX_CONFIG, &text, error)) && text.data) {
-        json_error_t bad;
-        json_t *json = json_loadb(text.data, text.size, JSON_DECODE_ANY, &bad);
-        if (!json) ok = err_set(error, VLM_FORMAT, "%s/chat_template.json: line %d: %s", dir, bad.line, bad.text);
-        else {
-            const json_t *value = json_object_get(json, "chat_template");
-            ok = set_source(t, tools, value ? value : json, error);
-        }
-        json_decref(json);
-    }
-    buf_free(&text);
-    return ok;
-}
-
-/* Which forms of content does the template show? Found by rendering a message of each form. False: out of memory. */
-static bool probe(const chat_template *t, json_t *content, bool *shows, vlm_error *error)
-{
-    vlm_error failed = {0};
-    json_t *variables = json_pack("{s:[{s:s, s:o}], s:b, s:n, s:n}", "messages", "role", "user", "content", content, "add_generation_prompt", 0, "tools", "documents");
-    static const jinja_limits limits = {.steps = 1000000, .output = 1 << 20, .memory = 16 << 20};
-    buf text = {0};
-    *shows = variables && jinja_render(t->main, variables, NULL, &limits, &text, &failed) && text.data && strstr(text.data, "Probe7") &&
-             !strstr(text.data, "'type'") && !strstr(text.data, "\"type\"");
-    buf_free(&text);
-    json_decref(variables);
-    return (variables && failed.code != VLM_MEMORY) || err_memory(error, 0);
-}
-
-static bool contains_none(const char *source)
-{
-    for (const char *p = source; (p = strstr(p, "one")); p += 3)
-        if (p > source && (p[-1] == 'n' || p[-1] == 'N')) return true;
-    return false;
-}
-
-bool chat_template_load(const char *dir, const tokenizer *tok, const char *override, chat_template **out, vlm_error *error)
-{
-    *out = NULL;
-    chat_template *t = MEM_NEW(chat_template);
-    char *tools = NULL;
-    bool ok = t || err_memory(error, sizeof *t);
-    if (ok && override) ok = (t->source = mem_strdup(override)) || err_memory(error, strlen(override));
-    else if (ok && dir) ok = find_in_files(t, dir, &tools, error);
-    const json_t *config = tok ? tokenizer_config(tok) : NULL;
-    if (ok && !t->source && json_object_get(config, "chat_template")) ok = set_source(t, &tools, json_object_get(config, "chat_template"), error);
-    if (ok && t->source) {
-        ok = (t->main = jinja_compile(t->source, strlen(t->source), error)) && (!tools || (t->tools = jinja_compile(tools, strlen(tools), error)));
-        ok = ok && probe(t, json_string("Probe7"), &t->takes_strings, error) &&
-             probe(t, json_pack("[{s:s, s:s}]", "type", "text", "text", "Probe7"), &t->takes_parts, error);
-        t->tok = tok;
-        ok = ok && (!tok || ((chat_guard_tokens(t->main, tok, &t->control[0]) && (!t->tools || chat_guard_tokens(t->tools, tok, &t->control[1]))) || err_memory(error, 0)));
-        if (ok) {
-            t->knows_none = contains_none(t->source);
-            t->knows_developer = strstr(t->source, "developer") != NULL;
-            *out = t;
-        }
-    }
-    mem_free(tools);
-    if (!*out) chat_template_free(t);
-    return ok;
-}
-
-void chat_template_free(chat_template *t)
-{
-    if (!t) return;
-    jinja_free(t->main);
-    jinja_free(t->tools);
-    tok_trie_free(&t->control[0]);
-    tok_trie_free(&t->control[1]);
-    mem_free(t->source);
-    mem_free(t);
-}
-
-const char *chat_template_source(const chat_template *t) { return t ? t->source : NULL; }
 
 /* ---- rendering ---- */
 
@@ -153,27 +35,12 @@ char *chat_prompt_plain(const chat_prompt *p)
     return text;
 }
 
-/* bos_token and the like from tokenizer_config.json; what it lacks stays undefined. */
-static bool add_special_tokens(json_t *variables, const tokenizer *tok)
-{
-    const json_t *config = tok ? tokenizer_config(tok) : NULL;
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)config, key, value) {
-        size_t n = strlen(key);
-        if (n < 6 || strcmp(key + n - 6, "_token") != 0) continue;
-        const char *text = tokenizer_role(tok, key);
-        if (text && json_object_set_new(variables, key, json_string(text)) != 0) return false;
-    }
-    return true;
-}
-
 /* The guarded request as template variables. Messages are guarded one by one: the assistant's less. */
 static json_t *make_variables(const json_t *messages, const chat_options *o, const tokenizer *tok, chat_guard *g)
 {
     json_t *v = json_object(), *guarded = json_array(), *value;
     const char *key;
-    bool ok = v && guarded && add_special_tokens(v, tok);
+    bool ok = v && guarded && chat_special_tokens(v, tok);
     for (size_t i = 0; ok && i < json_array_size(messages); i++) {
         const json_t *message = json_array_get(messages, i);
         const char *role = json_string_value(json_object_get(message, "role"));
@@ -184,7 +51,7 @@ static json_t *make_variables(const json_t *messages, const chat_options *o, con
          json_object_set_new(v, "documents", json_null()) == 0 &&
          json_object_set_new(v, "add_generation_prompt", json_boolean(o->add_generation_prompt)) == 0;
     json_object_foreach((json_t *)o->kwargs, key, value)
-        if (ok && strcmp(key, "continue_final_message") != 0 && strcmp(key, "messages") != 0) ok = json_object_set_new(v, key, chat_guard_value(g, value, false)) == 0;
+        if (ok && strcmp(key, "continue_final_message") != 0 && strcmp(key, "messages") != 0 && strcmp(key, "chat_template") != 0) ok = json_object_set_new(v, key, chat_guard_value(g, value, false)) == 0;
     json_decref(guarded);
     if (!ok) {
         json_decref(v);
@@ -281,7 +148,7 @@ static bool render_template(const jinja *j, json_t *messages, const chat_options
     for (int attempt = 0; attempt < 2; attempt++) {
         json_t *variables = make_variables(messages, o, tok, g);
         if (!variables) return err_memory(error, 0);
-        bool ok = jinja_render(j, variables, o->now, NULL, out, attempt ? NULL : &first);
+        bool ok = jinja_render(j, variables, o->now, NULL, out, NULL, attempt ? NULL : &first);
         json_decref(variables);
         if (ok) return unescape_guard(g, out);
         if (attempt || first.code == VLM_INVALID || first.code == VLM_MEMORY || !chat_fill_content(messages)) break;    /* again with "" for null */
@@ -308,11 +175,13 @@ bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *mes
     jinja *fallback = NULL;
     bool ok = true;
     if (!t && o.fallback) ok = (fallback = jinja_compile(o.fallback, strlen(o.fallback), error)) != NULL;
-    const jinja *j = !t ? fallback : t->tools && json_array_size(o.tools) ? t->tools : t->main;
-    ok = ok && (normal = chat_normalize(t, j, messages, &media, error));
+    const char *name = json_string_value(json_object_get(o.kwargs, "chat_template"));
+    const chat_variant *v = t ? chat_choose(t, name, json_array_size(o.tools) > 0, error) : NULL;
+    const jinja *j = v ? v->j : fallback;
+    ok = ok && (v || !t) && (normal = chat_normalize(v, j, messages, &media, error));
     if (ok && open) ok = mark_final(normal, json_is_string(final) ? json_string_value(final) : "content", error);
     const json_t *values[] = {normal, o.tools ? o.tools : json_null(), o.kwargs ? o.kwargs : json_null(), NULL};
-    ok = ok && chat_guard_init(&guard, t, j, tok, o.placeholders, values, error);
+    ok = ok && chat_guard_init(&guard, t, v, j, tok, o.placeholders, values, error);
     if (ok && j) ok = render_template(j, normal, &o, tok, &guard, &text, error);
     else if (ok) {
         json_t *guarded = chat_guard_value(&guard, normal, false);

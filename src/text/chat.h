@@ -12,11 +12,14 @@
 #include <jansson.h>
 #include <time.h>
 #include "media/media.h"
+#include "text/jinja.h"
 #include "text/tokenizer.h"
 
 typedef struct chat_template chat_template;
-/* Compiled from chat_template.jinja, chat_template.json, tokenizer_config.json ("default" of a named list; "tool_use" when tools are
- * given), or `override` text. A checkpoint without a template is no error: *out is NULL. */
+/* Compiled from `override` text, else from the first that the checkpoint has of: processor_config.json's chat_template, chat_template.json,
+ * chat_template.jinja with additional_chat_templates/NAME.jinja, tokenizer_config.json's chat_template (a text, or a list of named ones). As in
+ * transformers, requests with tools take "tool_use" if there is one, all others "default". A checkpoint without a template is no
+ * error: *out is NULL. */
 bool chat_template_load(const char *dir, const tokenizer *t, const char *override, chat_template **out, vlm_error *error);
 void chat_template_free(chat_template *t);
 const char *chat_template_source(const chat_template *t);
@@ -57,5 +60,12 @@ typedef struct chat_options {
  * kwargs are further template variables; continue_final_message (true or the name of a field) leaves the last message open. */
 bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *messages, const chat_options *options, chat_prompt *out,
                  vlm_error *error);
+
+
+/* What transformers' render_jinja_template makes of {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
+ * "chat_template" (a name, or a template), any further variable}: no guards, nothing normalised. For comparing; text of strangers goes
+ * through chat_render. t may be NULL when the request brings its template. */
+bool chat_render_raw(const chat_template *t, const tokenizer *tok, const json_t *request, const struct tm *now, jinja_report *report, buf *out,
+                     vlm_error *error);
 
 #endif

@@ -81,14 +81,14 @@ bool chat_guard_tokens(const jinja *j, const tokenizer *tok, tok_trie *out)
     return ok;
 }
 
-bool chat_guard_init(chat_guard *g, const chat_template *t, const jinja *j, const tokenizer *tok, const char *const *placeholders,
-                     const json_t *const *values, vlm_error *error)
+bool chat_guard_init(chat_guard *g, const chat_template *t, const chat_variant *v, const jinja *j, const tokenizer *tok,
+                     const char *const *placeholders, const json_t *const *values, vlm_error *error)
 {
     *g = (chat_guard){.placeholders = placeholders};
     uint8_t *used = MEM_ARRAY(COUNT, uint8_t);
     if (!used) return err_memory(error, COUNT);
     for (; *values; values++) mark_value(*values, used);
-    if (t && t->source) mark_used(t->source, strlen(t->source), used);
+    if (v) mark_used(v->source, strlen(v->source), used);
     size_t free_one = 0;
     while (free_one < COUNT && used[free_one]) free_one++;
     mem_free(used);
@@ -98,7 +98,7 @@ bool chat_guard_init(chat_guard *g, const chat_template *t, const jinja *j, cons
     g->text[1] = (char)(0x80 | (c >> 6 & 63));
     g->text[2] = (char)(0x80 | (c & 63));
     g->control = &g->own;
-    if (t && tok && t->tok == tok) g->control = &t->control[j == t->tools];
+    if (v && tok && t->tok == tok) g->control = &v->control;
     else if (tok && !chat_guard_tokens(j, tok, &g->own)) return err_memory(error, 0);
     return true;
 }

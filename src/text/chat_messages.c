@@ -214,7 +214,7 @@ static json_t *string_of_parts(const json_t *parts)
     return out;
 }
 
-static bool normalize_content(const chat_template *t, const jinja *j, json_t *message, chat_list *media, vlm_error *error)
+static bool normalize_content(const chat_variant *t, const jinja *j, json_t *message, chat_list *media, vlm_error *error)
 {
     const json_t *content = json_object_get(message, "content");
     json_t *out = NULL;
@@ -274,7 +274,7 @@ static bool alias_reasoning(json_t *message)
     return json_object_set_new(message, "reasoning_content", found) == 0 && ok;
 }
 
-static json_t *normalize_message(const chat_template *t, const jinja *j, const json_t *message, chat_list *media, vlm_error *error)
+static json_t *normalize_message(const chat_variant *t, const jinja *j, const json_t *message, chat_list *media, vlm_error *error)
 {
     if (!json_is_object(message)) {
         err_set(error, VLM_INVALID, "a message must be an object with \"role\" and \"content\"");
@@ -300,7 +300,7 @@ static json_t *normalize_message(const chat_template *t, const jinja *j, const j
     return NULL;
 }
 
-json_t *chat_normalize(const chat_template *t, const jinja *j, const json_t *messages, chat_list *media, vlm_error *error)
+json_t *chat_normalize(const chat_variant *t, const jinja *j, const json_t *messages, chat_list *media, vlm_error *error)
 {
     size_t n = json_array_size(messages);
     if (!json_is_array(messages) || !n) {

@@ -29,8 +29,13 @@ void jinja_free(jinja *t);
 
 /* variables: an object. now: for strftime_now, NULL: the local time. Appends to *out only on success.
  * raise_exception gives VLM_INVALID with the template's own message; every other failure of the template VLM_FORMAT or VLM_LIMIT with
- * the line. */
-bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now, const jinja_limits *limits, buf *out, vlm_error *error);
+ * the line. report: NULL or what else is to be known. */
+typedef struct jinja_report {
+    uint64_t steps;                /* how many were taken */
+    buf raised;                    /* the whole message of raise_exception, which error may have to cut; the caller releases it */
+} jinja_report;
+bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now, const jinja_limits *limits, buf *out, jinja_report *report,
+                  vlm_error *error);
 
 /* Does `text` occur in the template's own text or in one of its string constants? */
 bool jinja_writes(const jinja *t, const char *text);

@@ -289,7 +289,8 @@ jflow jinja_exec(jrun *r, const jnodes *body)
 
 /* ---- a render ---- */
 
-bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now, const jinja_limits *limits, buf *out, vlm_error *error)
+bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now, const jinja_limits *limits, buf *out, jinja_report *report,
+                  vlm_error *error)
 {
     static const jinja_limits none = {0};
     const jinja_limits *l = limits ? limits : &none;
@@ -298,7 +299,8 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
     r->m.limit = l->memory ? l->memory : (size_t)512 << 20;
     r->m.error = error;
     r->t = t;
-    r->m.steps = l->steps ? l->steps : 50u * 1000 * 1000;
+    const uint64_t steps = r->m.steps = l->steps ? l->steps : 50u * 1000 * 1000;
+    r->report = report;
     r->max_depth = l->depth ? l->depth : 1000;
     r->max_output = l->output ? l->output : (size_t)64 << 20;
     if (now) r->now = *now;
@@ -318,6 +320,7 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
     r->out = &text;
     jinja_exec(r, &t->root->list);
     bool ok = buf_add(out, text.data ? text.data : "", text.size) || err_memory(error, text.size);
+    if (report) report->steps = steps - r->m.steps;
     arena_free(&r->m.blocks);
     mem_free(r);
     return ok;

@@ -76,6 +76,7 @@ GLOBAL(raise_exception)
 {
     const jstr *message = jv_string(r, a->v[0]);
     r->m.line = 0;
+    if (r->report) buf_add(&r->report->raised, message->data, message->size);
     jinja_fail(&r->m, VLM_INVALID, "%.*s", (int)(message->size < 690 ? message->size : 690), message->data);
 }
 

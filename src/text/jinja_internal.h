@@ -181,6 +181,7 @@ struct jrun {
     struct tm now;
     int depth, max_depth;
     size_t max_output;
+    jinja_report *report;
 };
 void jinja_enter(jrun *r);         /* one level deeper, one step more; fails at a limit */
 static inline void jinja_leave(jrun *r) { r->depth--; }

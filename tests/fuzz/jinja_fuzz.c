@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const jinja_limits limits = {.steps = 200000, .output = 1 << 20, .memory = 32 << 20, .depth = 200};
     const struct tm now = {.tm_year = 126, .tm_mon = 2, .tm_mday = 5, .tm_wday = 4, .tm_yday = 63};
     buf out = {0};
-    jinja_render(t, variables, &now, &limits, &out, &error);
+    jinja_render(t, variables, &now, &limits, &out, NULL, &error);
     jinja_writes(t, "<s>");
     buf_free(&out);
     json_decref(variables);

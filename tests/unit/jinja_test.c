@@ -14,7 +14,7 @@ static char *render(const char *source, size_t size, const json_t *context, cons
 {
     jinja *t = jinja_compile(source, size, error);
     buf out = {0};
-    bool ok = t && jinja_render(t, context, &march, limits, &out, error);
+    bool ok = t && jinja_render(t, context, &march, limits, &out, NULL, error);
     jinja_free(t);
     char *text = ok ? buf_take(&out) : NULL;
     buf_free(&out);
