@@ -72,6 +72,7 @@ typedef struct decoder_spec {
     moe_style moe;
     int experts, top_k, expert_ffn;
     bool normalize_top_k;
+    bool experts_transposed;       /* fused experts lie as [experts, inputs, outputs] */
 
     int ple;                       /* columns of a layer's per-layer input; 0: none */
     int ple_vocab;
@@ -114,6 +115,9 @@ typedef struct decoder {
  * head_dim, ffn, eps, activation, tied, rope 0 (M-RoPE sections included), sliding windows (layer_types, or use_sliding_window with
  * max_window_layers). Allocates spec.layer with all layers alike; a family changes what differs. */
 bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const *prefixes);
+/* Qwen's mixture of experts in place of the MLP: num_experts, num_experts_per_tok, moe_intermediate_size, norm_topk_prob; mlp_only_layers and
+ * decoder_sparse_step say where. */
+bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefixes);
 /* Checks the spec (messages through c), assigns groups and slots, allocates layer weights. */
 bool decoder_plan(decoder *d, arena *memory, config *c);
 bool decoder_bind(decoder *d, binder *b);

@@ -38,14 +38,17 @@ static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_laye
     bind_vector(b, &w->down_bias, s->hidden, "layers.%d.mlp.down_proj.bias", i);
 }
 
-/* Experts lie fused (Gemma 4, newer transformers), one by one (Qwen as published), or with gate and up apart (MLX). */
+/* Experts lie fused (Gemma 4, newer transformers; some transposed), one by one (Qwen as published), or with gate and up apart (MLX). */
 static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
     bool beside = s->moe == MOE_BESIDE;
     const char *fused = beside ? "experts" : "mlp.experts", *apart = beside ? "experts.switch_glu" : "mlp.switch_mlp";
     int64_t n = s->experts, ffn = s->expert_ffn;
     bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : "mlp.gate");
-    if (bind_experts_optional(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused))
+    if (s->experts_transposed && b->files && bind_exists(b, "layers.%d.%s.gate_up_proj", i, fused)) {
+        bind_experts_transposed(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused);
+        bind_experts_transposed(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
+    } else if (bind_experts_optional(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused))
         bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
     else if (!beside && bind_exists(b, "layers.%d.mlp.experts.0.gate_proj.weight", i)) {
         bind_experts_each(b, &w->experts_gate, n, ffn, s->hidden, "gate_proj", "layers.%d.mlp.experts", i);

@@ -80,6 +80,29 @@ bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const
     return !c->failed;
 }
 
+static bool is_sparse(config *c, where *w, int i)
+{
+    int64_t dense[DECODER_MAX_LAYERS];
+    int n = config_ints(c, at(w, "mlp_only_layers"), dense, DECODER_MAX_LAYERS);
+    for (int k = 0; k < n; k++)
+        if (dense[k] == i) return false;
+    return (i + 1) % (int)config_int(c, at(w, "decoder_sparse_step"), 1, 1, INT32_MAX) == 0;
+}
+
+bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefixes)
+{
+    where w = {prefixes, {0}}, other = w;
+    const char *either = config_has(c, at(&w, "num_experts")) ? at(&w, "num_experts") : at(&other, "num_local_experts");
+    s->moe = MOE_INSTEAD;
+    s->experts = (int)config_need_int(c, either, 1, 1 << 16);
+    s->top_k = (int)config_need_int(c, at(&w, "num_experts_per_tok"), 1, 1 << 16);
+    s->expert_ffn = (int)config_need_int(c, at(&w, "moe_intermediate_size"), 1, 1 << 24);
+    s->normalize_top_k = config_bool(c, at(&w, "norm_topk_prob"), false);
+    for (int i = 0; i < s->layers && !c->failed; i++)
+        if ((s->layer[i].moe = is_sparse(c, &w, i))) s->layer[i].ffn = 0;
+    return !c->failed;
+}
+
 /* ---- groups ------------------------------------------------------------------------------------------------------- */
 
 static bool plan_layer(decoder *d, config *c, int i)

@@ -11,19 +11,21 @@ int64_t round_half_even(double x)
     return (int64_t)down + (rest > 0.5 || (rest == 0.5 && fmod(down, 2) != 0));
 }
 
-bool smart_resize(int height, int width, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height, int *out_width, vlm_error *error)
+/* `frames` pictures that are counted as `counted` ones (whole groups); 1 and 1 for an image. */
+static bool fit(int height, int width, double frames, double counted, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height, int *out_width,
+                vlm_error *error)
 {
     if (height < 1 || width < 1 || factor < 1 || min_pixels < 1 || max_pixels < min_pixels)
         return err_set(error, VLM_INVALID, "image of %d x %d cannot be brought to %lld ... %lld pixels", width, height, (long long)min_pixels, (long long)max_pixels);
     double longer = height > width ? height : width, shorter = height > width ? width : height;
     if (longer / shorter > 200) return err_set(error, VLM_UNSUPPORTED, "image of %d x %d: one side is more than 200 times the other", width, height);
-    double f = factor, area = (double)height * width;
+    double f = factor, area = frames * height * width;
     double h = (double)round_half_even(height / f) * f, w = (double)round_half_even(width / f) * f;
-    if (h * w > (double)max_pixels) {
+    if (counted * h * w > (double)max_pixels) {
         double beta = sqrt(area / (double)max_pixels);
         h = fmax(f, floor(height / beta / f) * f);
         w = fmax(f, floor(width / beta / f) * f);
-    } else if (h * w < (double)min_pixels) {
+    } else if (counted * h * w < (double)min_pixels) {
         double beta = sqrt((double)min_pixels / area);
         h = ceil(height * beta / f) * f;
         w = ceil(width * beta / f) * f;
@@ -33,6 +35,25 @@ bool smart_resize(int height, int width, int factor, int64_t min_pixels, int64_t
     *out_height = (int)h;
     *out_width = (int)w;
     return true;
+}
+
+bool smart_resize(int height, int width, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height, int *out_width, vlm_error *error)
+{
+    return fit(height, width, 1, 1, factor, min_pixels, max_pixels, out_height, out_width, error);
+}
+
+bool smart_resize_video(int height, int width, int frames, int temporal, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height, int *out_width,
+                        vlm_error *error)
+{
+    if (frames < temporal) frames = temporal;
+    if (height > 0 && width > 0 && (height < factor || width < factor)) {
+        double scale = fmax((double)factor / height, (double)factor / width);
+        if (scale * height > 1e6 || scale * width > 1e6) return err_set(error, VLM_UNSUPPORTED, "frames of %d x %d are too thin", width, height);
+        height = (int)(height * scale);
+        width = (int)(width * scale);
+    }
+    double counted = (double)round_half_even((double)frames / temporal) * temporal;
+    return fit(height, width, frames, counted, factor, min_pixels, max_pixels, out_height, out_width, error);
 }
 
 /* One patch of one frame group: [channel][temporal][patch][patch]. */

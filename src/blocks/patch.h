@@ -18,6 +18,9 @@ typedef struct patch_spec {
 int64_t round_half_even(double x);
 /* The size nearest to height x width whose sides are multiples of `factor` and whose area lies in [min_pixels, max_pixels]. */
 bool smart_resize(int height, int width, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height, int *out_width, vlm_error *error);
+/* The same for all frames of a video together (Qwen3-VL): the limits are of the whole video; sides below `factor` are enlarged first. */
+bool smart_resize_video(int height, int width, int frames, int temporal, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height, int *out_width,
+                        vlm_error *error);
 /* Patches of `count` frames, all width x height (multiples of patch * merge): out [t * h * w, channels * temporal * patch * patch] floats,
  * t = count / temporal rounded up (the last frame is repeated). Order: frame group, block row, block column, then row and column in the block.
  * Values are (pixel - mean / rescale) / (std / rescale), rounded to float32 at each step as the reference does. */

@@ -272,7 +272,7 @@ static bool is_later(const char *key)
     static const char *const later[] = {"mm_token_type_ids", "position_ids", "hidden_last", "logits"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (!strcmp(key, later[i])) return true;
-    return strstr(key, "_features") && strncmp(key, "input_", 6);
+    return strstr(key, "_deepstack") || (strstr(key, "_features") && strncmp(key, "input_", 6));
 }
 
 void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, const check_case *c)

@@ -59,6 +59,7 @@ typedef struct video_info {
     int width, height;
     int64_t total_frames;
     double fps, duration;          /* seconds */
+    bool folder;                   /* of frames: fps is what the part said (or 24) */
 } video_info;
 typedef struct video {
     video_info info;

@@ -156,6 +156,7 @@ bool video_from_folder(const char *path, double fps, const media_policy *policy,
     if (ok) {
         out->info.total_frames = (int64_t)list.count;
         out->info.fps = fps > 0 ? fps : 24;
+        out->info.folder = true;
         out->info.duration = (double)list.count / out->info.fps;
         ok = probe_first(path, list.name[0], policy, &out->info, error) && video_choose(out, policy, pick, user, error);
     }

@@ -8,26 +8,6 @@
 
 #include "models/common.h"
 
-static bool is_sparse(config *c, int i)
-{
-    int64_t dense[DECODER_MAX_LAYERS];
-    int n = config_ints(c, "mlp_only_layers", dense, DECODER_MAX_LAYERS);
-    for (int k = 0; k < n; k++)
-        if (dense[k] == i) return false;
-    return (i + 1) % (int)config_int(c, "decoder_sparse_step", 1, 1, INT32_MAX) == 0;
-}
-
-static void configure_experts(decoder_spec *s, config *c)
-{
-    s->moe = MOE_INSTEAD;
-    s->experts = (int)config_need_int(c, "num_experts|num_local_experts", 1, 1 << 16);
-    s->top_k = (int)config_need_int(c, "num_experts_per_tok", 1, 1 << 16);
-    s->expert_ffn = (int)config_need_int(c, "moe_intermediate_size", 1, 1 << 24);
-    s->normalize_top_k = config_bool(c, "norm_topk_prob", false);
-    for (int i = 0; i < s->layers && !c->failed; i++)
-        if ((s->layer[i].moe = is_sparse(c, i))) s->layer[i].ffn = 0;
-}
-
 static bool configure(vlm_model *m, config *c)
 {
     decoder *d = m->family = arena_alloc(&m->memory, sizeof *d);
@@ -39,7 +19,7 @@ static bool configure(vlm_model *m, config *c)
     s->qk_norm = qwen3;
     s->qkv_bias = config_bool(c, "attention_bias", !qwen3);
     s->o_bias = qwen3 && s->qkv_bias;
-    if (!strcmp(type, "qwen3_moe")) configure_experts(s, c);
+    if (!strcmp(type, "qwen3_moe")) decoder_config_experts(s, c, text_prefixes);
     s->prefix[0] = "model.";
     s->prefix[1] = "language_model.model.";
     s->head_prefix[0] = "";

@@ -76,7 +76,9 @@ static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const me
         height = (int)to_height;
         width = (int)to_width;
     }
-    if (!smart_resize(height, width, factor, min_pixels, max_pixels, out_height, out_width, error)) return false;
+    bool whole = item->kind == MEDIA_VIDEO && p->timestamps;
+    if (whole ? !smart_resize_video(height, width, frames, p->patch.temporal, factor, min_pixels, max_pixels, out_height, out_width, error)
+              : !smart_resize(height, width, factor, min_pixels, max_pixels, out_height, out_width, error)) return false;
     int64_t groups = (frames + p->patch.temporal - 1) / p->patch.temporal, tokens = groups * (*out_height / factor) * (*out_width / factor);
     if (item->kind == MEDIA_VIDEO && tokens > (int64_t)m->context * 9 / 10 && groups > 0) {
         int64_t share = (int64_t)m->context * 9 / 10 / groups * factor * factor;
@@ -171,12 +173,16 @@ static int64_t floor_to(double x, int factor) { return (int64_t)floor(x / factor
 static int64_t frames_wanted(const qwen_vl_processor *p, const chat_media *part, const json_t *options, const video_info *info, double fps)
 {
     int factor = p->patch.temporal;
-    double total = (double)info->total_frames;
+    double total = (double)info->total_frames, native = info->fps > 0 ? info->fps : 24;
     double exact = media_option(part, options, "num_frames", media_option(part, options, "nframes", 0));
+    if (p->timestamps) {                                                        /* groups need not be whole */
+        double n = exact > 0 ? floor(exact) : floor(total / native * fps);
+        if (!(exact > 0)) n = fmin(fmax(n, media_option(part, options, "min_frames", p->min_frames)), media_option(part, options, "max_frames", p->max_frames));
+        return (int64_t)fmin(n, total);
+    }
     if (exact > 0) return round_half_even(fmin(exact, total) / factor) * factor;
     double least = ceil(media_option(part, options, "min_frames", p->min_frames) / factor) * factor;
     double most = (double)floor_to(fmin(media_option(part, options, "max_frames", p->max_frames), total), factor);
-    double native = info->fps > 0 ? info->fps : 24;
     return floor_to(fmin(fmin(fmax(total / native * fps, least), most), total), factor);
 }
 
@@ -187,8 +193,9 @@ bool qwen_vl_pick_frames(const qwen_vl_processor *p, const chat_media *part, con
     if (total < 1) return err_set(error, VLM_INVALID, "video without frames");
     bool counted = media_has_option(part, options, "num_frames") || media_has_option(part, options, "nframes");
     double part_fps = part ? part->fps : 0, fps = part_fps > 0 ? part_fps : media_option(part, options, "fps", p->fps);
+    if (p->timestamps && info->folder && part_fps > 0) fps = p->fps;           /* the part's is the rate of the folder */
     /* Frames that were taken at the asked rate already (a folder of frames) all count, also an odd number. */
-    bool all = !counted && part_fps > 0 && fabs(part_fps - info->fps) < 1e-6 * part_fps && total <= p->max_frames;
+    bool all = !p->timestamps && !counted && part_fps > 0 && fabs(part_fps - info->fps) < 1e-6 * part_fps && total <= p->max_frames;
     int64_t n = all ? total : frames_wanted(p, part, options, info, fps);
     if (n < 1) n = total < p->patch.temporal ? total : p->patch.temporal;
     if (n > total) n = total;
@@ -203,14 +210,23 @@ bool qwen_vl_pick_frames(const qwen_vl_processor *p, const chat_media *part, con
 
 /* ---- prompt ------------------------------------------------------------------------------------------------------- */
 
-const char *qwen_vl_placeholder(media_kind kind)
+/* Where times are told, the marks around a video go with its placeholder: each frame group gets marks of its own. */
+const char *qwen_vl_placeholder(const qwen_vl_processor *p, media_kind kind)
 {
+    if (kind == MEDIA_VIDEO && p->timestamps) return "<|vision_start|><|video_pad|><|vision_end|>";
     return kind == MEDIA_IMAGE ? "<|image_pad|>" : kind == MEDIA_VIDEO ? "<|video_pad|>" : NULL;
 }
 
-bool qwen_vl_expand(const media_input *in, buf *text, vlm_error *error)
+bool qwen_vl_expand(const qwen_vl_processor *p, const media_input *in, buf *text, vlm_error *error)
 {
-    for (int i = 0; i < in->tokens; i++) buf_adds(text, qwen_vl_placeholder(in->kind));
+    const char *token = in->kind == MEDIA_IMAGE ? "<|image_pad|>" : "<|video_pad|>";
+    bool timed = in->kind == MEDIA_VIDEO && p->timestamps;
+    int groups = timed && in->frames > 0 ? in->frames : 1;
+    for (int g = 0; g < groups; g++) {
+        if (timed) buf_addf(text, "<%.1f seconds><|vision_start|>", in->seconds ? in->seconds[g] : 0);
+        for (int i = 0; i < in->tokens / groups; i++) buf_adds(text, token);
+        if (timed) buf_adds(text, "<|vision_end|>");
+    }
     return text->failed ? err_memory(error, text->size) : true;
 }
 
@@ -221,7 +237,7 @@ static int32_t place_medium(const qwen_vl_processor *p, const media_input *in, c
     double step = in->kind == MEDIA_VIDEO && p->tokens_per_second > 0 ? (double)(float)in->seconds_per_grid * p->tokens_per_second : 1;
     int32_t last = start - 1;
     for (int i = 0; i < span->count; i++) {
-        int row = span->row + i, place[3] = {(int)(row / (rows * columns) * step), row / columns % rows, row % columns};
+        int row = p->timestamps ? (span->row + i) % (rows * columns) : span->row + i, place[3] = {(int)(row / (rows * columns) * step), row / columns % rows, row % columns};
         for (int a = 0; a < 3; a++) {
             axes[a][span->first + i] = start + place[a];
             if (start + place[a] > last) last = start + place[a];
@@ -249,3 +265,95 @@ bool qwen_vl_positions(const qwen_vl_processor *p, int n, const media_span *span
     *next = at;
     return true;
 }
+
+/* ---- decoder, processor and tower together -------------------------------------------------------------------------- */
+
+void qwen_vl_text_names(decoder_spec *s)
+{
+    s->prefix[0] = "model.language_model.";
+    s->prefix[1] = "language_model.model.";
+    s->prefix[2] = "model.";
+    s->head_prefix[0] = "";
+    s->head_prefix[1] = "language_model.";
+}
+
+bool qwen_vl_plan(qwen_vl *q, vlm_model *m, config *c)
+{
+    if (!decoder_plan(&q->text, &m->memory, c)) return false;
+    model_use_decoder(m, &q->text);
+    m->rope_axes = 3;
+    m->takes = TAKES_IMAGE | TAKES_VIDEO;
+    q->tower.patch = q->processor.patch;
+    return qwen_tower_plan(&q->tower, &m->memory, c, q->text.spec.hidden);
+}
+
+const qwen_tower_names qwen3_vl_tower_names = {
+    {"norm1", "norm2", "attn.qkv", "attn.proj", NULL, "mlp.linear_fc1", "mlp.linear_fc2"}, "norm", "linear_fc1", "linear_fc2",
+};
+
+bool qwen3_vl_configure(qwen_vl *q, config *processor, config *c)
+{
+    qwen_tower *t = &q->tower;
+    if (!qwen_vl_configure(&q->processor, processor, c)) return false;
+    q->processor.timestamps = true;
+    t->vit = (vit_spec){
+        .hidden = (int)config_need_int(c, "vision_config.hidden_size", 1, 1 << 16),
+        .heads = (int)config_need_int(c, "vision_config.num_heads", 1, 1 << 10),
+        .ffn = (int)config_need_int(c, "vision_config.intermediate_size", 1, 1 << 20),
+        .act = config_activation(c, "vision_config.hidden_act", "gelu_pytorch_tanh"),
+        .eps = 1e-6f,
+        .layernorm = true,
+    };
+    t->depth = (int)config_need_int(c, "vision_config.depth", 1, QWEN_MAX_DEPTH);
+    t->out = (int)config_int(c, "vision_config.out_hidden_size", q->text.spec.hidden, 1, 1 << 20);
+    int table = (int)config_int(c, "vision_config.num_position_embeddings", 2304, 1, 1 << 20);
+    t->side = (int)sqrt(table);
+    int64_t after[QWEN_MAX_LEVELS];
+    t->levels = config_ints(c, "vision_config.deepstack_visual_indexes", after, QWEN_MAX_LEVELS);
+    for (int i = 0; i < t->levels; i++) {
+        t->level_after[i] = (int)after[i];
+        if (after[i] < (i ? after[i - 1] + 1 : 0) || after[i] >= t->depth)
+            return config_fail(c, VLM_FORMAT, "vision_config.deepstack_visual_indexes: rising numbers below the depth (%d) were expected", t->depth);
+    }
+    if (!c->failed && t->side * t->side != table) return config_fail(c, VLM_FORMAT, "vision_config.num_position_embeddings %d is no square", table);
+    if (!c->failed && t->levels > q->text.spec.layers)
+        return config_fail(c, VLM_FORMAT, "%d deepstack levels, but the decoder has %d layers", t->levels, q->text.spec.layers);
+    return !c->failed;
+}
+
+static const qwen_vl *family(const vlm_model *m) { return m->family; }
+
+bool qwen_vl_arch_process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
+{
+    return qwen_vl_process(m, &family(m)->processor, item, options, out, error);
+}
+
+bool qwen_vl_arch_pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
+                              vlm_error *error)
+{
+    return qwen_vl_pick_frames(&family(m)->processor, part, options, info, indices, count, error);
+}
+
+const char *qwen_vl_arch_placeholder(const vlm_model *m, media_kind kind) { return qwen_vl_placeholder(&family(m)->processor, kind); }
+
+int32_t qwen_vl_arch_media_token(const vlm_model *m, media_kind kind)
+{
+    return kind == MEDIA_IMAGE ? family(m)->processor.image_token : kind == MEDIA_VIDEO ? family(m)->processor.video_token : -1;
+}
+
+bool qwen_vl_arch_expand(const vlm_model *m, const media_input *in, buf *text, vlm_error *error)
+{
+    return qwen_vl_expand(&family(m)->processor, in, text, error);
+}
+
+bool qwen_vl_arch_positions(const vlm_model *m, const int32_t *id, int n, const media_span *spans, int n_spans, media_input *const *media,
+                            int32_t *const *axes, int32_t *next, vlm_error *error)
+{
+    return qwen_vl_positions(&family(m)->processor, n, spans, n_spans, media, axes, next, error);
+}
+
+bool qwen_vl_arch_encode_start(run *r, const vlm_model *m, encode_job *job) { return qwen_tower_start(r, &family(m)->tower, job); }
+
+bool qwen_vl_arch_encode(run *r, const vlm_model *m, encode_job *job) { return qwen_tower_encode(r, &family(m)->tower, job); }
+
+tensor qwen_vl_arch_forward(run *r, const vlm_model *m, const batch *b) { return decoder_forward(r, &family(m)->text, b); }
