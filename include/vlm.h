@@ -177,7 +177,7 @@ typedef struct vlm_request_options {
     const char *media_options;     /* JSON object: fps, num_frames, min_frames, max_frames, min_pixels, max_pixels, resize_shape ... */
     vlm_sampling sampling;
     int max_tokens;                /* 2048 */
-    const char *stop;              /* JSON array of stop strings, or NULL */
+    const char *stop;              /* JSON array of stop strings, or NULL; looked for in the text, not in reasoning and calls */
     const char *eos_tokens;        /* JSON array of extra stop token texts, or NULL */
     int ignore_eos;                /* 1: do not stop at end-of-sequence ids */
     int skip_special_tokens;       /* 1 (default): control tokens are not part of the text */
@@ -187,6 +187,20 @@ typedef struct vlm_request_options {
     int allow_network;             /* 1: http(s) media may be fetched */
     int progress;                  /* 1: VLM_EVENT_PROGRESS on work that takes long, about ten a second at most; 0 */
     double timeout_seconds;        /* from submission; then the answer ends with finish_reason "timeout"; 0: none */
+    int parse;                     /* 1: reasoning and tool calls are taken out of the text; 0: the text is as the model wrote it;
+                                    * -1 (default): 1 with messages, 0 with a prompt text */
+    const char *response_format;   /* JSON object as in OpenAI's API: {"type": "text" | "json_object"},
+                                    * {"type": "json_schema", "json_schema": {"schema": ...}}, {"type": "regex", "regex": ...},
+                                    * {"type": "choice", "choice": [...]}, {"type": "grammar", "grammar": {"syntax", "definition"}};
+                                    * the text after thinking keeps to it. NULL: any text */
+    const char *tool_choice;       /* "auto", "none", "required" or {"type": "function", "function": {"name": ...}}; NULL: auto */
+    int parallel_tool_calls;       /* 1; 0: the answer ends with its first call */
+    const char *tool_format;       /* name of the tool call syntax; NULL: the one that the chat template writes */
+    int thinking_budget;           /* tokens of reasoning, then its end is forced; -1 (default): any number */
+    const char *thinking_start, *thinking_end;   /* texts around reasoning; NULL: those of the format */
+    int min_tokens;                /* so many before an end token or a stop string ends the answer; 0 */
+    const char *stop_token_ids;    /* JSON array of ids that end it too, or NULL */
+    int include_stop;              /* 1: the stop string that ended it is part of the text; 0 */
 } vlm_request_options;
 
 VLM_API vlm_request_options vlm_request_options_default(void);
@@ -197,7 +211,9 @@ typedef enum vlm_event_type {
     VLM_EVENT_TOKEN,               /* one token sampled: token, logprob, top (only when sampling.logprobs) */
     VLM_EVENT_DONE,                /* finish_reason and all counts are set; last event */
     VLM_EVENT_ERROR,               /* error is set; last event */
-    VLM_EVENT_PROGRESS             /* progress_* are set (only when asked for) */
+    VLM_EVENT_PROGRESS,            /* progress_* are set (only when asked for) */
+    VLM_EVENT_REASONING,           /* new whole UTF-8 text of the reasoning */
+    VLM_EVENT_TOOL_CALL            /* call_* are set: a call begins, goes on with a piece of its arguments, or ends */
 } vlm_event_type;
 
 typedef struct vlm_top_logprob { int32_t token; float logprob; } vlm_top_logprob;
@@ -206,8 +222,11 @@ typedef struct vlm_usage {
     int prompt_tokens, cached_tokens, completion_tokens;
     int media_items, media_cached;         /* encoded media, of which from the vision cache */
     int preemptions;
+    int reasoning_tokens;                  /* of completion_tokens */
     double queue_seconds, media_seconds, encode_seconds, prefill_seconds, decode_seconds, first_token_seconds, total_seconds;
 } vlm_usage;
+
+typedef enum vlm_call_event { VLM_CALL_START, VLM_CALL_ARGUMENTS, VLM_CALL_END } vlm_call_event;
 
 typedef struct vlm_event {
     vlm_event_type type;
@@ -217,24 +236,29 @@ typedef struct vlm_event {
     float logprob;
     const vlm_top_logprob *top;
     int top_count;
-    const char *finish_reason;     /* "stop", "length", "cancelled", "timeout" */
+    const char *finish_reason;     /* "stop", "length", "tool_calls", "cancelled", "timeout" */
     const char *stop_string;       /* the one that ended it, or NULL */
     vlm_usage usage;
     const vlm_error *error;
     const char *progress_what;     /* "media" (fetched, decoded), "encode" (stages of one medium), "prefill" (prompt tokens) */
     uint64_t progress_done, progress_total;
-} vlm_event;
+    vlm_call_event call_event;
+    int call_index;                /* 0, 1 ... */
+    const char *call_id, *call_name;       /* START */
+} vlm_event;                       /* ARGUMENTS: text is the next piece of the arguments' JSON */
 
 /* Non-zero cancels the request. Runs on the thread that calls vlm_generate or vlm_request_next. */
 typedef int (*vlm_event_fn)(const vlm_event *event, void *user);
 
 /* The answer as a whole; fill by passing it to vlm_generate, release with vlm_result_clear. */
 typedef struct vlm_result {
-    char *text;
+    char *text;                    /* all VLM_EVENT_TEXT */
     int32_t *tokens;               /* with the end-of-sequence id when that ended it */
     size_t token_count;
     const char *finish_reason;
     vlm_usage usage;
+    char *reasoning;               /* NULL: none */
+    char *tool_calls;              /* JSON array as in OpenAI's API: [{"id", "type": "function", "function": {"name", "arguments"}}]; NULL: none */
 } vlm_result;
 VLM_API void vlm_result_clear(vlm_result *result);
 

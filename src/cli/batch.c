@@ -29,8 +29,8 @@ void print_json(json_t *value)
 json_t *result_json(const vlm_result *result)
 {
     const vlm_usage *u = &result->usage;
-    json_t *usage = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "prompt_tokens", u->prompt_tokens, "cached_tokens", u->cached_tokens,
-                              "completion_tokens", u->completion_tokens, "media_items", u->media_items, "media_cached", u->media_cached,
+    json_t *usage = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "prompt_tokens", u->prompt_tokens, "cached_tokens", u->cached_tokens,
+                              "completion_tokens", u->completion_tokens, "reasoning_tokens", u->reasoning_tokens, "media_items", u->media_items, "media_cached", u->media_cached,
                               "preemptions", u->preemptions);
     json_t *timings = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "queue_seconds", u->queue_seconds, "media_seconds", u->media_seconds,
                                 "encode_seconds", u->encode_seconds, "prefill_seconds", u->prefill_seconds, "decode_seconds", u->decode_seconds,

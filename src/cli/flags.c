@@ -38,7 +38,7 @@ vlm_model *model_flags_load(const model_flags *f, int *exit_code)
 void sampling_flags_default(sampling_flags *f)
 {
     *f = (sampling_flags){.max_tokens = 2048, .top_k = -1, .temperature = NAN, .top_p = NAN, .typical_p = 1, .repetition_penalty = 1,
-                          .repetition_context = 20, .presence_context = 20, .frequency_context = 20, .top_logprobs = -1};
+                          .repetition_context = 20, .presence_context = 20, .frequency_context = 20, .top_logprobs = -1, .thinking_budget = -1};
 }
 
 const char *keep_json(kept *keep, json_t *value)
@@ -123,6 +123,10 @@ bool request_from_flags(const sampling_flags *s, const media_flags *m, vlm_reque
     *out = vlm_request_options_default();
     sampling_of(s, &out->sampling);
     out->max_tokens = (int)s->max_tokens;
+    out->min_tokens = (int)s->min_tokens;
+    out->thinking_budget = (int)s->thinking_budget;
+    out->thinking_start = s->thinking_start;
+    out->thinking_end = s->thinking_end;
     out->ignore_eos = s->ignore_eos;
     out->skip_special_tokens = s->skip_special_tokens;
     out->allow_local_files = 1;

@@ -28,7 +28,8 @@ typedef struct sampling_flags {
     const char *logit_bias;
     texts eos_tokens, stop;
     bool skip_special_tokens, enable_thinking, ignore_eos;
-    const char *thinking_mode;
+    const char *thinking_mode, *thinking_start, *thinking_end;
+    int64_t thinking_budget, min_tokens;
 } sampling_flags;
 void sampling_flags_default(sampling_flags *f);
 
@@ -50,13 +51,17 @@ void sampling_flags_default(sampling_flags *f);
     {OPT_TEXT, "logit-bias", "JSON", "{\"token id\": bias}", offsetof(type, field.logit_bias), NULL, 0},                                \
     {OPT_INT, "seed", "N", "draws depend on seed and position only (0)", offsetof(type, field.seed), NULL, 0},                          \
     {OPT_TEXTS, "stop", "TEXT", "strings that end the answer", offsetof(type, field.stop), NULL, 0},                                    \
+    {OPT_INT, "min-tokens", "N", "the answer does not end before N tokens (0)", offsetof(type, field.min_tokens), NULL, 0},            \
     {OPT_TEXTS, "eos-tokens", "TOKEN", "further tokens that end it", offsetof(type, field.eos_tokens), NULL, 0},                        \
     {OPT_SWITCH, "ignore-eos", NULL, "go on after an end token", offsetof(type, field.ignore_eos), NULL, 0},                            \
     {OPT_INT, "top-logprobs", "N", "with --json: log-probabilities of N alternatives (-1: none)",                                       \
      offsetof(type, field.top_logprobs), NULL, 0},                                                                                      \
     {OPT_SWITCH, "skip-special-tokens", NULL, "leave control tokens out of the text", offsetof(type, field.skip_special_tokens), NULL, 0}, \
     {OPT_SWITCH, "enable-thinking", NULL, "template variable enable_thinking", offsetof(type, field.enable_thinking), NULL, 0},         \
-    {OPT_TEXT, "thinking-mode", "MODE", "template variable thinking_mode", offsetof(type, field.thinking_mode), "enabled|disabled|adaptive", 0}
+    {OPT_TEXT, "thinking-mode", "MODE", "template variable thinking_mode", offsetof(type, field.thinking_mode), "enabled|disabled|adaptive", 0}, \
+    {OPT_INT, "thinking-budget", "N", "tokens of thinking, then its end is forced (-1: any number)", offsetof(type, field.thinking_budget), NULL, 0}, \
+    {OPT_TEXT, "thinking-start-token", "TEXT", "text that begins thinking (the chat template's)", offsetof(type, field.thinking_start), NULL, 0}, \
+    {OPT_TEXT, "thinking-end-token", "TEXT", "text that ends it (the chat template's)", offsetof(type, field.thinking_end), NULL, 0}
 
 typedef struct media_flags {
     double fps;
@@ -78,7 +83,7 @@ typedef struct media_flags {
     {OPT_TEXT, "processor-kwargs", "JSON", "further processor options", offsetof(type, field.processor_kwargs), NULL, 0}
 
 /* Fills a request's options from the flags. What must stay alive (JSON texts) is collected in `keep`, an array of strings. False after a message. */
-typedef struct kept { char *text[8]; int count; } kept;
+typedef struct kept { char *text[16]; int count; } kept;
 bool request_from_flags(const sampling_flags *s, const media_flags *m, vlm_request_options *out, kept *keep);
 void kept_free(kept *keep);
 /* Takes a JSON value over and returns it as text that lives as long as keep; NULL when out of memory. */

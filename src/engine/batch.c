@@ -116,7 +116,7 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
         b->states[0][i] = part->seq->state ? part->seq->state->data : NULL;
         b->states[1][i] = part->seq->next_state ? part->seq->next_state->data : NULL;
         base += part->count;
-        if (part->wants_logits) b->logit_tokens[logits++] = base - 1;
+        for (int k = part->logits; k > 0; k--) b->logit_tokens[logits++] = base - k;
     }
     b->run_first[runs] = base;
     ragged *r = &b->batch.ragged;

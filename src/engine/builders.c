@@ -16,7 +16,14 @@ static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
         .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant,
         .media_done = media_done, .user = r,
     };
-    return prompt_build(e->m, &source, &r->prompt, error);
+    return prompt_build(e->m, &source, &r->prompt, error) && engine_guide(e, r, error);
+}
+
+bool engine_guide(vlm_engine *e, vlm_request *r, vlm_error *error)
+{
+    guide_options options = {.start = r->thinking_start, .end = r->thinking_end, .budget = r->thinking_budget, .min_tokens = r->min_tokens,
+                             .ends = r->output.eos, .n_ends = r->output.n_eos};
+    return guide_init(&r->guide, e->m, &options, &r->prompt.ids, error);
 }
 
 void engine_leave_queue(vlm_engine *e, vlm_request *r)

@@ -73,6 +73,7 @@ struct vlm_engine {
 
 /* builders.c */
 bool builders_submit(vlm_engine *e, vlm_request *r, vlm_error *error);    /* takes the engine's reference, also on failure */
+bool engine_guide(vlm_engine *e, vlm_request *r, vlm_error *error);        /* the prompt is there: sets up what guides the answer */
 void builders_stop(vlm_engine *e);                                         /* after e->stop: joins the threads, ends what is queued */
 bool builders_remove(vlm_engine *e, vlm_request *r);                       /* under lock: was it still in a queue? */
 void engine_enqueue(vlm_engine *e, vlm_request *r);                        /* a built request into the inbox */

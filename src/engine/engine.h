@@ -18,6 +18,8 @@ typedef struct engine_probe {
     void (*tap)(void *user, const char *name, int layer, const float *row, int64_t cols);
     /* Whole tensors tapped by the encoder of medium `media`. */
     void (*encoder_tap)(void *user, int media, const char *name, int layer, tensor x);
+    /* Tests: tokens, at most `most` of them, that have to follow now that the answer has `step` tokens. Returns how many. */
+    int (*force)(void *user, int step, int32_t *token, int most);
     void *user;
 } engine_probe;
 

@@ -51,26 +51,43 @@ static bool token_of(const vlm_model *m, const char *text, int32_t *id, vlm_erro
     return ok;
 }
 
-static bool read_eos(output *o, const vlm_model *m, const char *eos_tokens, bool ignore_eos, vlm_error *error)
+static bool read_ids(const vlm_model *m, const char *text, json_t **list, vlm_error *error)
+{
+    if (!text) return true;
+    json_error_t why;
+    *list = json_loads(text, 0, &why);
+    bool ok = json_is_array(*list) && json_array_size(*list) <= MAX_STOPS;
+    for (size_t i = 0; ok && i < json_array_size(*list); i++) {
+        const json_t *id = json_array_get(*list, i);
+        ok = json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < m->vocab;
+    }
+    if (ok) return true;
+    return err_set(error, VLM_INVALID, "stop_token_ids: a JSON array of at most %d ids from 0 to %d was expected", MAX_STOPS, m->vocab - 1);
+}
+
+static bool read_eos(output *o, const vlm_model *m, const output_options *options, vlm_error *error)
 {
     char **extra = NULL;
-    bool ok = read_strings(eos_tokens, "eos_tokens", &extra, error);
+    json_t *list = NULL;
+    bool ok = read_strings(options->eos_tokens, "eos_tokens", &extra, error) && read_ids(m, options->stop_token_ids, &list, error);
     int n = 0;
     while (ok && extra && extra[n]) n++;
-    if (ok && !(o->eos = MEM_ARRAY((size_t)(m->n_eos + n), int32_t))) ok = err_memory(error, sizeof(int32_t));
-    for (int i = 0; ok && !ignore_eos && i < m->n_eos; i++) o->eos[o->n_eos++] = m->eos[i];
+    if (ok && !(o->eos = MEM_ARRAY((size_t)(m->n_eos + n) + json_array_size(list), int32_t))) ok = err_memory(error, sizeof(int32_t));
+    for (int i = 0; ok && !options->ignore_eos && i < m->n_eos; i++)
+        if (m->eos[i] < m->vocab) o->eos[o->n_eos++] = m->eos[i];
     for (int i = 0; ok && i < n; i++)
         if ((ok = token_of(m, extra[i], &o->eos[o->n_eos], error))) o->n_eos++;
+    for (size_t i = 0; ok && i < json_array_size(list); i++) o->eos[o->n_eos++] = (int32_t)json_integer_value(json_array_get(list, i));
     free_strings(extra);
+    json_decref(list);
     return ok;
 }
 
-bool output_init(output *o, const vlm_model *m, const char *stop, const char *eos_tokens, bool ignore_eos, bool skip_special,
-                 vlm_error *error)
+bool output_init(output *o, const vlm_model *m, const output_options *options, vlm_error *error)
 {
-    *o = (output){0};
-    if (!read_strings(stop, "stop", &o->stops, error) || !read_eos(o, m, eos_tokens, ignore_eos, error) ||
-        (m->tok && !(o->detok = detokenizer_new(m->tok, skip_special, error)))) {
+    *o = (output){.include_stop = options->include_stop, .least = options->min_tokens};
+    if (!read_strings(options->stop, "stop", &o->stops, error) || !read_eos(o, m, options, error) ||
+        (m->tok && !(o->detok = detokenizer_new(m->tok, options->skip_special, error)))) {
         output_free(o);
         return false;
     }
@@ -131,8 +148,10 @@ static bool show(output *o, size_t bytes, buf *text)
 
 static bool settle(output *o, buf *text, output_end *end, vlm_error *error)
 {
-    const char *at = find_stop(o);
-    bool ok = show(o, at ? (size_t)(at - o->held.data) : o->held.size - undecided(o), text);
+    bool early = o->count < o->least;
+    const char *at = early ? NULL : find_stop(o);
+    size_t bytes = early ? o->held.size : at ? (size_t)(at - o->held.data) + (o->include_stop ? strlen(o->stop_string) : 0) : o->held.size - undecided(o);
+    bool ok = show(o, bytes, text);
     if (at) {
         buf_clear(&o->held);
         o->stopped = true;
@@ -144,6 +163,7 @@ static bool settle(output *o, buf *text, output_end *end, vlm_error *error)
 bool output_add(output *o, int32_t token, buf *text, output_end *end, vlm_error *error)
 {
     *end = OUTPUT_GOES_ON;
+    o->count++;
     for (int i = 0; i < o->n_eos; i++)
         if (o->eos[i] == token) return *end = OUTPUT_EOS, true;
     if (!o->detok) return true;                   /* made-up weights: tokens without text */

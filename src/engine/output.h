@@ -17,11 +17,17 @@ typedef struct output {
     buf held;                      /* decoded, not shown yet */
     bool stopped;                  /* a stop string was met: */
     const char *stop_string;       /* which */
+    bool include_stop;
+    int count, least;              /* tokens so far; before `least` of them nothing stops */
 } output;
 
-/* stop, eos_tokens: JSON arrays of strings as in vlm.h, or NULL. */
-bool output_init(output *o, const vlm_model *m, const char *stop, const char *eos_tokens, bool ignore_eos, bool skip_special,
-                 vlm_error *error);
+/* As in vlm.h: JSON arrays of strings or ids, or NULL. */
+typedef struct output_options {
+    const char *stop, *eos_tokens, *stop_token_ids;
+    bool ignore_eos, skip_special, include_stop;
+    int min_tokens;
+} output_options;
+bool output_init(output *o, const vlm_model *m, const output_options *options, vlm_error *error);
 void output_free(output *o);
 /* One more token; appends what may be shown to *text. False: no memory or a broken tokenizer. */
 bool output_add(output *o, int32_t token, buf *text, output_end *end, vlm_error *error);

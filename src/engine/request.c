@@ -48,8 +48,11 @@ static bool any_media(const json_t *messages)
 static bool take_options(vlm_request *r, const vlm_request_options *o, const engine_extra *extra, vlm_error *error)
 {
     if (!read_json(o->media_options, "media_options", false, &r->media_options, error) || !copy_text(o->tenant, &r->tenant, error) ||
+        !copy_text(o->thinking_start, &r->thinking_start, error) || !copy_text(o->thinking_end, &r->thinking_end, error) ||
         !copy_text(extra ? extra->media_dir : NULL, &r->media_dir, error))
         return false;
+    if (o->response_format || o->tool_choice || o->tool_format || o->parse == 1)
+        return err_set(error, VLM_UNSUPPORTED, "structured output and parsed tool calls are not there yet");
     r->prebuilt = extra && extra->prompt;
     if (!r->prebuilt) {
         if (!o->messages == !o->prompt) return err_set(error, VLM_INVALID, "a request has either messages or a prompt text");
@@ -61,7 +64,10 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
     r->has_media = any_media(r->messages) || json_array_size(r->media) > 0;
     r->add_generation_prompt = o->chat.add_generation_prompt;
     if (o->max_tokens < 0) return err_set(error, VLM_INVALID, "max_tokens is %d; at least 0 was expected", o->max_tokens);
+    if (o->min_tokens < 0) return err_set(error, VLM_INVALID, "min_tokens is %d; at least 0 was expected", o->min_tokens);
     r->max_tokens = o->max_tokens;
+    r->min_tokens = o->min_tokens;
+    r->thinking_budget = o->thinking_budget;
     r->progress = o->progress;
     r->progressed = r->submitted;                 /* nothing is said about what is quick */
     r->seq.priority = o->priority;
@@ -127,10 +133,13 @@ void request_unref(vlm_request *r)
     mem_free(r->text);
     mem_free(r->tenant);
     mem_free(r->media_dir);
+    mem_free(r->thinking_start);
+    mem_free(r->thinking_end);
     mem_free(r->encoded);
     mem_free(r->rows_shown);
     prompt_free(&r->prompt);
     sampler_free(&r->sampler);
+    guide_free(&r->guide);
     output_free(&r->output);
     sequence_free(&r->seq);
     buf_free(&r->shown);

@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "engine/engine.h"
+#include "engine/guide.h"
 #include "engine/output.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -44,13 +45,15 @@ struct vlm_request {
     json_t *messages, *media, *media_options, *tools, *kwargs;
     char *text, *tenant, *media_dir;
     bool add_generation_prompt, has_media, prebuilt, progress;
-    int max_tokens;
+    char *thinking_start, *thinking_end;
+    int max_tokens, min_tokens, thinking_budget;
     media_policy policy;
     const engine_probe *probe;
 
     /* prompt thread, then engine thread */
     prompt prompt;
     sampler sampler;
+    guide guide;
     output output;
     sequence seq;
     buf shown;                     /* text of one event under construction */

@@ -273,6 +273,19 @@ static void penalize(float *logits, const int32_t *tokens, int n, int window, fl
     }
 }
 
+static void limit(const sampler_limits *l, float *logits, int vocab)
+{
+    for (int i = 0; i < l->n_banned; i++) logits[l->banned[i]] = -INFINITY;
+    if (!l->allowed) return;
+    for (int base = 0; base < vocab; base += 64) {
+        uint64_t bits = base < l->n_allowed ? l->allowed[base / 64] : 0;
+        int n = vocab - base < 64 ? vocab - base : 64;
+        if (bits == UINT64_MAX) continue;
+        for (int i = 0; i < n; i++)
+            if (!(bits >> i & 1)) logits[base + i] = -INFINITY;
+    }
+}
+
 static void adjust(const sampler *s, float *logits, const int32_t *tokens, int n, bool first, int32_t *count)
 {
     const vlm_sampling *o = &s->options;
@@ -324,7 +337,8 @@ static int32_t sample(const vlm_sampling *o, const float *logits, int vocab, int
     return draw(c, n, o->temperature, sampler_uniform(o->seed, (uint64_t)position));
 }
 
-void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, void *scratch, sampled *out)
+void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, const sampler_limits *limits,
+                  void *scratch, sampled *out)
 {
     candidate *candidates = scratch;
     float *raw = (float *)(candidates + vocab);
@@ -336,7 +350,17 @@ void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tok
         memcpy(raw, logits, (size_t)vocab * sizeof *raw);
         report(s, raw, vocab, &log_total, out);
     }
+    if (limits) limit(limits, logits, vocab);
     adjust(s, logits, tokens, n, n == n_prompt, count);
     out->token = o->temperature == 0 ? greedy(logits, vocab) : sample(o, logits, vocab, n, candidates);
     if (o->logprobs && out->token >= 0) out->logprob = (float)(raw[out->token] - log_total);
+}
+
+void sampler_given(const sampler *s, const float *logits, int vocab, int32_t token, sampled *out)
+{
+    double log_total = 0;
+    *out = (sampled){.token = token};
+    if (!s->options.logprobs) return;
+    report(s, logits, vocab, &log_total, out);
+    out->logprob = (float)(logits[token] - log_total);
 }

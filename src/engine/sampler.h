@@ -2,8 +2,8 @@
  *
  * The order of things, always the same:
  *   1 log-probabilities that are reported: of the raw logits, before anything below
- *   2 suppressed tokens of generation_config.json become impossible, those of begin_suppress_tokens for the first token of the answer;
- *     logit_bias, then repetition, presence and frequency penalty, each over its own window of the last tokens (prompt and answer);
+ *   2 what the limits do not allow becomes impossible (the grammar's mask; ends before min_tokens), so do suppressed tokens of
+ *     generation_config.json, those of begin_suppress_tokens for the first token of the answer; logit_bias, then repetition, presence and frequency penalty, each over its own window of the last tokens (prompt and answer);
  *     repetition: positive logits divided, negative multiplied, once for each token in the window; presence: subtracted once;
  *     frequency: subtracted for each occurrence
  *   3 temperature 0: the largest logit, of equal ones the lowest id. Otherwise
@@ -31,19 +31,30 @@ typedef struct sampler {
 } sampler;
 
 typedef struct sampled {
-    int32_t token;                 /* -1: no logit is a number */
+    int32_t token;                 /* -1: no logit is a number, or nothing is allowed */
     float logprob;
     int top_count;
     vlm_top_logprob top[MAX_TOP_LOGPROBS];
 } sampled;
+
+/* What may come next apart from what the sampler wants. */
+typedef struct sampler_limits {
+    const uint64_t *allowed;       /* a bit for each token; NULL: all */
+    int n_allowed;                 /* bits; tokens beyond are not allowed */
+    const int32_t *banned;
+    int n_banned;
+} sampler_limits;
 
 /* Checks ranges; what the request leaves open comes from the model (generation_config.json). */
 bool sampler_init(sampler *s, const vlm_model *m, const vlm_sampling *options, vlm_error *error);
 void sampler_free(sampler *s);
 size_t sampler_scratch(int vocab);                /* bytes */
 /* logits [vocab] are changed. tokens [n]: n_prompt of the prompt and the answer so far; the new token gets position n.
- * scratch: aligned to 8. */
-void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, void *scratch, sampled *out);
+ * limits: NULL: none. scratch: aligned to 8. */
+void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, const sampler_limits *limits,
+                  void *scratch, sampled *out);
+/* What is reported of a token that is known without sampling, from the logits that it would have been sampled from. */
+void sampler_given(const sampler *s, const float *logits, int vocab, int32_t token, sampled *out);
 /* In [0, 1). */
 double sampler_uniform(uint64_t seed, uint64_t position);
 

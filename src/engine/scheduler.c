@@ -13,7 +13,7 @@ static int blocks_of(int tokens) { return (tokens + KV_PAGE_TOKENS - 1) / KV_PAG
 
 /* ---- sequences ---- */
 
-bool sequence_add(sequence *seq, int32_t token)
+static bool append(sequence *seq, int32_t token)
 {
     if (seq->n == seq->capacity) {
         int capacity = seq->capacity < 64 ? 64 : 2 * seq->capacity;
@@ -23,6 +23,22 @@ bool sequence_add(sequence *seq, int32_t token)
         seq->capacity = capacity;
     }
     seq->tokens[seq->n++] = token;
+    return true;
+}
+
+bool sequence_add(sequence *seq, int32_t token)
+{
+    if (!append(seq, token)) return false;
+    seq->logits_from = seq->n - 1;
+    seq->ahead = 0;
+    return true;
+}
+
+bool sequence_force(sequence *seq, int32_t token, bool each)
+{
+    if (!append(seq, token)) return false;
+    if (!each) seq->logits_from = seq->n - 1;
+    seq->ahead++;
     return true;
 }
 
@@ -66,8 +82,8 @@ static void make_keys(sequence *seq, int tokens)
 int scheduler_peek(scheduler *s, sequence *seq)
 {
     if (!s->pages->keep || seq->n < 1) return 0;
-    make_keys(seq, seq->n - 1);
-    int n = (seq->n - 1) / KV_PAGE_TOKENS;        /* one token is left to compute */
+    make_keys(seq, seq->logits_from);
+    int n = seq->logits_from / KV_PAGE_TOKENS;    /* what logits are wanted of is left to compute: one token at least */
     return prefix_match(s->pages, seq->prompt, seq->keys, n < seq->n_keys ? n : seq->n_keys) * KV_PAGE_TOKENS;
 }
 
@@ -254,18 +270,23 @@ static int chunk_end(scheduler *s, sequence *seq, int most)
 
 static void put(scheduler *s, sequence *seq, int end)
 {
-    s->plan[s->n_plan++] = (planned){seq, seq->computed, end - seq->computed, end == seq->n};
+    int from = seq->logits_from > seq->computed ? seq->logits_from : seq->computed;
+    s->plan[s->n_plan++] = (planned){seq, seq->computed, end - seq->computed, end > from ? end - from : 0};
     s->plan_tokens += end - seq->computed;
 }
 
-static bool decoding(const sequence *seq) { return seq->n - seq->computed == 1 && seq->n > seq->n_prompt; }
+static bool decoding(const scheduler *s, const sequence *seq)
+{
+    int missing = seq->n - seq->computed;
+    return seq->n > seq->n_prompt && missing <= 1 + seq->ahead && (missing == 1 || missing <= s->chunk);
+}
 
-/* One token for everybody who decodes; the last in order give way. */
+/* The newest tokens of everybody who decodes; the last in order give way. */
 static void plan_decodes(scheduler *s, const sequence *only)
 {
     for (int i = 0; i < s->n_running; i++) {
         sequence *seq = s->running[i];
-        if (!decoding(seq) || (only && seq != only)) continue;
+        if (!decoding(s, seq) || (only && seq != only)) continue;
         bool room;
         while (!(room = ensure(s, seq, seq->n))) {
             s->short_of_pages = true;
@@ -282,7 +303,7 @@ static int share(const scheduler *s)
 {
     int left = s->step_tokens - s->plan_tokens, wanting = s->max_running - s->n_running;
     if (wanting > s->n_waiting) wanting = s->n_waiting;
-    for (int i = 0; i < s->n_running; i++) wanting += !decoding(s->running[i]);
+    for (int i = 0; i < s->n_running; i++) wanting += !decoding(s, s->running[i]);
     int part = wanting > MAX_SHARES ? s->step_tokens / MAX_SHARES : wanting > 1 ? s->step_tokens / wanting : s->step_tokens;
     if (part < KV_PAGE_TOKENS) part = KV_PAGE_TOKENS;
     if (part > left) part = left;
@@ -369,7 +390,7 @@ static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
     plan_decodes(s, only);
     if (s->step_tokens - s->plan_tokens < MIN_CHUNK) s->plan_tokens = s->step_tokens - MIN_CHUNK;   /* prompts never stand still */
     for (int i = 0; i < s->n_running; i++)
-        if (!decoding(s->running[i]) && (!only || only == s->running[i])) plan_chunk(s, s->running[i], share(s));
+        if (!decoding(s, s->running[i]) && (!only || only == s->running[i])) plan_chunk(s, s->running[i], share(s));
     while (!only && s->plan_tokens < s->step_tokens && (seq = admit(s, unfit, why))) {
         if (!seq->alone || !s->n_plan) plan_chunk(s, seq, share(s));
         if (seq->alone) break;

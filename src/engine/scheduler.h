@@ -4,8 +4,8 @@
  *      ^                  │
  *      └──── preempt ─────┘                            pages given back; finished ones stay in the prefix cache
  *
- * A step has a token budget. First every running sequence that only lacks its newest token (decoding) gets its one token,
- * then prompts get chunks, in order: higher priority first, then the earlier. Nobody is overtaken for ever: a waiting sequence
+ * A step has a token budget. First every running sequence that only lacks its newest token (decoding) gets it - with those that
+ * are known to follow it, in one run -, then prompts get chunks, in order: higher priority first, then the earlier. Nobody is overtaken for ever: a waiting sequence
  * gains a point of priority each PATIENCE steps, and while a running sequence lacks pages nobody is admitted.
  * Out of pages: the last in order is preempted and waits again, at its old place; it is computed again later, mostly from the
  * prefix cache. The first in order is never preempted for another, so something always finishes.
@@ -18,13 +18,15 @@
 
 #include "engine/prefix.h"
 
-enum { PATIENCE = 64 };
+enum { PATIENCE = 64, MAX_AHEAD = 64 };
 
 typedef struct sequence {
     const prompt *prompt;
     int32_t *tokens;               /* prompt and answer */
     int n, capacity, n_prompt;
     int computed;                  /* tokens whose keys and values are in the pages */
+    int logits_from;               /* rows of logits are wanted of the tokens from here on: the last one, and before it those that forced ones follow */
+    int ahead;                     /* known tokens after the last sampled one: computed in one run with it */
     int admitted;                  /* n when it was last admitted */
     int cached;                    /* of these, taken over from the cache at the first admission; -1: not admitted yet */
     int longest_block;             /* tokens of the longest media block that sees itself whole */
@@ -41,7 +43,7 @@ typedef struct sequence {
     void *owner;
 } sequence;
 
-typedef struct planned { sequence *seq; int first, count; bool wants_logits; } planned;
+typedef struct planned { sequence *seq; int first, count, logits; } planned;      /* logits: of the last so many tokens */
 
 typedef struct scheduler {
     pages *pages;
@@ -71,8 +73,11 @@ bool scheduler_plan(scheduler *s, sequence **unfit, vlm_error *why);
 void scheduler_done(scheduler *s);
 /* The planned step failed and changed nothing that counts: all of it is computed again, one sequence at a time. */
 void scheduler_failed(scheduler *s);
-/* Appends a sampled token. */
+/* Appends a sampled token: its logits are what comes next. */
 bool sequence_add(sequence *seq, int32_t token);
+/* Appends a token that is known without sampling (a forced one, or one of a draft). The run of the next step grows by it, up to
+ * MAX_AHEAD. each: the logits that it would have been sampled from are wanted too. */
+bool sequence_force(sequence *seq, int32_t token, bool each);
 void sequence_free(sequence *seq);
 /* Preempts the youngest running sequence though there is room (tests). */
 void scheduler_preempt_youngest(scheduler *s);

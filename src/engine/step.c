@@ -25,6 +25,8 @@ static void show_counters(vlm_engine *e)
 void engine_end(vlm_engine *e, vlm_request *r, const char *reason, const char *stop_string, const vlm_error *error)
 {
     scheduler_remove(&e->scheduler, &r->seq);
+    if (r->seq.n > r->seq.n_prompt + r->usage.completion_tokens) r->seq.n = r->seq.n_prompt + r->usage.completion_tokens;      /* forced, not delivered */
+    r->usage.reasoning_tokens = r->guide.think.tokens;
     engine_leave_queue(e, r);
     for (vlm_request **p = &e->active; *p; p = &(*p)->next)
         if (*p == r) { *p = r->next; break; }
@@ -67,6 +69,8 @@ static void finish(vlm_engine *e, vlm_request *r, const char *reason)
 
 /* ---- taking in ---- */
 
+static bool follow(vlm_engine *e, vlm_request *r);
+
 static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
 {
     sequence *seq = &r->seq;
@@ -106,7 +110,7 @@ static void take_in(vlm_engine *e, vlm_request *list)
         if (!prepare(e, r, &error)) { engine_end(e, r, NULL, NULL, &error); continue; }
         e->counters.prompt_tokens += (uint64_t)r->seq.n;
         if (r->max_tokens == 0) { finish(e, r, "length"); continue; }
-        engine_want_media(e, r, scheduler_peek(&e->scheduler, &r->seq));
+        if (follow(e, r)) engine_want_media(e, r, scheduler_peek(&e->scheduler, &r->seq));
     }
 }
 
@@ -159,8 +163,14 @@ static bool anybody_taps(const scheduler *s)
     return false;
 }
 
-/* One sequence's logits and what became of them. */
-typedef struct draw_job { vlm_request *r; float *logits; void *scratch; sampled result; } draw_job;
+/* A row of logits and what became of it: a token drawn, or what is to be told of one that is known already. */
+typedef struct draw_job {
+    vlm_request *r;
+    float *logits;
+    void *scratch;
+    int at;                        /* index of the token that the row is for; the sequence's end: to be drawn */
+    sampled result;
+} draw_job;
 typedef struct draw_jobs { draw_job *job; int vocab; } draw_jobs;
 
 static void draw_range(void *arg, int64_t begin, int64_t end, int thread)
@@ -169,7 +179,12 @@ static void draw_range(void *arg, int64_t begin, int64_t end, int thread)
     draw_jobs *jobs = arg;
     for (int64_t i = begin; i < end; i++) {
         draw_job *j = &jobs->job[i];
-        sampler_draw(&j->r->sampler, j->logits, jobs->vocab, j->r->seq.tokens, j->r->seq.n, j->r->seq.n_prompt, j->scratch, &j->result);
+        const sequence *seq = &j->r->seq;
+        if (j->at < seq->n) sampler_given(&j->r->sampler, j->logits, jobs->vocab, seq->tokens[j->at], &j->result);
+        else {
+            sampler_limits limits = guide_limits(&j->r->guide);
+            sampler_draw(&j->r->sampler, j->logits, jobs->vocab, seq->tokens, seq->n, seq->n_prompt, &limits, j->scratch, &j->result);
+        }
     }
 }
 
@@ -181,14 +196,17 @@ static draw_job *sample(vlm_engine *e, run *r, tensor logits, int n)
         return run_fail(r, VLM_INTERNAL, "decoder gave %lld x %lld logits, not %d x %d", (long long)logits.rows, (long long)logits.cols, n, vocab), NULL;
     draw_job *jobs = run_alloc(r, (size_t)n * sizeof *jobs);
     for (int i = 0; jobs && i < s->n_plan; i++) {
-        if (!s->plan[i].wants_logits) continue;
-        draw_job *j = &jobs[k];
-        j->r = s->plan[i].seq->owner;
-        j->logits = tensor_row(logits, k++);
-        j->scratch = arena_alloc_raw(r->scratch, sampler_scratch(vocab));
-        if (!j->scratch) return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes for the sampler)", sampler_scratch(vocab)), NULL;
-        const engine_probe *probe = j->r->probe;
-        if (probe && probe->logits) probe->logits(probe->user, j->r->seq.n - j->r->seq.n_prompt, j->logits, vocab);
+        const planned *part = &s->plan[i];
+        for (int left = part->logits; left > 0; left--) {
+            draw_job *j = &jobs[k];
+            j->r = part->seq->owner;
+            j->at = part->first + part->count - left + 1;
+            j->logits = tensor_row(logits, k++);
+            if (j->at == part->seq->n && !(j->scratch = arena_alloc_raw(r->scratch, sampler_scratch(vocab))))
+                return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes for the sampler)", sampler_scratch(vocab)), NULL;
+            const engine_probe *probe = j->r->probe;
+            if (probe && probe->logits) probe->logits(probe->user, j->at - part->seq->n_prompt, j->logits, vocab);
+        }
     }
     if (jobs) pool_for(e->m->dev.pool, n, 1, draw_range, &(draw_jobs){jobs, vocab});
     return jobs;
@@ -216,28 +234,75 @@ static bool compute(vlm_engine *e, draw_job **jobs, int *n, vlm_error *error)
     return run_ok(&r);
 }
 
-/* A new token: text, stop conditions, events. */
-static void deliver(vlm_engine *e, vlm_request *r, const sampled *token)
+/* The next token of the answer reaches the caller: text, stop conditions, events. False: the request has ended. */
+static bool deliver(vlm_engine *e, vlm_request *r, const sampled *token)
 {
     vlm_error error = {0};
     output_end end;
-    if (token->token < 0) {
-        err_set(&error, VLM_INTERNAL, "no logit of position %d is a number", r->seq.n - 1);
-        engine_end(e, r, NULL, NULL, &error);
-        return;
-    }
     if (r->first_token == 0) {
         r->first_token = engine_now();
         r->usage.first_token_seconds = r->first_token - r->submitted;
         r->usage.prefill_seconds = r->first_token - r->admitted;
     }
-    if (!sequence_add(&r->seq, token->token)) { end_memory(e, r); return; }
     r->usage.completion_tokens++;
-    if (!output_add(&r->output, token->token, &r->shown, &end, &error)) { engine_end(e, r, NULL, NULL, &error); return; }
-    if (r->sampler.options.logprobs && end != OUTPUT_EOS && !request_emit_token(r, token)) { end_memory(e, r); return; }
-    if (end == OUTPUT_EOS) finish(e, r, "stop");
-    else if (end == OUTPUT_STOP_STRING || r->seq.n >= r->length_limit) finish(e, r, "length");
-    else if (!request_emit_text(r)) end_memory(e, r);
+    if (!output_add(&r->output, token->token, &r->shown, &end, &error)) return engine_end(e, r, NULL, NULL, &error), false;
+    if (r->sampler.options.logprobs && end != OUTPUT_EOS && !request_emit_token(r, token)) return end_memory(e, r), false;
+    if (end == OUTPUT_EOS) return finish(e, r, "stop"), false;
+    if (end == OUTPUT_STOP_STRING || r->seq.n_prompt + r->usage.completion_tokens >= r->length_limit) return finish(e, r, "length"), false;
+    return request_emit_text(r) ? true : (end_memory(e, r), false);
+}
+
+/* What has to come next. probed: memory for what a test wants. */
+static const int32_t *forced_tokens(vlm_request *r, int32_t *probed, int *count)
+{
+    const int32_t *forced = guide_forced(&r->guide, count);
+    if (*count || !r->probe || !r->probe->force) return forced;
+    *count = r->probe->force(r->probe->user, r->seq.n - r->seq.n_prompt, probed, MAX_AHEAD);
+    return probed;
+}
+
+/* Appends the tokens that have to follow. They are delivered at once; when their logits are there, if log-probabilities are wanted
+ * or nothing has been computed yet. */
+static bool follow(vlm_engine *e, vlm_request *r)
+{
+    vlm_error error = {0};
+    int32_t probed[MAX_AHEAD];
+    bool each = r->sampler.options.logprobs || r->first_token == 0;
+    int count;
+    for (const int32_t *forced; (forced = forced_tokens(r, probed, &count)) && count && r->seq.ahead + count <= MAX_AHEAD;)
+        for (int i = 0; i < count; i++) {
+            if (r->seq.n >= r->length_limit) return true;
+            int32_t token = forced[i];
+            if (!sequence_force(&r->seq, token, each)) return end_memory(e, r), false;
+            if (!guide_add(&r->guide, token, &error)) return engine_end(e, r, NULL, NULL, &error), false;
+            if (!each && !deliver(e, r, &(sampled){.token = token})) return false;
+        }
+    return true;
+}
+
+/* The token that was drawn. */
+static bool take(vlm_engine *e, vlm_request *r, const sampled *token)
+{
+    vlm_error error = {0};
+    if (token->token < 0) err_set(&error, VLM_INTERNAL, "no logit of position %d is a number", r->seq.n - 1);
+    else if (!sequence_add(&r->seq, token->token)) err_memory(&error, sizeof(int32_t));
+    else if (guide_add(&r->guide, token->token, &error)) return deliver(e, r, token) && follow(e, r);
+    return engine_end(e, r, NULL, NULL, &error), false;
+}
+
+/* What the step's rows gave: of each sequence first what was known, then what was drawn. */
+static void tell(vlm_engine *e, const draw_job *jobs, int n)
+{
+    for (int i = 0; i < n;) {
+        const vlm_request *r = jobs[i].r;
+        for (bool alive = true; i < n && jobs[i].r == r; i++) {
+            if (!alive) continue;
+            sequence *seq = &jobs[i].r->seq;
+            bool known = jobs[i].at < seq->n;
+            if (known) seq->logits_from = jobs[i].at;             /* once, also when it is preempted amid them */
+            alive = (known ? deliver : take)(e, jobs[i].r, &jobs[i].result);
+        }
+    }
 }
 
 static void mark_admitted(vlm_engine *e)
@@ -272,7 +337,7 @@ static void run_plan(vlm_engine *e)
         else request_emit_progress(r, "prefill", (uint64_t)end, (uint64_t)r->seq.n_prompt);
     }
     scheduler_done(s);
-    for (int i = 0; i < n; i++) deliver(e, jobs[i].r, &jobs[i].result);
+    tell(e, jobs, n);
     e->step_seconds = engine_now() - start;
     e->counters.busy_seconds += e->step_seconds;
 }

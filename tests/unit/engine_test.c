@@ -476,7 +476,7 @@ static void probes(void **state)
     vlm_engine *e = fake_engine(&f, NULL, &(engine_tuning){.preempt_every = 4});
     for (int round = 0; round < 2; round++) {
         seen s = {0};
-        engine_probe probe = {see_rows, see_logits, see_tap, NULL, &s};
+        engine_probe probe = {.rows = see_rows, .logits = see_logits, .tap = see_tap, .user = &s};
         vlm_request_options o = fake_options(&mixed[7]);
         fake_reply a = fake_wait(fake_ask_with(e, &mixed[7], &o, &probe));
         fake_expect(&f.m, &mixed[7], &a);
@@ -496,13 +496,120 @@ static void probes(void **state)
     vlm_engine_free(e);
 }
 
+/* ---- tokens that are known before they are computed ---- */
+
+/* After some steps the next ones are decided: at the start, single ones, and rows longer than a chunk. */
+static int forced_after(int step, int seed)
+{
+    static const int counts[] = {3, 0, 0, 0, 1, 0, 0, 12, 0, 2};
+    return step == 0 && seed % 2 ? 0 : counts[step % 10];
+}
+
+static int32_t forced_token(int step, int seed) { return (int32_t)(2 + fake_mix((uint64_t)(step * 77 + seed)) % 90); }
+
+static int force(void *user, int step, int32_t *token, int most)
+{
+    int seed = *(const int *)user, count = forced_after(step, seed);
+    if (count > most) count = most;
+    for (int i = 0; i < count; i++) token[i] = forced_token(step + i, seed);
+    return count;
+}
+
+/* The answer and its log-probabilities, token by token. */
+static void forced_reference(const vlm_model *m, const fake_question *q, int32_t *out, float *logprob)
+{
+    prompt p = fake_prompt(m, q->seed, q->n, q->media);
+    int np = (int)p.ids.count, left = forced_after(0, q->seed);
+    int32_t *tokens = calloc((size_t)(np + ANSWER), sizeof *tokens);
+    memcpy(tokens, p.ids.id, (size_t)np * sizeof *tokens);
+    for (int i = 0; i < ANSWER; i++) {
+        uint64_t final = fake_reference(m, &p, tokens, np + i);
+        float logits[FAKE_VOCAB];
+        double total = 0;
+        fake_logits(final, logits);
+        for (int k = 0; k < FAKE_VOCAB; k++) total += exp(logits[k]);
+        bool drawn = !left;
+        out[i] = tokens[np + i] = left ? forced_token(i, q->seed) : fake_greedy(final);
+        logprob[i] = (float)(logits[out[i]] - log(total));
+        if (left) left--;
+        if (!left && (drawn || forced_after(i + 1, q->seed))) left = forced_after(i + 1, q->seed);
+    }
+    free(tokens);
+    prompt_free(&p);
+}
+
+typedef struct heard { int n; int32_t token[ANSWER]; float logprob[ANSWER]; } heard;
+static int hear(const vlm_event *event, void *user)
+{
+    heard *h = user;
+    if (event->type != VLM_EVENT_TOKEN) return 0;
+    assert_true(h->n < ANSWER);
+    h->token[h->n] = event->token;
+    h->logprob[h->n++] = event->logprob;
+    return 0;
+}
+
+static void forced_round(fake_model *f, const vlm_engine_options *o, const engine_tuning *tuning, bool logprobs)
+{
+    enum { N = 6 };
+    vlm_engine *e = fake_engine(f, o, tuning);
+    for (int round = 0; round < 2; round++) {
+        vlm_request *r[N];
+        engine_probe probe[N];
+        int seed[N];
+        for (int i = 0; i < N; i++) {
+            seed[i] = mixed[i + 4].seed;
+            probe[i] = (engine_probe){.force = force, .user = &seed[i]};
+            vlm_request_options options = fake_options(&mixed[i + 4]);
+            options.max_tokens = ANSWER;
+            options.sampling.logprobs = logprobs;
+            r[i] = fake_ask_with(e, &mixed[i + 4], &options, &probe[i]);
+        }
+        for (int i = 0; i < N; i++) {
+            vlm_result result;
+            vlm_error error = {0};
+            heard h = {0};
+            int32_t wanted[ANSWER];
+            float logprob[ANSWER];
+            if (vlm_request_collect(r[i], hear, &h, &result, &error)) fail_msg("%s", error.message);
+            forced_reference(&f->m, &mixed[i + 4], wanted, logprob);
+            assert_int_equal(result.token_count, ANSWER);
+            assert_int_equal(result.usage.completion_tokens, ANSWER);
+            for (int k = 0; k < ANSWER; k++)
+                if (result.tokens[k] != wanted[k]) fail_msg("question %d, token %d: %d, not %d", i, k, result.tokens[k], wanted[k]);
+            assert_int_equal(h.n, logprobs ? ANSWER : 0);
+            for (int k = 0; k < h.n; k++) {
+                assert_int_equal(h.token[k], wanted[k]);
+                assert_true(fabsf(h.logprob[k] - logprob[k]) < 1e-4f);
+            }
+            vlm_result_clear(&result);
+            vlm_request_free(r[i]);
+        }
+    }
+    vlm_engine_free(e);
+}
+
+static void forced(void **state)
+{
+    (void)state;
+    FOR_MODELS(f)
+        for (int way = 0; way < 8; way++) {
+            vlm_engine_options o = vlm_engine_options_default();
+            o.prefill_chunk = way & 1 ? 7 : 0;
+            if (way & 2) o.kv_bytes = engine_sequence_bytes(&f.m, 300) * 3 / 2;
+            engine_tuning tuning = {.preempt_every = way & 4 ? 3 : 0};
+            forced_round(&f, &o, &tuning, false);
+            forced_round(&f, &o, &tuning, true);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone), cmocka_unit_test(chunks), cmocka_unit_test(batches), cmocka_unit_test(cached),
         cmocka_unit_test(not_shared), cmocka_unit_test(preempted), cmocka_unit_test(crowded), cmocka_unit_test(one_encoding),
         cmocka_unit_test(too_long), cmocka_unit_test(cancelled), cmocka_unit_test(cancelled_encoding), cmocka_unit_test(nothing_stalls), cmocka_unit_test(queue_is_limited), cmocka_unit_test(priorities),
-        cmocka_unit_test(failures_stay_at_home), cmocka_unit_test(probes), cmocka_unit_test(progress),
+        cmocka_unit_test(failures_stay_at_home), cmocka_unit_test(probes), cmocka_unit_test(progress), cmocka_unit_test(forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 #include "engine/output.h"
 
 static tokenizer *letters;
-static vlm_model model = {.n_eos = 1, .eos = {2}};
+static vlm_model model = {.vocab = 29, .n_eos = 1, .eos = {2}};
 
 /* One token for each letter a-z (ids 3 ...), "</s>" = 2. */
 static int set_up(void **state)
@@ -46,7 +46,8 @@ static const char *feed(const char *stop, const char *eos, bool ignore_eos, cons
     output o;
     vlm_error error = {0};
     *end = OUTPUT_GOES_ON;
-    if (!output_init(&o, &model, stop, eos, ignore_eos, true, &error)) fail_msg("%s", error.message);
+    output_options options = {.stop = stop, .eos_tokens = eos, .ignore_eos = ignore_eos, .skip_special = true};
+    if (!output_init(&o, &model, &options, &error)) fail_msg("%s", error.message);
     for (; *text && *end == OUTPUT_GOES_ON; text++) {
         assert_true(output_add(&o, *text == '.' ? 2 : *text - 'a' + 3, &seen, end, &error));
         buf_addc(&seen, '|');
@@ -92,10 +93,10 @@ static void bad_options(void **state)
     output o;
     vlm_error error;
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
-        assert_false(output_init(&o, &model, broken[i], NULL, false, true, &error));
+        assert_false(output_init(&o, &model, &(output_options){.stop = broken[i]}, &error));
         assert_int_equal(error.code, VLM_INVALID);
     }
-    assert_false(output_init(&o, &model, NULL, "[\"ab\"]", false, true, &error));   /* two tokens */
+    assert_false(output_init(&o, &model, &(output_options){.eos_tokens = "[\"ab\"]"}, &error));   /* two tokens */
     assert_int_equal(error.code, VLM_INVALID);
 }
 

@@ -27,7 +27,7 @@ static int32_t one(const vlm_sampling *o, const float *logits, const int32_t *to
     sampled mine;
     void *scratch = malloc(sampler_scratch(VOCAB));
     memcpy(copy, logits, sizeof copy);
-    sampler_draw(&s, copy, VOCAB, tokens, n, 0, scratch, out ? out : &mine);
+    sampler_draw(&s, copy, VOCAB, tokens, n, 0, NULL, scratch, out ? out : &mine);
     free(scratch);
     sampler_free(&s);
     return out ? out->token : mine.token;
