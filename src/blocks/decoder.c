@@ -161,6 +161,21 @@ static tensor copy_of(run *r, tensor x)
     return op_gather(r, x, index, x.rows);
 }
 
+/* Query and gate of each head, side by side in q_proj's product, part: q keeps the queries, the gates are returned. */
+static tensor split_gate(step *s, const decoder_layer_spec *l, tensor *q)
+{
+    run *r = s->r;
+    int64_t n = q->rows * l->heads;
+    int32_t *index = run_alloc(r, (size_t)(2 * n + 1) * sizeof *index);
+    if (!run_ok(r)) return *q;
+    for (int64_t i = 0; i < n; i++) { index[i] = (int32_t)(2 * i); index[n + i] = (int32_t)(2 * i + 1); }
+    tensor pairs = {q->data, DT_F32, 2 * n, l->head_dim, l->head_dim};
+    tensor queries = op_gather(r, pairs, index, n), gates = op_gather(r, pairs, index + n, n);
+    int64_t cols = (int64_t)l->heads * l->head_dim;
+    *q = (tensor){queries.data, DT_F32, q->rows, cols, cols};
+    return (tensor){gates.data, DT_F32, q->rows, cols, cols};
+}
+
 static void write_keys_and_values(step *s, const decoder_layer *w, const decoder_layer_spec *l, tensor k, tensor v)
 {
     const decoder_spec *spec = &s->d->spec;
@@ -200,14 +215,30 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
         if (i == s->d->last_owner) cut(s, x, &h);
         q = op_linear(r, h, &w->q, w->q_bias);
     }
+    tensor gate = spec->attn_gate ? split_gate(s, l, &q) : q;
     if (spec->qk_norm) op_rmsnorm_heads(r, q, w->q_norm, spec->norm_offset, spec->eps, l->head_dim);
     rotate(s, q, l->heads, l);
     attention_spec a = {.heads = l->heads, .kv_heads = l->kv_heads, .head_dim = l->head_dim, .softcap = spec->attn_softcap,
                         .scale = spec->attn_scale > 0 ? spec->attn_scale : (float)pow(l->head_dim, -0.5),
                         .group = l->group, .slot = l->slot, .bidirectional = l->bidirectional, .whole_blocks = l->whole_blocks};
     tensor out = op_attention(r, q, s->rows, &a);
+    if (spec->attn_gate) out = op_glu(r, gate, out, ACT_SIGMOID);
     TAP(r, "attn", i, out);
     return op_linear(r, out, &w->o, w->o_bias);
+}
+
+/* The delta net in attention's place: every token moves the memory on, the rest is for those whose rows are kept. */
+static tensor recurrent_layer(step *s, int i, tensor *x, tensor h)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const delta_net *w = &s->d->layer[i].delta;
+    tensor y = delta_net_forward(s->r, &spec->delta, w, s->b, h);
+    if (i == s->d->last_owner && !s->cut && !wants_every_row(s->b)) {
+        y = op_gather(s->r, y, s->b->logit_tokens, s->b->n_logits);
+        cut(s, x, &h);
+    }
+    TAP(s->r, "attn", i, y);
+    return delta_net_finish(s->r, &spec->delta, w, h, y);
 }
 
 static tensor mlp(step *s, const decoder_layer *w, tensor h)
@@ -234,6 +265,17 @@ static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor 
     return op_moe(r, h, &m, index, share);
 }
 
+static tensor shared_expert(step *s, const decoder_layer *w, tensor h)
+{
+    run *r = s->r;
+    tensor y[3];                                                                           /* gate, up [n, shared_ffn]; share [n, 1] */
+    op_linear_group(r, h, 3, y, (const weight *[]){&w->shared_gate, &w->shared_up, &w->shared_router}, (const float *[]){NULL, NULL, NULL});
+    tensor out = op_linear(r, op_glu(r, y[0], y[1], s->d->spec.act), &w->shared_down, NULL);
+    op_activate(r, y[2], ACT_SIGMOID);
+    op_scale_rows(r, out, y[2]);
+    return out;
+}
+
 static tensor feed_forward(step *s, int i, tensor x)
 {
     const decoder_spec *spec = &s->d->spec;
@@ -249,6 +291,7 @@ static tensor feed_forward(step *s, int i, tensor x)
         op_add_inplace(r, out, op_rmsnorm(r, e, w->moe_post2, spec->norm_offset, spec->eps));
     } else
         out = l->moe ? experts(s, w, h, h) : mlp(s, w, h);
+    if (l->moe && spec->shared_ffn) op_add_inplace(r, out, shared_expert(s, w, h));
     TAP(r, "mlp", i, out);
     return out;
 }
@@ -272,7 +315,8 @@ static tensor layer(step *s, int i, tensor x)
     const decoder_spec *spec = &s->d->spec;
     const decoder_layer *w = &s->d->layer[i];
     run *r = s->r;
-    tensor y = attention(s, i, &x, op_rmsnorm(r, x, w->norm1, spec->norm_offset, spec->eps));
+    tensor h = op_rmsnorm(r, x, w->norm1, spec->norm_offset, spec->eps);
+    tensor y = spec->layer[i].recurrent ? recurrent_layer(s, i, &x, h) : attention(s, i, &x, h);
     if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post1, spec->norm_offset, spec->eps);
     op_add_inplace(r, x, y);
     y = feed_forward(s, i, x);
@@ -301,7 +345,9 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
         TAP(r, "hidden", i, x);
         arena_mark mark = arena_get_mark(r->scratch);
         if (!b->n_logits && i == d->last_owner) {                                          /* nobody reads what follows */
-            keys_and_values(&s, i, op_rmsnorm(r, x, d->layer[i].norm1, spec->norm_offset, spec->eps));
+            tensor h = op_rmsnorm(r, x, d->layer[i].norm1, spec->norm_offset, spec->eps);
+            if (spec->layer[i].recurrent) delta_net_forward(r, &spec->delta, &d->layer[i].delta, b, h);
+            else keys_and_values(&s, i, h);
             return nothing;
         }
         x = layer(&s, i, x);

@@ -13,7 +13,7 @@
  *
  * Only what somebody will read is computed: from the last layer that owns keys and values on, a token that wants no logits
  * contributes those keys and values and nothing else. So a prefill chunk skips the tail of the last layer, and with Gemma 4's shared keys and values
- * (the last 20 of E2B's 35 layers own none) more than half of the network. Taps then see the remaining rows only; the last token's is the last.
+ * (the last 20 of E2B's 35 layers own none) more than half of the network. A recurrent layer's memory counts like keys and values. Taps then see the remaining rows only; the last token's is the last.
  *
  * Taps: ("hidden", i) what enters layer i (i = 0: the embedding; the last layer's output comes only after the final norm: ("hidden", layers)),
  * ("ple", 0), ("attn", i), ("mlp", i), ("logits", 0). */
@@ -21,6 +21,7 @@
 #define VLM_BLOCKS_DECODER_H
 
 #include "blocks/batch.h"
+#include "blocks/delta_net.h"
 #include "blocks/rope.h"
 #include "tensor/ops.h"
 #include "tensor/tap.h"
@@ -44,6 +45,7 @@ typedef struct decoder_layer_spec {
     int window;                    /* a token sees that many positions, itself included; 0: all before it */
     int kv_from;                   /* -1: own keys and values; else the earlier layer whose keys and values are read */
     int rope;                      /* index into spec.rope; -1: none */
+    bool recurrent;                /* a gated delta net (spec.delta) instead of attention */
     bool v_is_k;                   /* no v_proj: values are the product k_proj(h), before k's norm and rope */
     bool bidirectional;            /* media tokens see their whole block (ragged.see_to) ... */
     bool whole_blocks;             /* ... also what of it lies left of the window (ragged.see_from) */
@@ -67,12 +69,16 @@ typedef struct decoder_spec {
     bool qkv_bias, o_bias, mlp_bias;
     bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */
     bool v_norm;                   /* rms norm of each head of v, without a weight */
+    bool attn_gate;                /* q_proj gives each head's query and gate side by side; attention's output is times sigmoid(gate) */
     bool layer_scalar;             /* x *= layers.N.layer_scalar at the end of each layer */
 
     moe_style moe;
     int experts, top_k, expert_ffn;
     bool normalize_top_k;
+    int shared_ffn;                /* MOE_INSTEAD: width of an expert that every token takes, times sigmoid(shared_expert_gate x); 0: none */
     bool experts_transposed;       /* fused experts lie as [experts, inputs, outputs] */
+
+    delta_net_spec delta;          /* of recurrent layers */
 
     int ple;                       /* columns of a layer's per-layer input; 0: none */
     int ple_vocab;
@@ -96,9 +102,11 @@ typedef struct decoder_layer {
     weight router, experts_gate_up, experts_gate, experts_up, experts_down;
     const float *router_scale, *router_expert_scale;
     const float *moe_norm, *moe_post1, *moe_post2;       /* MOE_BESIDE: pre_2, post_1, post_2 */
+    weight shared_gate, shared_up, shared_down, shared_router;
     weight ple_gate, ple_proj;
     const float *ple_norm;
     float scalar;
+    delta_net delta;
 } decoder_layer;
 
 typedef struct decoder {
@@ -108,7 +116,8 @@ typedef struct decoder {
     const float *norm, *ple_norm;
     int n_groups;
     kv_shape group[MAX_KV_GROUPS];                       /* type is not set */
-    int last_owner;                                      /* the last layer with keys and values of its own */
+    int last_owner;                                      /* the last layer with keys and values of its own, or with memory */
+    size_t state_bytes;                                  /* what recurrent layers remember of a sequence; 0: there are none */
 } decoder;
 
 /* What Llama-like configs have in common, read below the prefixes ({"text_config.", "", NULL}): layers, hidden, vocab, heads, kv heads,

@@ -11,12 +11,12 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
 {
     int64_t q = (int64_t)l->heads * l->head_dim, kv = (int64_t)l->kv_heads * l->head_dim;
     bool own = l->kv_from < 0;
-    bind_linear(b, &w->q, q, s->hidden, "layers.%d.self_attn.q_proj", i);
+    bind_linear(b, &w->q, s->attn_gate ? 2 * q : q, s->hidden, "layers.%d.self_attn.q_proj", i);
     bind_linear(b, &w->o, s->hidden, q, "layers.%d.self_attn.o_proj", i);
     if (own) bind_linear(b, &w->k, kv, s->hidden, "layers.%d.self_attn.k_proj", i);
     if (own && !l->v_is_k) bind_linear(b, &w->v, kv, s->hidden, "layers.%d.self_attn.v_proj", i);
     if (s->qkv_bias) {
-        bind_vector(b, &w->q_bias, q, "layers.%d.self_attn.q_proj.bias", i);
+        bind_vector(b, &w->q_bias, s->attn_gate ? 2 * q : q, "layers.%d.self_attn.q_proj.bias", i);
         if (own) bind_vector(b, &w->k_bias, kv, "layers.%d.self_attn.k_proj.bias", i);
         if (own && !l->v_is_k) bind_vector(b, &w->v_bias, kv, "layers.%d.self_attn.v_proj.bias", i);
     }
@@ -59,6 +59,12 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
         bind_experts(b, &w->experts_up, n, ffn, s->hidden, "layers.%d.%s.up_proj", i, apart);
         bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, apart);
     }
+    if (!beside && s->shared_ffn) {
+        bind_linear(b, &w->shared_gate, s->shared_ffn, s->hidden, "layers.%d.mlp.shared_expert.gate_proj", i);
+        bind_linear(b, &w->shared_up, s->shared_ffn, s->hidden, "layers.%d.mlp.shared_expert.up_proj", i);
+        bind_linear(b, &w->shared_down, s->hidden, s->shared_ffn, "layers.%d.mlp.shared_expert.down_proj", i);
+        bind_linear(b, &w->shared_router, 1, s->hidden, "layers.%d.mlp.shared_expert_gate", i);
+    }
     if (!beside) return;
     bind_vector(b, &w->router_scale, s->hidden, "layers.%d.router.scale", i);
     bind_vector(b, &w->router_expert_scale, n, "layers.%d.router.per_expert_scale", i);
@@ -77,7 +83,8 @@ static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i
         bind_vector(b, &w->norm2, s->hidden, "layers.%d.pre_feedforward_layernorm.weight", i);
         bind_vector(b, &w->post2, s->hidden, "layers.%d.post_feedforward_layernorm.weight", i);
     }
-    bind_attention(s, w, l, b, i);
+    if (l->recurrent) delta_net_bind(&s->delta, &w->delta, b, s->hidden, i);
+    else bind_attention(s, w, l, b, i);
     if (l->ffn) bind_mlp(s, w, l, b, i);
     if (l->moe) bind_moe(s, w, b, i);
     if (s->ple) {

@@ -55,7 +55,8 @@ bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const
     int heads = (int)config_need_int(c, at(&w, "num_attention_heads"), 1, 1 << 14);
     int kv_heads = (int)config_int(c, at(&w, "num_key_value_heads"), heads, 1, 1 << 14);
     int head_dim = (int)config_int(c, at(&w, "head_dim"), heads ? s->hidden / heads : 0, 1, 1 << 14);
-    int ffn = (int)config_need_int(c, at(&w, "intermediate_size"), 1, 1 << 24);
+    bool experts = config_has(c, at(&w, "moe_intermediate_size")) && !config_has(c, at(&w, "intermediate_size"));   /* and no MLP anywhere */
+    int ffn = experts ? 0 : (int)config_need_int(c, at(&w, "intermediate_size"), 1, 1 << 24);
     s->eps = (float)config_number(c, at(&w, "rms_norm_eps"), 1e-6);
     s->act = config_activation(c, at(&w, config_has(c, at(&w, "hidden_act")) ? "hidden_act" : "hidden_activation"), "silu");
     s->tied = config_bool(c, "tie_word_embeddings", config_bool(c, at(&w, "tie_word_embeddings"), false));   /* the outermost counts */
@@ -97,7 +98,8 @@ bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefi
     s->experts = (int)config_need_int(c, either, 1, 1 << 16);
     s->top_k = (int)config_need_int(c, at(&w, "num_experts_per_tok"), 1, 1 << 16);
     s->expert_ffn = (int)config_need_int(c, at(&w, "moe_intermediate_size"), 1, 1 << 24);
-    s->normalize_top_k = config_bool(c, at(&w, "norm_topk_prob"), false);
+    s->normalize_top_k = config_bool(c, at(&w, "norm_topk_prob"), s->normalize_top_k);
+    s->shared_ffn = (int)config_int(c, at(&w, "shared_expert_intermediate_size"), 0, 0, 1 << 24);
     for (int i = 0; i < s->layers && !c->failed; i++)
         if ((s->layer[i].moe = is_sparse(c, &w, i))) s->layer[i].ffn = 0;
     return !c->failed;
@@ -108,6 +110,12 @@ bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefi
 static bool plan_layer(decoder *d, config *c, int i)
 {
     decoder_layer_spec *l = &d->spec.layer[i];
+    if (l->recurrent) {
+        d->layer[i].delta.at = d->state_bytes / sizeof(float);
+        d->state_bytes += delta_net_floats(&d->spec.delta) * sizeof(float);
+        d->last_owner = i;
+        return true;
+    }
     if (l->heads < 1 || l->kv_heads < 1 || l->head_dim < 1 || l->heads % l->kv_heads)
         return config_fail(c, VLM_FORMAT, "layer %d: %d attention heads cannot share %d key/value heads", i, l->heads, l->kv_heads);
     if (l->rope >= d->spec.n_ropes || (l->rope >= 0 && 2 * d->spec.rope[l->rope].half > l->head_dim))
@@ -138,12 +146,13 @@ bool decoder_plan(decoder *d, arena *memory, config *c)
     if (c->failed) return false;
     d->n_groups = 0;
     d->last_owner = 0;
+    d->state_bytes = 0;
+    if (!(d->layer = arena_alloc(memory, (size_t)s->layers * sizeof *d->layer))) return config_fail(c, VLM_MEMORY, "out of memory");
     for (int i = 0; i < s->layers; i++) {
         if (!plan_layer(d, c, i)) return false;
         if (s->layer[i].ffn < 1 && !s->layer[i].moe) return config_fail(c, VLM_FORMAT, "layer %d has neither MLP nor experts", i);
         if (s->layer[i].moe && (s->moe == MOE_NONE || s->experts < 1 || s->top_k < 1 || s->top_k > s->experts || s->expert_ffn < 1))
             return config_fail(c, VLM_FORMAT, "%d experts, %d per token, width %d: no mixture of experts can be made of this", s->experts, s->top_k, s->expert_ffn);
     }
-    if (!(d->layer = arena_alloc(memory, (size_t)s->layers * sizeof *d->layer))) return config_fail(c, VLM_MEMORY, "out of memory");
     return true;
 }

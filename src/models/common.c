@@ -13,6 +13,7 @@ void model_use_decoder(vlm_model *m, const decoder *d)
     m->context = (int)config_int(m->cfg, "text_config.max_position_embeddings|max_position_embeddings", 131072, 1, INT32_MAX);
     m->rope_axes = 1;
     m->n_groups = d->n_groups;
+    m->state_bytes = d->state_bytes;
     for (int g = 0; g < d->n_groups; g++) m->group[g] = d->group[g];
 }
 

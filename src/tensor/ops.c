@@ -288,3 +288,41 @@ tensor op_attention_relative(run *r, tensor q, tensor k, tensor v, tensor rel, i
     if (run_ok(r)) r->dev->ops->attention_relative(r, out, q, k, v, rel, left, right, s);
     return out;
 }
+
+/* ---- recurrent layers ---- */
+
+static bool remembers(run *r, const char *op, const ragged *batch, const run_memory *m)
+{
+    if (r->failed) return false;
+    bool ok = m->from && m->to;
+    for (int i = 0; ok && i < batch->n_runs; i++) ok = m->to[i] != NULL;
+    return ok || run_fail(r, VLM_INTERNAL, "%s: a run has no memory", op);
+}
+
+tensor op_conv1d_causal(run *r, tensor x, const ragged *batch, const float *w, const float *bias, int kernel, activation act, const run_memory *memory)
+{
+    if (!remembers(r, "conv1d_causal", batch, memory) || !expect(r, "conv1d_causal", "x", x, batch->n_tokens, x.cols)) return none;
+    if (kernel < 1) return run_fail(r, VLM_INTERNAL, "conv1d_causal: kernel of %d", kernel), none;
+    tensor y = run_tensor(r, x.rows, x.cols);
+    if (run_ok(r)) r->dev->ops->conv1d_causal(r, y, x, batch, w, bias, kernel, act, memory);
+    return y;
+}
+
+tensor op_delta_rule(run *r, tensor q, tensor k, tensor v, tensor a, tensor b, const ragged *batch, const delta_spec *s, const run_memory *memory)
+{
+    const char *op = "delta_rule";
+    if (!remembers(r, op, batch, memory)) return none;
+    if (s->key_heads < 1 || s->value_heads < 1 || s->value_heads % s->key_heads || s->key_dim < 1 || s->value_dim < 1)
+        return run_fail(r, VLM_INTERNAL, "%s: %d key heads of %d, %d value heads of %d", op, s->key_heads, s->key_dim, s->value_heads, s->value_dim), none;
+    int64_t n = batch->n_tokens, keys = (int64_t)s->key_heads * s->key_dim, values = (int64_t)s->value_heads * s->value_dim;
+    if (!expect(r, op, "q", q, n, keys) || !expect(r, op, "k", k, n, keys) || !expect(r, op, "v", v, n, values) || !expect(r, op, "a", a, n, s->value_heads) ||
+        !expect(r, op, "b", b, n, s->value_heads)) return none;
+    tensor out = run_tensor(r, n, values);
+    if (run_ok(r)) r->dev->ops->delta_rule(r, out, q, k, v, a, b, batch, s, memory);
+    return out;
+}
+
+void op_scale_rows(run *r, tensor x, tensor factor)
+{
+    if (expect(r, "scale_rows", "factor", factor, x.rows, 1)) r->dev->ops->scale_rows(r, x, factor);
+}

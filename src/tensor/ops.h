@@ -32,6 +32,26 @@ typedef struct moe_spec {
     const weight *down;                            /* experts x [d, ffn] */
 } moe_spec;
 
+/* Where a recurrent layer finds and leaves what it remembers of each run: `offset` floats into the run's memory. */
+typedef struct run_memory {
+    const void *const *from;                       /* [n_runs] NULL entry: the run begins, all zeros */
+    void *const *to;                               /* [n_runs] may be from's */
+    size_t offset;
+} run_memory;
+
+/* Gated delta rule. Value head h belongs to key head h / (value_heads / key_heads). The memory of a value head is cut into strips of DELTA_STRIP
+ * columns, [ceil(value_dim / DELTA_STRIP)][key_dim][DELTA_STRIP]: columns never meet, so a strip goes through all tokens in the cache. */
+enum { DELTA_STRIP = 16 };
+typedef struct delta_spec {
+    int key_heads, value_heads, key_dim, value_dim;
+    const float *decay;                            /* [value_heads] -e^A_log, negative */
+    const float *bias;                             /* [value_heads] dt_bias */
+} delta_spec;
+static inline size_t delta_floats(const delta_spec *s)              /* of all heads */
+{
+    return (size_t)s->value_heads * (size_t)((s->value_dim + DELTA_STRIP - 1) / DELTA_STRIP * DELTA_STRIP) * (size_t)s->key_dim;
+}
+
 typedef struct ops {
     const char *name;
     bool (*open)(device *dev, const char *isa, vlm_error *error);    /* isa: NULL = best, or a name to cap at (VLM_CPU) */
@@ -103,6 +123,19 @@ typedef struct ops {
                    int padding);
     /* y[t, c] = sum_k w[c, k] * x[t + k - left, c]; rows outside are zero */
     void (*conv1d_depthwise)(run *r, tensor y, tensor x, const float *w, int kernel, int left);
+    /* x[i] = x[i] * factor[i]; factor [n, 1] */
+    void (*scale_rows)(run *r, tensor x, tensor factor);
+
+    /* Along each run: y[t, c] = act(bias[c] + sum_k w[k, c] * x[t + k - (kernel - 1), c]), w [kernel, cols], bias may be NULL. Rows before the run
+     * are remembered: kernel - 1 rows of cols floats, oldest first; the run's last rows take their place. */
+    void (*conv1d_causal)(run *r, tensor y, tensor x, const ragged *batch, const float *w, const float *bias, int kernel, activation act,
+                          const run_memory *memory);
+    /* Along each run, for each value head, S [key_dim, value_dim] remembered:
+     *   k = k / sqrt(sum k^2 + 1e-6),  q = q / sqrt(sum q^2 + 1e-6) / sqrt(key_dim)
+     *   S = S * exp(decay * softplus(a + bias));  S = S + k (x) sigmoid(b) (v - S^T k);  out = S^T q
+     * q, k [n, key_heads * key_dim], v and out [n, value_heads * value_dim], a and b [n, value_heads]. Token after token: a chunk's border changes no bit. */
+    void (*delta_rule)(run *r, tensor out, tensor q, tensor k, tensor v, tensor a, tensor b, const ragged *batch, const delta_spec *spec,
+                       const run_memory *memory);
 } ops;
 
 extern const ops ops_ref;                          /* cpu/ref.c: slow and obvious, the oracle */
@@ -143,5 +176,8 @@ tensor op_moe(run *r, tensor x, const moe_spec *spec, const int32_t *index, cons
 tensor op_conv2d(run *r, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride, int padding,
                  int *out_height, int *out_width);
 tensor op_conv1d_depthwise(run *r, tensor x, const float *w, int kernel, int left);
+void op_scale_rows(run *r, tensor x, tensor factor);
+tensor op_conv1d_causal(run *r, tensor x, const ragged *batch, const float *w, const float *bias, int kernel, activation act, const run_memory *memory);
+tensor op_delta_rule(run *r, tensor q, tensor k, tensor v, tensor a, tensor b, const ragged *batch, const delta_spec *spec, const run_memory *memory);
 
 #endif

@@ -61,6 +61,8 @@ void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh
 void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* Depthwise kernel `name`.weight [channels, 1, k] or [channels, k, 1] as float32 [channels, k]. */
 void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Did MLX's converter write the files? They say "format": "mlx" or carry its quantization; kernels have channels last, some norms are stored otherwise. */
+bool bind_is_mlx(const binder *b);
 /* Is there a tensor of that name below the prefix (always true in dummy mode)? */
 bool bind_exists(binder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool bind_fail(binder *b, vlm_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));

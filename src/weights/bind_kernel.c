@@ -5,19 +5,18 @@
 
 #include "weights/bind_internal.h"
 
-/* Are kernels stored channels last? MLX writes them so; its files say "format": "mlx" or carry its quantization. */
-static bool channels_last(const binder *b)
+bool bind_is_mlx(const binder *b)
 {
-    return !strcmp(checkpoint_format(b->files), "mlx") || json_is_object(json_object_get(b->cfg->root, "quantization"));
+    return b->files && (!strcmp(checkpoint_format(b->files), "mlx") || json_is_object(json_object_get(b->cfg->root, "quantization")));
 }
 
 /* Which of two layouts the kernel has: 0 channels first, 1 channels last, -1 neither (the binder has failed). */
 static int kernel_layout(binder *b, const stored_tensor *t, int dims, const int64_t *first, const int64_t *last)
 {
     bool a = bind_has_shape(t, dims, first), z = bind_has_shape(t, dims, last);
-    if (a && z) return channels_last(b);
+    if (a && z) return bind_is_mlx(b);
     if (a || z) return z;
-    bind_wrong_shape(b, t, dims, channels_last(b) ? last : first);
+    bind_wrong_shape(b, t, dims, bind_is_mlx(b) ? last : first);
     return -1;
 }
 

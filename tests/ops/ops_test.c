@@ -332,18 +332,18 @@ static bool parse(int argc, char **argv, options *o)
 int main(int argc, char **argv)
 {
     static const char *const all[] = {"c", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot"};
-    static const op_case *const families[] = {row_cases, linear_cases, attention_cases};
+    static const op_case *const families[] = {row_cases, linear_cases, attention_cases, recurrent_cases};
     options o = {.rounds = 60, .threads = 3, .seed = 1};
     ops_test t = {.scratch = {.block_size = 1 << 22}};
     if (!parse(argc, argv, &o)) return fprintf(stderr, "usage: ops_test [--op NAME] [--isa NAME] [--rounds N] [--seed N] [--threads N] [--bench] [--list]\n"), 2;
-    for (int f = 0; o.list && f < 3; f++) for (const op_case *c = families[f]; c->name; c++) printf("%s\n", c->name);
+    for (int f = 0; o.list && f < 4; f++) for (const op_case *c = families[f]; c->name; c++) printf("%s\n", c->name);
     int opened = 0;
     for (size_t i = 0; !o.list && i < sizeof all / sizeof *all; i++) {
         if (o.isa && strcmp(o.isa, all[i]) != 0) continue;
         for (int exactness = PRECISION_EXACT; exactness <= PRECISION_FAST; exactness++) {
             if (!open_devices(&t, all[i], &o, exactness)) continue;
             opened++;
-            for (int f = 0; f < 3; f++) each_case(&t, families[f], &o, exactness);
+            for (int f = 0; f < 4; f++) each_case(&t, families[f], &o, exactness);
             close_devices(&t);
         }
     }

@@ -30,7 +30,7 @@ typedef struct op_case {
     bool products;                                 /* runs a second time with PRECISION_FAST */
 } op_case;
 
-extern const op_case row_cases[], linear_cases[], attention_cases[];       /* end with a NULL name */
+extern const op_case row_cases[], linear_cases[], attention_cases[], recurrent_cases[];     /* end with a NULL name */
 
 #define ON(t, which, op, ...) (t)->which.ops->op(&(t)->on_##which, __VA_ARGS__)
 

@@ -55,6 +55,7 @@ const ops ops_cpu = {
     .scatter_add = cpu_scatter_add, .rope = cpu_rope, .topk = cpu_topk, .conv2d = cpu_conv2d, .conv1d_depthwise = cpu_conv1d_depthwise,
     .kv_write = cpu_kv_write, .attention = cpu_attention, .attention_segments = cpu_attention_segments,
     .attention_relative = cpu_attention_relative,
+    .scale_rows = cpu_scale_rows, .conv1d_causal = cpu_conv1d_causal, .delta_rule = cpu_delta_rule,
 };
 
 bool device_open_cpu(device *dev, int threads, precision exactness, const char *isa, vlm_error *error)

@@ -1,7 +1,7 @@
 /* cpu.h - inside the CPU backend: what this machine has, the table of row kernels, and the two halves of the backend.
  *
  *   cpu.c, features.c         ops_cpu, the device, what the machine has
- *   rows.c conv.c             one driver per operation: cuts rows into items for the pool and calls a kernel of the table below
+ *   rows.c conv.c recurrent.c one driver per operation: cuts rows into items for the pool and calls a kernel of the table below
  *   attention.c               keys and values in pages, attention over them;  attention_encoder.c: without pages
  *   vec.h                     one vocabulary of vectors for all instruction sets
  *   elementwise_tmpl.h, attention_tmpl.h    kernels written in it, compiled by elementwise_avx2.c, attention_neon.c ...
@@ -56,6 +56,12 @@ typedef struct attend_rows {
     float scale, cap;
 } attend_rows;
 
+typedef struct delta_token {
+    const float *q, *k, *v;                        /* q, k [n], v [DELTA_STRIP] */
+    float *out;                                    /* [DELTA_STRIP] */
+    float decay, rate;
+} delta_token;
+
 /* Row kernels: n values of one row; outputs may be the inputs. */
 typedef struct cpu_kernels {
     void (*rmsnorm)(float *y, const float *x, const float *w, float offset, float eps, int64_t n);
@@ -74,6 +80,10 @@ typedef struct cpu_kernels {
     void (*depthwise)(float *y, const float *const *x, const float *w, int64_t stride, int kernel, int64_t n);
     /* y[c] = bias[c] + sum over k of x[k] * w[k * stride + c], k in order; bias NULL: 0 */
     void (*mix)(float *y, const float *x, const float *w, int64_t stride, int k, const float *bias, int64_t n);
+
+    /* Tokens of the gated delta rule, one after the other, on a strip [n][DELTA_STRIP]:
+     * delta = rate * (v - decay * s^T k); s = decay * s + k (x) delta; out = s^T q */
+    void (*delta)(float *s, const delta_token *token, int64_t tokens, int n);
 
     /* Attention (attention_tmpl.h). Puts row pointers' queries in the order that `attend` reads. */
     void (*attend_queries)(float *packed, const float *const *q, int rows, int head_dim);

@@ -188,6 +188,38 @@ static void mix(float *y, const float *x, const float *w, int64_t stride, int co
     }
 }
 
+/* The sum that the next token wants first is taken while its strip is in registers, so each token goes over it once.
+ * Rows in four lanes of sums: enough under way to hide the latency. */
+static void delta_steps(float *s, const delta_token *token, int64_t tokens, int n)
+{
+    enum { PARTS = DELTA_STRIP / V_LEN, LANES = 4 };
+    vf known[LANES][PARTS], sum[LANES][PARTS], delta[PARTS];
+#define EACH_LANE(body) for (int u = 0; u < LANES; u++) for (int p = 0; p < PARTS; p++) { body; }
+#define EACH_ROW(row_body)                                                                          \
+    {                                                                                               \
+        int i = 0;                                                                                  \
+        for (; i + LANES <= n; i += LANES) EACH_LANE(const int row = i + u; float *at = s + row * DELTA_STRIP + p * V_LEN; row_body) \
+        for (; i < n; i++) for (int p = 0; p < PARTS; p++) { const int row = i, u = 0; float *at = s + row * DELTA_STRIP + p * V_LEN; row_body; } \
+    }
+#define TOTAL(x) v_add(v_add(x[0][p], x[1][p]), v_add(x[2][p], x[3][p]))
+    EACH_LANE(known[u][p] = v_set(0))
+    EACH_ROW(known[u][p] = v_fma(v_set(token->k[row]), v_load(at), known[u][p]))
+    for (; tokens > 0; tokens--, token++) {
+        const vf d = v_set(token->decay), g = v_set(token->rate);
+        const float *k = token->k, *q = token->q, *next = tokens > 1 ? token[1].k : token->k;
+        for (int p = 0; p < PARTS; p++) delta[p] = v_mul(g, v_sub(v_load(token->v + p * V_LEN), v_mul(d, TOTAL(known))));
+        EACH_LANE(known[u][p] = sum[u][p] = v_set(0))
+        EACH_ROW(vf x = v_fma(v_set(k[row]), delta[p], v_mul(d, v_load(at)));
+                 v_store(at, x);
+                 sum[u][p] = v_fma(v_set(q[row]), x, sum[u][p]);
+                 known[u][p] = v_fma(v_set(next[row]), x, known[u][p]))
+        for (int p = 0; p < PARTS; p++) v_store(token->out + p * V_LEN, TOTAL(sum));
+    }
+#undef TOTAL
+#undef EACH_ROW
+#undef EACH_LANE
+}
+
 void KERNELS(cpu_kernels *k)
 {
     k->rmsnorm = rmsnorm;
@@ -204,4 +236,5 @@ void KERNELS(cpu_kernels *k)
     k->exp_from = exp_from;
     k->depthwise = depthwise;
     k->mix = mix;
+    k->delta = delta_steps;
 }

@@ -41,4 +41,10 @@ void ref_attention_segments(run *r, tensor out, tensor q, tensor k, tensor v, co
 void ref_attention_relative(run *r, tensor out, tensor q, tensor k, tensor v, tensor rel, int left, int right,
                             const attention_spec *spec);
 
+void ref_scale_rows(run *r, tensor x, tensor factor);
+void ref_conv1d_causal(run *r, tensor y, tensor x, const ragged *batch, const float *w, const float *bias, int kernel, activation act,
+                       const run_memory *memory);
+void ref_delta_rule(run *r, tensor out, tensor q, tensor k, tensor v, tensor a, tensor b, const ragged *batch, const delta_spec *spec,
+                    const run_memory *memory);
+
 #endif

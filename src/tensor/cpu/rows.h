@@ -1,4 +1,4 @@
-/* rows.h - the drivers in rows.c, conv.c, attention.c and attention_encoder.c, for the table in cpu.c. */
+/* rows.h - the drivers in rows.c, conv.c, recurrent.c, attention.c and attention_encoder.c, for the table in cpu.c. */
 #ifndef VLM_TENSOR_ROWS_H
 #define VLM_TENSOR_ROWS_H
 
@@ -27,5 +27,11 @@ void cpu_attention_segments(run *r, tensor out, tensor q, tensor k, tensor v, co
                             const attention_spec *spec);
 void cpu_attention_relative(run *r, tensor out, tensor q, tensor k, tensor v, tensor rel, int left, int right,
                             const attention_spec *spec);
+
+void cpu_scale_rows(run *r, tensor x, tensor factor);
+void cpu_conv1d_causal(run *r, tensor y, tensor x, const ragged *batch, const float *w, const float *bias, int kernel, activation act,
+                       const run_memory *memory);
+void cpu_delta_rule(run *r, tensor out, tensor q, tensor k, tensor v, tensor a, tensor b, const ragged *batch, const delta_spec *spec,
+                    const run_memory *memory);
 
 #endif
