@@ -27,7 +27,8 @@ GLOBAL(range)
     return v;
 }
 
-jdict *jinja_make_dict(jrun *r, const jargs *a)
+/* dict(mapping or pairs, **more). */
+static jdict *make_dict(jrun *r, const jargs *a)
 {
     jdict *d = jdict_new(&r->m);
     if (a->n > 1) jinja_fail(&r->m, VLM_FORMAT, "dict expected at most 1 argument, got %zu", a->n);
@@ -45,11 +46,11 @@ jdict *jinja_make_dict(jrun *r, const jargs *a)
     return d;
 }
 
-GLOBAL(dict) { return jv_dict(jinja_make_dict(r, a)); }
+GLOBAL(dict) { return jv_dict(make_dict(r, a)); }
 
 GLOBAL(namespace)
 {
-    jdict *d = jinja_make_dict(r, a);
+    jdict *d = make_dict(r, a);
     for (size_t i = 0; i < d->count; i++)
         if (d->entry[i].key.kind == J_STRING && d->entry[i].key.s->size && d->entry[i].key.s->data[0] == '_')
             jinja_fail(&r->m, VLM_FORMAT, "attributes of a namespace must not begin with '_'");
@@ -128,7 +129,7 @@ METHOD(get)
 METHOD(copy)
 {
     jargs one = {.v = &self, .n = 1};
-    return jv_dict(jinja_make_dict(r, &one));
+    return jv_dict(make_dict(r, &one));
 }
 
 /* ---- list, tuple, range ---- */

@@ -1,7 +1,6 @@
 /* jinja_internal.h - what the interpreter's files share: memory, values, syntax tree, a run.
  *
- *   source --jinja_lex.c--> tokens --jinja_parse.c, jinja_expr.c--> tree --jinja_scope.c--> tree with slots for names
- *          --jinja_exec.c (statements), jinja_eval.c (expressions)--> text
+ *   source --jinja_lex.c--> tokens --jinja_parse.c, jinja_expr.c--> tree --jinja_exec.c (statements), jinja_eval.c (expressions)--> text
  *   values: jinja_value.c, jinja_ops.c (operators), jinja_repr.c (str, repr, tojson); builtins: jinja_filter*.c, jinja_test.c, jinja_method*.c,
  *   jinja_format.c, jinja_global.c
  *
@@ -42,8 +41,7 @@ typedef enum jkind {
 
 typedef struct jstr { const char *data; size_t size, chars; } jstr;   /* chars: code points */
 typedef struct jval jval;
-typedef struct jgen jgen;
-typedef struct jlist { jval *item; size_t count, capacity, next; const char *view; bool group; jgen *gen; } jlist;
+typedef struct jlist { jval *item; size_t count, capacity, next; const char *view; bool group; } jlist;
 typedef struct jdict jdict;
 typedef struct jrange { jint start, stop, step; } jrange;
 typedef struct jmacro jmacro;
@@ -102,8 +100,7 @@ typedef enum jnode_kind {
     N_CONST, N_NAME, N_LIST, N_TUPLE, N_DICT, N_ATTR, N_ITEM, N_SLICE, N_CALL, N_FILTER, N_TEST, N_COND, N_AND, N_OR, N_NOT, N_NEG, N_POS,
     N_BINARY, N_CONCAT, N_COMPARE, N_KEYWORD, N_STAR, N_STARSTAR,
     /* statements */
-    N_DATA, N_PRINT, N_BLOCK, N_FOR, N_IF, N_SET, N_SET_BLOCK, N_MACRO, N_CALL_BLOCK, N_FILTER_BLOCK, N_WITH, N_SCOPE, N_BREAK, N_CONTINUE, N_NSREF,
-    N_BLOCK_TAG, N_TEMPLATE        /* N_TEMPLATE: include, import, from, extends */
+    N_DATA, N_PRINT, N_BLOCK, N_FOR, N_IF, N_SET, N_SET_BLOCK, N_MACRO, N_CALL_BLOCK, N_FILTER_BLOCK, N_WITH, N_SCOPE, N_BREAK, N_CONTINUE, N_NSREF
 } jnode_kind;
 enum { OP_EQ = 256, OP_NE, OP_LE, OP_GE, OP_POW, OP_FLOORDIV, OP_IN, OP_NOT_IN };    /* others: their character */
 
@@ -112,19 +109,12 @@ typedef struct jnodes { jnode **item; size_t count, capacity; } jnodes;
 struct jnode {
     jnode_kind kind;
     int line, op;
-    bool recursive, scoped, required, toplevel, uses_caller;
-    int up, slot;                  /* of a name: so many frames out, that slot */
+    bool recursive, uses_varargs, uses_kwargs, uses_caller;   /* of for and macro */
     jval value;                    /* N_CONST, N_DATA */
     const jstr *name;              /* interned: equal names are equal pointers */
-    jnode *a, *b, *c, *d;
+    jnode *a, *b, *c;
     jnodes list, list2;
-    struct jplan *plan[3];         /* of what opens a frame; for: its body, its else, its condition */
 };
-
-/* How the names of a frame start when it is entered; see jinja_scope.c. */
-typedef enum jload_kind { LOAD_PARAMETER, LOAD_VARIABLE, LOAD_OUTER, LOAD_NOTHING } jload_kind;
-typedef struct jload { jload_kind how; const jstr *name; int up, slot; } jload;      /* up, slot: seen from the enclosing frame */
-typedef struct jplan { jload *load; size_t count; int loop, caller, kwargs, varargs; } jplan;      /* slots of special names, or -1 */
 
 struct jinja {
     jmem m;
@@ -132,9 +122,6 @@ struct jinja {
     jnodes literals;               /* every N_DATA and string N_CONST */
     const jstr **names;            /* every interned name */
     size_t name_count, name_capacity;
-    uint32_t *name_index;          /* open addressing: number of the name + 1 */
-    size_t name_index_size;
-    bool has_blocks;
 };
 
 /* ---- tokens ---- */
@@ -149,8 +136,7 @@ typedef struct jparser {
     jinja *t;
     const jtoken *token;           /* the current one */
     int depth, loops;
-    bool scoped;                   /* is there a scoped block? */
-    jnodes blocks;
+    jnode *macro;                  /* innermost macro or call block */
 } jparser;
 jnode *jinja_node(jparser *p, jnode_kind kind);
 void jinja_nodes_add(jparser *p, jnodes *list, jnode *n);
@@ -172,50 +158,24 @@ jnode *jinja_parse_call(jparser *p, jnode *callee);
 jnode *jinja_parse_unary(jparser *p, bool with_filter);
 /* jinja_parse.c */
 jnode *jinja_parse(jparser *p);
-/* jinja_scope.c: gives names their slots. */
-void jinja_resolve(jparser *p);
 
 /* ---- a run ---- */
-typedef struct jscope { struct jscope *parent; jval *var; } jscope;      /* a frame that has been entered */
+typedef struct jvar { const jstr *name; jval value; } jvar;
+typedef struct jscope { struct jscope *parent; jvar *var; size_t count, capacity; } jscope;
 struct jmacro { const jnode *node; jscope *scope; const jstr *name; };
-/* ---- iterators (jinja_iter.c) ---- */
-typedef struct jsource { jlist *items; size_t at; jlist *iter; } jsource;         /* goes through a list, or an iterator */
-struct jgen {
-    bool (*next)(jrun *r, jgen *g, jval *out);     /* false: there are no more */
-    jval over;                     /* what is gone through, opened with the first item */
-    jsource source;
-    bool open, done, by_attribute, wanted;
-    jargs a;
-    jdict *seen;
-    size_t at;
-    const jnode *node;             /* for ... if */
-    jscope *frame;
-};
-bool jiter_next(jrun *r, jlist *it, jval *out);
-jsource jsource_open(jrun *r, jval v);
-bool jsource_next(jrun *r, jsource *s, jval *out);
-/* An iterator; the arguments (or NULL) are copied. */
-jval jgen_new(jrun *r, jgen gen, const jargs *a);
-
 struct jloop {
-    jrun *run;
-    jlist *items;                  /* those fetched so far */
-    jsource source;                /* of the others */
-    bool complete;
+    jlist *items;
     size_t index;
     int depth;
     const jnode *node;             /* the for statement, for recursion */
     jscope *scope;
     jval *changed;                 /* last arguments of loop.changed */
 };
-jsource jloop_source(jrun *r, const jnode *n, jval over, jscope *frame);
-bool jloop_has(jloop *l, size_t i);
-size_t jloop_length(jloop *l);
 typedef enum jflow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } jflow;
 struct jrun {
     jmem m;
     const jinja *t;
-    jdict *variables, *set;        /* set: names set outside of frames, for blocks */
+    jdict *variables;
     jscope *scope;
     jbuf *out;
     struct tm now;
@@ -231,8 +191,9 @@ jval jinja_call(jrun *r, jval callee, jargs *a);
 jval jinja_call_builtin(jrun *r, const jbuiltin *fn, jval self, const jargs *a, const char *what);
 jval jinja_call_macro(jrun *r, jmacro *macro, jargs *a);
 jval jinja_call_loop(jrun *r, jloop *loop, jargs *a);
-jval jinja_lookup(jrun *r, const jnode *name);
-void jinja_assign(jrun *r, const jnode *target, jval value);
+jscope *jinja_push_scope(jrun *r, jscope *parent);
+void jinja_assign(jrun *r, const jstr *name, jval value);
+jval jinja_lookup(jrun *r, const jstr *name);
 /* Runs a body with its output caught. */
 jval jinja_capture(jrun *r, const jnodes *body, jflow *flow);
 
@@ -257,7 +218,6 @@ jval jv_from_json(jrun *r, const json_t *j);
 jlist *jlist_new(jmem *m, size_t capacity);
 void jlist_add(jmem *m, jlist *l, jval v);
 jdict *jdict_new(jmem *m);
-jdict *jinja_make_dict(jrun *r, const jargs *a);                       /* dict(mapping or pairs, **more) */
 void jdict_set(jrun *r, jdict *d, jval key, jval value);
 const jval *jdict_get(jrun *r, const jdict *d, jval key);             /* NULL: none */
 const jval *jdict_get_text(const jdict *d, const char *text, size_t size);

@@ -213,20 +213,20 @@ static jval undefined_attr(jrun *r, jval v, const char *name, size_t size)
 }
 
 /* loop.index and the like; false if there is no such attribute. */
-static bool loop_attr(jrun *r, jloop *l, const jstr *name, jval *out)
+static bool loop_attr(jrun *r, const jloop *l, const jstr *name, jval *out)
 {
-    size_t i = l->index;
+    size_t n = l->items->count, i = l->index;
     if (jstr_is(name, "index")) *out = jv_int((jint)i + 1);
     else if (jstr_is(name, "index0")) *out = jv_int((jint)i);
-    else if (jstr_is(name, "revindex")) *out = jv_int((jint)(jloop_length(l) - i));
-    else if (jstr_is(name, "revindex0")) *out = jv_int((jint)(jloop_length(l) - i) - 1);
+    else if (jstr_is(name, "revindex")) *out = jv_int((jint)(n - i));
+    else if (jstr_is(name, "revindex0")) *out = jv_int((jint)(n - i) - 1);
     else if (jstr_is(name, "first")) *out = jv_bool(i == 0);
-    else if (jstr_is(name, "last")) *out = jv_bool(!jloop_has(l, i + 1));
-    else if (jstr_is(name, "length")) *out = jv_int((jint)jloop_length(l));
+    else if (jstr_is(name, "last")) *out = jv_bool(i + 1 == n);
+    else if (jstr_is(name, "length")) *out = jv_int((jint)n);
     else if (jstr_is(name, "depth")) *out = jv_int(l->depth + 1);
     else if (jstr_is(name, "depth0")) *out = jv_int(l->depth);
     else if (jstr_is(name, "previtem")) *out = i ? l->items->item[i - 1] : jv_undefined(&r->m, "there is no previous item");
-    else if (jstr_is(name, "nextitem")) *out = jloop_has(l, i + 1) ? l->items->item[i + 1] : jv_undefined(&r->m, "there is no next item");
+    else if (jstr_is(name, "nextitem")) *out = i + 1 < n ? l->items->item[i + 1] : jv_undefined(&r->m, "there is no next item");
     else return false;
     return true;
 }
@@ -234,8 +234,8 @@ static bool loop_attr(jrun *r, jloop *l, const jstr *name, jval *out)
 static bool macro_attr(jrun *r, const jmacro *m, const jstr *name, jval *out)
 {
     if (jstr_is(name, "name")) *out = m->name ? jv_str(m->name) : jv_none();
-    else if (jstr_is(name, "catch_kwargs")) *out = jv_bool(m->node->plan[0]->kwargs >= 0);
-    else if (jstr_is(name, "catch_varargs")) *out = jv_bool(m->node->plan[0]->varargs >= 0);
+    else if (jstr_is(name, "catch_kwargs")) *out = jv_bool(m->node->uses_kwargs);
+    else if (jstr_is(name, "catch_varargs")) *out = jv_bool(m->node->uses_varargs);
     else if (jstr_is(name, "caller")) *out = jv_bool(m->node->uses_caller);
     else if (jstr_is(name, "arguments")) {
         jlist *l = jlist_new(&r->m, m->node->list.count);

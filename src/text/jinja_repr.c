@@ -155,7 +155,7 @@ void jv_repr(jrun *r, jbuf *b, jval v)
         jbuf_adds(b, "<LoopContext ");
         jinja_write_int(b, (jint)v.loop->index + 1, 10, false);
         jbuf_addc(b, '/');
-        jinja_write_int(b, (jint)jloop_length(v.loop), 10, false);
+        jinja_write_int(b, (jint)v.loop->items->count, 10, false);
         jbuf_addc(b, '>');
         break;
     case J_MACRO:

@@ -310,7 +310,7 @@ bool jv_length(jval v, size_t *n)
     case J_VIEW: *n = v.list->count; return true;
     case J_DICT: *n = v.dict->count; return true;
     case J_RANGE: *n = (size_t)range_length(v.range); return true;
-    case J_LOOP: *n = jloop_length(v.loop); return true;
+    case J_LOOP: *n = v.loop->items->count; return true;
     default: return false;
     }
 }
@@ -336,10 +336,9 @@ jlist *jv_iterate(jrun *r, jval v)
     case J_LIST: case J_TUPLE: case J_VIEW: return v.list;
     case J_ITERATOR: {                             /* what is left of it, and then nothing */
         jlist *rest = jlist_new(m, 0);
-        for (jval item; jiter_next(r, v.list, &item);) {
-            jinja_work(m, 1);
-            jlist_add(m, rest, item);
-        }
+        rest->item = v.list->item + v.list->next;
+        rest->count = rest->capacity = v.list->count - v.list->next;
+        v.list->next = v.list->count;
         return rest;
     }
     case J_STRING: {
@@ -378,9 +377,9 @@ bool jv_contains(jrun *r, jval container, jval item)
     default: break;
     }
     if (!jv_is_iterable(container)) jinja_fail(&r->m, VLM_FORMAT, "argument of type '%s' is not iterable", jv_type(container));
-    jsource source = jsource_open(r, container);
-    for (jval other; jsource_next(r, &source, &other);)
-        if (jv_equal(r, other, item)) return true;
+    jlist *l = jv_iterate(r, container);
+    for (size_t i = 0; i < l->count; i++)
+        if (jv_equal(r, l->item[i], item)) return true;
     return false;
 }
 
