@@ -1,7 +1,4 @@
-/* regex.c - see regex.h.
- *
- * Two dialect differences matter for published patterns: Oniguruma's \s is Unicode White_Space (PCRE2's has one character more), and its
- * ^ and $ work on lines. The first is spelled out while the pattern is copied, the second is an option. */
+/* regex.c - see regex.h. regex_dialect.c rewrites the pattern. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/regex.h"
 
@@ -9,47 +6,32 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "base/mem.h"
 
 struct regex { pcre2_code *code; pcre2_match_context *context; };
 struct regex_scratch { pcre2_match_data *data; };
 
-#define SPACES "\\t-\\r\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+regex *regex_new(const char *pattern, size_t size, vlm_error *error) { return regex_new_in(REGEX_ONIGURUMA, pattern, size, error); }
 
-/* Spells \s and \S out. */
-static bool translate(const char *p, size_t n, buf *out)
-{
-    bool in_class = false;
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] == '\\' && i + 1 < n) {
-            char c = p[++i];
-            if (c == 's') buf_adds(out, in_class ? SPACES : "[" SPACES "]");
-            else if (c == 'S' && !in_class) buf_adds(out, "[^" SPACES "]");
-            else {
-                buf_addc(out, '\\');
-                buf_addc(out, c);
-            }
-            continue;
-        }
-        if (p[i] == '[') in_class = true;
-        if (p[i] == ']') in_class = false;
-        buf_addc(out, p[i]);
-    }
-    return !out->failed;
-}
-
-regex *regex_new(const char *pattern, size_t size, vlm_error *error)
+regex *regex_new_in(regex_dialect dialect, const char *pattern, size_t size, vlm_error *error)
 {
     regex *r = MEM_NEW(regex);
-    buf text = {.limit = 1 << 20};
-    if (!r || !translate(pattern, size, &text)) {
-        err_memory(error, size);
+    pcre2_compile_context *settings = NULL;
+    buf text = {.limit = 4 << 20};
+    if (!r || !regex_translate(dialect, pattern, size, &text)) {
+        if (r && text.size >= text.limit) err_set(error, VLM_LIMIT, "tokenizer pattern of %zu bytes is too long", size);
+        else err_memory(error, size);
         goto fail;
     }
+    settings = mem_inject() ? NULL : pcre2_compile_context_create(NULL);
+    if (!settings) {
+        err_memory(error, 0);
+        goto fail;
+    }
+    pcre2_set_newline(settings, PCRE2_NEWLINE_LF);
     int code;
     PCRE2_SIZE offset;
     r->code = pcre2_compile((PCRE2_SPTR)(text.data ? text.data : ""), text.size,
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
+                            PCRE2_UTF | PCRE2_UCP | (dialect == REGEX_ONIGURUMA ? PCRE2_MULTILINE : 0) | PCRE2_NEVER_BACKSLASH_C, &code, &offset, settings);
     if (!r->code) {
         PCRE2_UCHAR message[128];
         pcre2_get_error_message(code, message, sizeof message);
@@ -64,9 +46,11 @@ regex *regex_new(const char *pattern, size_t size, vlm_error *error)
     pcre2_set_match_limit(r->context, 20u * 1000 * 1000);
     pcre2_set_heap_limit(r->context, 64 * 1024);
     pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE);        /* failure is no error: the interpreter runs it */
+    pcre2_compile_context_free(settings);
     buf_free(&text);
     return r;
 fail:
+    pcre2_compile_context_free(settings);
     buf_free(&text);
     regex_free(r);
     return NULL;

@@ -196,19 +196,22 @@ static bool need_symbols(tok_scratch *s, size_t n)
     return true;
 }
 
-/* Id of one character with the prefix and suffix that its place asks for. */
-static int32_t find_char(const tokenizer *t, const char *c, size_t size, bool first, bool last, tok_scratch *s)
+/* Id of one character with the prefix and suffix that its place asks for; *c becomes the character with them. */
+static int32_t find_char(const tokenizer *t, const char **c, size_t *size, bool first, bool last, tok_scratch *s)
 {
     bool prefixed = !first && t->prefix_size, suffixed = last && t->suffix_size;
     if (!prefixed && !suffixed) {
-        if (t->raw_bytes) return t->byte_id[(unsigned char)*c];
-        return tok_map_find(&t->vocab, c, size);
+        if (t->raw_bytes) return t->byte_id[(unsigned char)**c];
+        return tok_map_find(&t->vocab, *c, *size);
     }
     buf_clear(&s->text);
     if (prefixed) buf_add(&s->text, t->prefix, t->prefix_size);
-    buf_add(&s->text, c, size);
+    buf_add(&s->text, *c, *size);
     if (suffixed) buf_add(&s->text, t->suffix, t->suffix_size);
-    return s->text.failed ? -1 : tok_map_find(&t->vocab, s->text.data, s->text.size);
+    if (s->text.failed) return -1;
+    *c = s->text.data;
+    *size = s->text.size;
+    return tok_map_find(&t->vocab, *c, *size);
 }
 
 static bool all_bytes_known(const tokenizer *t, const char *c, size_t size)
@@ -228,13 +231,16 @@ static size_t first_symbols(const tokenizer *t, const char *word, size_t size, t
     for (size_t i = 0; i < size;) {
         size_t length = t->raw_bytes ? 1 : utf8_size((unsigned char)word[i]);
         if (length > size - i) length = size - i;
-        int32_t id = find_char(t, word + i, length, i == 0, i + length == size, s);
+        const char *c = word + i;                  /* with prefix and suffix */
+        size_t c_size = length;
+        int32_t id = find_char(t, &c, &c_size, i == 0, i + length == size, s);
         if (id >= 0) {
             if (pending_unk) s->symbol[n++].id = t->unk;
             pending_unk = false;
             s->symbol[n++].id = id;
-        } else if (t->byte_fallback && !t->raw_bytes && all_bytes_known(t, word + i, length)) {
-            for (size_t k = 0; k < length; k++) s->symbol[n++].id = t->byte_id[(unsigned char)word[i + k]];
+        } else if (t->byte_fallback && all_bytes_known(t, c, c_size)) {
+            if (!need_symbols(s, n + c_size + (size - i) + 2)) return SIZE_MAX;
+            for (size_t k = 0; k < c_size; k++) s->symbol[n++].id = t->byte_id[(unsigned char)c[k]];
         } else if (t->unk >= 0) {
             if (pending_unk && !t->fuse_unk) s->symbol[n++].id = t->unk;
             pending_unk = true;

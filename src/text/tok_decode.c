@@ -25,11 +25,29 @@ static bool push(detokenizer *d, size_t step, const char *text, size_t size, buf
 
 /* ---- steps ---- */
 
+/* The bytes that the characters of the byte alphabet stand for; text that has others as it is. */
+static bool add_alphabet(const char *text, size_t size, buf *out)
+{
+    size_t begin = out->size;
+    for (size_t i = 0; i < size;) {
+        uint32_t code;
+        i += utf8_next_lossy(text + i, size - i, &code);
+        int byte = tok_char_to_byte(code);
+        if (byte < 0) {
+            out->size = begin;
+            return buf_add(out, text, size);
+        }
+        if (!buf_addc(out, (char)byte)) return false;
+    }
+    return true;
+}
+
 /* Adds bytes, passes on the whole characters. */
 static bool push_bytes(detokenizer *d, size_t step, const char *text, size_t size, bool end, buf *out)
 {
     buf *held = &d->state[step].held;
-    if (!buf_add(held, text, size)) return false;
+    if (step && !add_alphabet(text, size, held)) return false;       /* the first step has got bytes already */
+    if (!step && !buf_add(held, text, size)) return false;
     size_t whole = 0;
     while (whole < held->size) {
         uint32_t code;
@@ -182,6 +200,29 @@ static bool flush_bpe(detokenizer *d, size_t step, bool last, buf *out)
     return ok;
 }
 
+/* CTC: of equal tokens in a row one, without the padding; the delimiter of words becomes a space (with clean-up). */
+static bool push_ctc(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
+{
+    const tok_step *s = &d->t->decoder.step[step];
+    step_state *state = &d->state[step];
+    if (state->count++ && state->held.size == size && (!size || memcmp(state->held.data, text, size) == 0)) return true;
+    tok_step pad = {.text = s->text, .text_size = s->text_size, .content = ""};
+    tok_step delimiter = {.text = s->content, .text_size = s->content_size, .content = " ", .content_size = 1};
+    buf changed = {0}, spaced = {0};
+    buf_clear(&state->held);
+    bool ok = buf_add(&state->held, text, size) && tok_replace(&pad, text, size, &changed, NULL);
+    if (ok && s->flag) {
+        ok = clean_up(&changed) && tok_replace(&delimiter, changed.data ? changed.data : "", changed.size, &spaced, NULL);
+        buf swap = changed;
+        changed = spaced;
+        spaced = swap;
+    }
+    ok = ok && (!changed.size || push(d, step + 1, changed.data, changed.size, out));
+    buf_free(&changed);
+    buf_free(&spaced);
+    return ok;
+}
+
 static bool push_bpe(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
 {
     step_state *state = &d->state[step];
@@ -200,6 +241,7 @@ static bool push(detokenizer *d, size_t step, const char *text, size_t size, buf
     case DECODE_METASPACE: return push_metaspace(d, step, text, size, out);
     case DECODE_WORDPIECE: return push_wordpiece(d, step, text, size, out);
     case DECODE_BPE: return push_bpe(d, step, text, size, out);
+    case DECODE_CTC: return push_ctc(d, step, text, size, out);
     default: return push(d, step + 1, text, size, out);
     }
 }
@@ -253,7 +295,7 @@ bool detokenizer_add(detokenizer *d, int32_t id, buf *out, vlm_error *error)
     const tokenizer *t = d->t;
     if (id < 0 || (size_t)id >= t->size || !t->token[id].known) return true;        /* as the reference: unknown ids give no text */
     const tok_token *k = &t->token[id];
-    if (k->special && d->skip_special) return true;
+    if (k->skipped && d->skip_special) return true;
     bool ok = true;
     if (!t->has_decoder && d->tokens++) ok = buf_addc(out, ' ');
     bool raw = t->decoder.count && t->decoder.step[0].kind == DECODE_BYTE_LEVEL;

@@ -1,6 +1,5 @@
 /* tok_encode.c - text to ids: clean UTF-8, find added tokens, normalize, find normalized added tokens, split, run the model. */
 #include <string.h>
-#include <utf8proc.h>
 
 #include "text/tok_internal.h"
 
@@ -15,11 +14,7 @@ typedef struct encoder {
     vlm_error *error;
 } encoder;
 
-static bool is_word_char(uint32_t c)
-{
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return c == '_' || (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC;
-}
+static bool is_word_char(uint32_t c) { return unicode_in(UNICODE_WORD, c); }
 
 static size_t previous_char(const char *text, size_t at)
 {
@@ -83,7 +78,7 @@ static bool with_added(encoder *e, const tok_trie *trie, const char *text, size_
         if (a->rstrip) end = spaces_after(text, size, end);
         if (start > at && !between(e, text + at, start - at, first && at == 0)) return false;
         if (!ids_add(e->out, a->id)) return err_memory(e->error, 0);
-        if (end > at) at = end;
+        at = end;                                  /* even when rstrip had gone farther before */
     }
     return at >= size || between(e, text + at, size - at, first && at == 0);
 }
@@ -125,7 +120,7 @@ static bool encode_plain(encoder *e, const char *text, size_t size, bool first)
 {
     if (!e->t->normalizer.count) return with_added(e, &e->t->trie_normalized, text, size, first, encode_words);
     buf_clear(&e->normalized);
-    if (!tok_normalize(e->t, text, size, &e->normalized, e->error)) return false;
+    if (!tok_normalize(e->t, text, size, &first, &e->normalized, e->error)) return false;
     return with_added(e, &e->t->trie_normalized, e->normalized.data ? e->normalized.data : "", e->normalized.size, first, encode_words);
 }
 
@@ -142,9 +137,19 @@ bool tokenizer_encode(const tokenizer *t, const char *text, size_t size, const e
         text = clean.data;
         size = clean.size;
     }
-    for (size_t i = 0; ok && e.options->add_special && i < t->n_before; i++) ok = ids_add(out, t->before[i]);
-    if (ok) ok = with_added(&e, &t->trie, text, size, true, encode_plain);
-    for (size_t i = 0; ok && e.options->add_special && i < t->n_after; i++) ok = ids_add(out, t->after[i]);
+    size_t begin = 0, count = 0;                   /* where the text's ids are, once it is encoded */
+    bool encoded = false;
+    for (size_t i = 0; ok && i < t->n_post; i++) {
+        if (t->post[i] >= 0) {
+            if (e.options->add_special) ok = ids_add(out, t->post[i]);
+        } else if (!encoded) {
+            begin = out->count;
+            ok = with_added(&e, &t->trie, text, size, true, encode_plain);
+            count = out->count - begin;
+            encoded = true;
+        } else
+            for (size_t k = 0; ok && k < count; k++) ok = ids_add(out, out->id[begin + k]);
+    }
     if (!ok && out->failed) err_memory(error, 0);
     buf_free(&clean);
     buf_free(&e.normalized);

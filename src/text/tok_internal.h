@@ -12,9 +12,10 @@
 #include "text/regex.h"
 #include "text/tok_scan.h"
 #include "text/tokenizer.h"
+#include "text/unicode.h"
 #include "text/utf8.h"
 
-enum { TOK_MAX_ID = 1 << 24, TOK_MAX_STEPS = 64 };
+enum { TOK_MAX_ID = 1 << 24, TOK_MAX_STEPS = 64, TOK_MAX_POST = 64 };
 
 /* ---- strings to ids: open addressing, strings belong to the tokenizer's arena ---- */
 typedef struct tok_slot { const char *text; uint32_t size, hash; int32_t id; } tok_slot;
@@ -48,8 +49,8 @@ typedef enum tok_step_kind {
     STEP_NONE,
     NORM_NFC, NORM_NFD, NORM_NFKC, NORM_NFKD, NORM_LOWERCASE, NORM_REPLACE, NORM_PREPEND, NORM_STRIP, NORM_STRIP_ACCENTS, NORM_BERT,
     NORM_PRECOMPILED, NORM_NMT, NORM_BYTE_LEVEL,
-    SPLIT_PATTERN, SPLIT_BYTE_LEVEL, SPLIT_METASPACE, SPLIT_DIGITS, SPLIT_WHITESPACE, SPLIT_PUNCTUATION, SPLIT_FIXED,
-    DECODE_BYTE_LEVEL, DECODE_REPLACE, DECODE_BYTE_FALLBACK, DECODE_FUSE, DECODE_STRIP, DECODE_METASPACE, DECODE_WORDPIECE, DECODE_BPE
+    SPLIT_PATTERN, SPLIT_BYTE_LEVEL, SPLIT_METASPACE, SPLIT_DIGITS, SPLIT_WHITESPACE, SPLIT_BERT, SPLIT_WORDS, SPLIT_PUNCTUATION, SPLIT_FIXED, SPLIT_SCRIPTS,
+    DECODE_BYTE_LEVEL, DECODE_REPLACE, DECODE_BYTE_FALLBACK, DECODE_FUSE, DECODE_STRIP, DECODE_METASPACE, DECODE_WORDPIECE, DECODE_BPE, DECODE_CTC
 } tok_step_kind;
 typedef enum tok_behavior { SPLIT_REMOVED, SPLIT_ISOLATED, SPLIT_MERGED_PREVIOUS, SPLIT_MERGED_NEXT, SPLIT_CONTIGUOUS } tok_behavior;
 typedef enum tok_prepend { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } tok_prepend;
@@ -73,7 +74,9 @@ typedef struct tok_steps { tok_step step[TOK_MAX_STEPS]; size_t count; } tok_ste
 typedef enum tok_model_kind { MODEL_BPE, MODEL_UNIGRAM, MODEL_WORDPIECE, MODEL_WORDLEVEL } tok_model_kind;
 
 typedef struct tok_merge { uint64_t pair; uint32_t rank; int32_t id; } tok_merge;
-typedef struct tok_token { const char *text; const char *raw; uint32_t text_size, raw_size; bool special, known; int16_t byte; } tok_token;
+/* special: a control token. skipped: what decoding without special tokens leaves out, which is a question of the token's text (for a normalized added
+ * token that is its normalized text). added: 1 + its place among the added tokens. */
+typedef struct tok_token { const char *text; const char *raw; uint32_t text_size, raw_size; bool special, skipped, known; uint32_t added; } tok_token;
 
 struct tokenizer {
     arena strings;
@@ -82,13 +85,15 @@ struct tokenizer {
     tok_token *token;              /* by id; text as stored in the vocabulary, raw: its bytes for the model and ByteLevel decoder */
     size_t size;
     tok_map vocab;                 /* raw form -> id */
-    tok_map names;                 /* added tokens (and vocabulary entries that have no raw form) -> id */
+    tok_map names;                 /* added tokens -> id */
+    tok_map odd;                   /* entries of a byte-level vocabulary that have no raw form -> id */
     tok_added *added;
     size_t added_count;
     tok_trie trie, trie_normalized;
     tok_steps normalizer, split, decoder;
     bool raw_bytes;                /* byte-level: the last pre-tokenizer is ByteLevel, pieces stay raw bytes */
     bool has_decoder;
+    bool wants_first;              /* a pre-tokenizer asks where the input begins: Metaspace with prepend_scheme first */
 
     tok_model_kind model;
     int32_t unk;                   /* -1: none */
@@ -107,8 +112,8 @@ struct tokenizer {
     /* WordPiece */
     size_t max_word;
 
-    int32_t before[16], after[16]; /* the post-processor's template round one sequence */
-    size_t n_before, n_after;
+    int32_t post[TOK_MAX_POST];    /* what the post-processor makes of a text: ids; -1 is the text's ids */
+    size_t n_post;
 };
 
 /* ---- pieces of text on their way to the model ---- */
@@ -118,7 +123,8 @@ typedef struct tok_pieces {
     tok_piece *piece;
     size_t count, capacity;
 } tok_pieces;
-bool tok_pieces_add(tok_pieces *p, size_t start, size_t size, bool first);
+bool tok_pieces_push(tok_pieces *p, size_t start, size_t size, bool first);
+bool tok_pieces_add(tok_pieces *p, size_t start, size_t size, bool first);     /* but for empty ones */
 void tok_pieces_free(tok_pieces *p);
 
 /* tok_parse.c: the JSON of the three pipelines. */
@@ -128,7 +134,14 @@ bool tok_parse_decoder(tokenizer *t, const json_t *j, vlm_error *error);
 bool tok_parse_post(tokenizer *t, const json_t *j, vlm_error *error);
 void tok_steps_free(tok_steps *s);
 
-bool tok_normalize(const tokenizer *t, const char *text, size_t size, buf *out, vlm_error *error);
+/* *first (may be NULL): does the text begin where the input begins? Some steps take its beginning away. */
+bool tok_normalize(const tokenizer *t, const char *text, size_t size, bool *first, buf *out, vlm_error *error);
+/* Goes through the matches as the reference does: an empty match right behind a match does not count. */
+typedef struct tok_matches { const tok_step *step; regex_scratch *scratch; const char *text; size_t size, search, last; } tok_matches;
+bool tok_matches_begin(tok_matches *m, const tok_step *step, const char *text, size_t size, vlm_error *error);
+/* 1 with the match, 0 at the end, -1 with a message. */
+int tok_matches_next(tok_matches *m, size_t *from, size_t *to, vlm_error *error);
+void tok_matches_end(tok_matches *m);
 bool tok_replace(const tok_step *s, const char *text, size_t size, buf *out, vlm_error *error);
 /* sentencepiece's precompiled character map (base64 in the file). */
 bool tok_charsmap_load(tokenizer *t, const char *base64, const void **table, vlm_error *error);

@@ -57,16 +57,10 @@ static bool set_token(tokenizer *t, pool *p, int32_t id, const char *text, size_
     k->text_size = (uint32_t)size;
     k->raw = k->text;
     k->raw_size = k->text_size;
-    k->byte = -1;
     bool converted = (t->raw_bytes || byte_decoder) && token_bytes(text, size, p, &k->raw, &k->raw_size);
-    if (size == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>') {
-        const char *digits = "0123456789abcdef0123456789ABCDEF";
-        const char *a = strchr(digits, text[3]), *b = strchr(digits, text[4]);
-        if (a && b && *a && *b) k->byte = (int16_t)(((a - digits) & 15) << 4 | ((b - digits) & 15));
-    }
     if (!k->text) return err_set(error, VLM_INTERNAL, "tokenizer: string pool is too small");
     bool ok;
-    if (t->raw_bytes && !converted) ok = tok_map_add(&t->names, k->text, size, id);
+    if (t->raw_bytes && !converted) ok = tok_map_add(&t->odd, k->text, size, id);
     else if (t->raw_bytes) ok = tok_map_add(&t->vocab, k->raw, k->raw_size, id);
     else ok = tok_map_add(&t->vocab, k->text, size, id);
     return ok || err_memory(error, size);
@@ -167,58 +161,112 @@ static bool load_vocab(tokenizer *t, entries *e, const json_t *vocab, pool *p, v
 
 static bool member_true(const json_t *j, const char *key) { return json_is_true(json_object_get(j, key)); }
 
-static bool measure_added(const json_t *list, json_int_t *largest, size_t *bytes, vlm_error *error)
+/* The model's id of a token as it stands in the vocabulary. */
+static int32_t find_in_model(const tokenizer *t, const char *token, size_t size)
+{
+    if (!t->raw_bytes) return tok_map_find(&t->vocab, token, size);
+    char fixed[256], *raw = size <= sizeof fixed ? fixed : mem_new(size, 1);
+    size_t n = 0;
+    int byte = 0;
+    for (size_t i = 0; raw && i < size && byte >= 0;) {
+        uint32_t code;
+        i += utf8_next_lossy(token + i, size - i, &code);
+        byte = tok_char_to_byte(code);
+        if (byte >= 0) raw[n++] = (char)byte;
+    }
+    int32_t id = raw && byte >= 0 ? tok_map_find(&t->vocab, raw, n) : tok_map_find(&t->odd, token, size);
+    if (raw != fixed) mem_free(raw);
+    return id;
+}
+
+static bool check_added(const json_t *list, size_t *bytes, vlm_error *error)
 {
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i), *id = json_object_get(item, "id"), *text = json_object_get(item, "content");
-        if (!json_is_integer(id) || !json_is_string(text))
-            return err_set(error, VLM_FORMAT, "tokenizer.json: added token %zu has no id or content", i);
+        if (!json_is_integer(id) || !json_is_string(text)) return err_set(error, VLM_FORMAT, "tokenizer.json: added token %zu has no id or content", i);
         if (!check_id(json_integer_value(id), "an added token", error)) return false;
-        if (json_integer_value(id) > *largest) *largest = json_integer_value(id);
         *bytes += 2 * (json_string_length(text) + 1);
     }
     return true;
 }
 
-/* Matching of tokens with normalized = true happens on normalized text, with their content normalized too. */
+/* Matching of tokens with normalized = true happens on normalized text, with their content normalized too; that is also what they are decoded to. */
 static bool index_added(tokenizer *t, size_t index, vlm_error *error)
 {
     const tok_added *a = &t->added[index];
+    tok_token *k = &t->token[a->id];
     if (!a->normalized || !t->normalizer.count)
         return tok_trie_add(a->normalized ? &t->trie_normalized : &t->trie, a->content, a->size, (int32_t)index) || err_memory(error, 0);
     buf text = {0};
-    bool ok = tok_normalize(t, a->content, a->size, &text, error);
+    char *copy = NULL;
+    bool ok = tok_normalize(t, a->content, a->size, NULL, &text, error);
     if (ok && !tok_trie_add(&t->trie_normalized, text.data ? text.data : "", text.size, (int32_t)index)) ok = err_memory(error, 0);
+    if (ok && (text.size != a->size || memcmp(text.data, a->content, a->size) != 0)) {
+        copy = arena_alloc(&t->strings, text.size + 1);
+        if (!copy) ok = err_memory(error, text.size);
+        else {
+            if (text.size) memcpy(copy, text.data, text.size);
+            k->text = k->raw = copy;
+            k->text_size = k->raw_size = (uint32_t)text.size;
+        }
+    }
     buf_free(&text);
     return ok;
 }
 
-static bool load_added(tokenizer *t, const json_t *list, pool *p, vlm_error *error)
+/* The id of an added token: that of the model's vocabulary, else the one after the largest. What the file says is not asked, as the reference does. */
+typedef struct added_ids { int32_t next; size_t room; } added_ids;
+
+static int32_t added_id(const tokenizer *t, const char *content, size_t size, added_ids *numbers)
+{
+    int32_t id = tok_map_find(&t->names, content, size);
+    if (id < 0) id = find_in_model(t, content, size);
+    return id >= 0 ? id : numbers->next++;
+}
+
+static bool add_one(tokenizer *t, const json_t *item, pool *p, added_ids *numbers, vlm_error *error)
+{
+    const json_t *text = json_object_get(item, "content");
+    size_t size = json_string_length(text);
+    if (!size) return true;
+    const char *content = pool_add(p, json_string_value(text), size);
+    if (!content) return err_set(error, VLM_INTERNAL, "tokenizer: string pool is too small");
+    int32_t id = added_id(t, content, size, numbers);
+    if (id < 0 || (size_t)id >= numbers->room) return err_set(error, VLM_FORMAT, "tokenizer.json: more than %d tokens", TOK_MAX_ID);
+    bool again = t->token[id].added != 0;          /* a token told twice: the last one counts */
+    size_t index = again ? (size_t)t->token[id].added - 1 : t->added_count;
+    tok_token *k = &t->token[id];
+    tok_added *a = &t->added[index];
+    *a = (tok_added){.content = content, .size = (uint32_t)size, .id = id, .special = member_true(item, "special"), .lstrip = member_true(item, "lstrip"),
+                     .rstrip = member_true(item, "rstrip"), .single_word = member_true(item, "single_word"),
+                     .normalized = json_object_get(item, "normalized") ? member_true(item, "normalized") : !member_true(item, "special")};
+    *k = (tok_token){.text = content, .raw = content, .text_size = a->size, .raw_size = a->size, .known = true, .special = a->special, .added = (uint32_t)index + 1};
+    if (!again) t->added_count++;
+    return tok_map_add(&t->names, content, size, id) || err_memory(error, size);
+}
+
+static bool load_added(tokenizer *t, const json_t *list, size_t room, pool *p, vlm_error *error)
 {
     size_t count = json_array_size(list);
+    added_ids numbers = {.next = (int32_t)(t->vocab.count + t->odd.count), .room = room < TOK_MAX_ID ? room : TOK_MAX_ID};
+    tok_map specials = {0};
+    bool ok = true;
     t->added = MEM_ARRAY(count, tok_added);
     if (!t->added) return err_memory(error, count * sizeof *t->added);
-    for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_array_get(list, i), *text = json_object_get(item, "content");
-        int32_t id = (int32_t)json_integer_value(json_object_get(item, "id"));
-        size_t size = json_string_length(text);
-        if (!size) continue;
-        tok_token *k = &t->token[id];
-        tok_added *a = &t->added[t->added_count];
-        *a = (tok_added){.size = (uint32_t)size, .id = id, .special = member_true(item, "special"), .lstrip = member_true(item, "lstrip"),
-                         .rstrip = member_true(item, "rstrip"), .single_word = member_true(item, "single_word"),
-                         .normalized = json_object_get(item, "normalized") ? member_true(item, "normalized") : !member_true(item, "special")};
-        a->content = pool_add(p, json_string_value(text), size);
-        if (!a->content) return err_set(error, VLM_INTERNAL, "tokenizer: string pool is too small");
-        if (!k->known || k->text_size != size || memcmp(k->text, a->content, size) != 0) {
-            *k = (tok_token){.text = a->content, .raw = a->content, .text_size = a->size, .raw_size = a->size, .known = true, .byte = -1};
-            if (has_byte_level_decoder(t)) token_bytes(a->content, size, p, &k->raw, &k->raw_size);
-        }
-        k->special = a->special;
-        if (!tok_map_add(&t->names, a->content, size, id)) return err_memory(error, size);
-        if (!index_added(t, t->added_count++, error)) return false;
+    for (size_t i = 0; ok && i < count; i++) ok = add_one(t, json_array_get(list, i), p, &numbers, error);
+    if (ok && (size_t)numbers.next > t->size) t->size = (size_t)numbers.next;
+    for (size_t i = 0; ok && i < t->added_count; i++) {
+        ok = index_added(t, i, error);
+        if (ok && t->added[i].special && !tok_map_add(&specials, t->added[i].content, t->added[i].size, 1)) ok = err_memory(error, 0);
     }
-    return true;
+    bool byte_decoder = has_byte_level_decoder(t);
+    for (size_t i = 0; ok && i < t->added_count; i++) {
+        tok_token *k = &t->token[t->added[i].id];
+        k->skipped = tok_map_find(&specials, k->text, k->text_size) >= 0;
+        if (byte_decoder) token_bytes(k->text, k->text_size, p, &k->raw, &k->raw_size);
+    }
+    tok_map_free(&specials);
+    return ok;
 }
 
 /* added_tokens_decoder of tokenizer_config.json may know tokens that tokenizer.json lacks: both lists as one. */
@@ -299,12 +347,14 @@ static bool load_all(tokenizer *t, const json_t *root, const json_t *added, entr
     pool p = {.size = 1};
     const json_t *vocab = json_object_get(model, "vocab");
     e->object = (json_t *)vocab;
-    if (!measure_vocab(e, vocab, &largest, &p.size, error) || !measure_added(added, &largest, &p.size, error)) return false;
+    if (!measure_vocab(e, vocab, &largest, &p.size, error) || !check_added(added, &p.size, error)) return false;
+    if (json_is_true(json_object_get(model, "byte_fallback"))) t->raw_bytes = false;       /* falls back to bytes of the byte alphabet */
     t->size = (size_t)(largest + 1);
-    t->token = MEM_ARRAY(t->size, tok_token);
+    size_t room = t->size + json_array_size(added);
+    t->token = MEM_ARRAY(room, tok_token);
     p.data = t->pool = mem_new(p.size, 1);
-    if (!t->token || !p.data) return err_memory(error, t->size * sizeof *t->token + p.size);
-    return load_vocab(t, e, vocab, &p, error) && load_added(t, added, &p, error) && load_model(t, model, e->spans, error) &&
+    if (!t->token || !p.data) return err_memory(error, room * sizeof *t->token + p.size);
+    return load_vocab(t, e, vocab, &p, error) && load_added(t, added, room, &p, error) && load_model(t, model, e->spans, error) &&
            tok_parse_post(t, json_object_get(root, "post_processor"), error);
 }
 
@@ -449,6 +499,7 @@ void tokenizer_free(tokenizer *t)
     tok_steps_free(&t->decoder);
     tok_map_free(&t->vocab);
     tok_map_free(&t->names);
+    tok_map_free(&t->odd);
     tok_trie_free(&t->trie);
     tok_trie_free(&t->trie_normalized);
     tok_trie_free(&t->pieces);
@@ -467,17 +518,7 @@ int32_t tokenizer_id(const tokenizer *t, const char *token)
 {
     size_t size = strlen(token);
     int32_t id = tok_map_find(&t->names, token, size);
-    if (id >= 0 || !t->raw_bytes) return id >= 0 ? id : tok_map_find(&t->vocab, token, size);
-    char raw[256];
-    size_t n = 0;
-    for (size_t i = 0; i < size;) {
-        uint32_t code;
-        i += utf8_next_lossy(token + i, size - i, &code);
-        int byte = tok_char_to_byte(code);
-        if (byte < 0 || n == sizeof raw) return -1;
-        raw[n++] = (char)byte;
-    }
-    return tok_map_find(&t->vocab, raw, n);
+    return id >= 0 ? id : find_in_model(t, token, size);
 }
 
 const char *tokenizer_token(const tokenizer *t, int32_t id)

@@ -5,16 +5,20 @@
 
 #include "text/tok_internal.h"
 
-static bool is_ascii(const char *text, size_t size)
+/* ---- normal forms ---- */
+
+/* What the form leaves alone, and what never joins with the character before it: most of all text. */
+static bool is_stable(uint32_t c, utf8proc_option_t form)
 {
-    for (size_t i = 0; i < size; i++)
-        if ((unsigned char)text[i] >= 0x80) return false;
-    return true;
+    if (c < 0xA0) return true;
+    if (c < 0x300) return !(form & UTF8PROC_COMPAT) && (c < 0xC0 || form & UTF8PROC_COMPOSE);
+    if ((c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x2010 && c <= 0x2016) || (c >= 0x3001 && c <= 0x3029) || (c >= 0x1F300 && c <= 0x1FAFF)) return c != 0x2011;
+    if (!(form & UTF8PROC_COMPOSE)) return false;
+    return (c >= 0x391 && c <= 0x3CE) || (c >= 0x400 && c <= 0x482) || (c >= 0x3041 && c <= 0x3096) || (c >= 0x30A1 && c <= 0x30FA) || (c >= 0xAC00 && c <= 0xD7A3);
 }
 
-static bool unicode_form(const char *text, size_t size, utf8proc_option_t form, buf *out, vlm_error *error)
+static bool convert(const char *text, size_t size, utf8proc_option_t form, buf *out, vlm_error *error)
 {
-    if (is_ascii(text, size)) return buf_add(out, text, size) || err_memory(error, size);
     utf8proc_uint8_t *result = NULL;
     utf8proc_ssize_t n = mem_inject() ? UTF8PROC_ERROR_NOMEM : utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &result, form);
     if (n < 0) return n == UTF8PROC_ERROR_NOMEM ? err_memory(error, size) : err_set(error, VLM_FORMAT, "text cannot be normalized");
@@ -23,40 +27,99 @@ static bool unicode_form(const char *text, size_t size, utf8proc_option_t form, 
     return ok || err_memory(error, (size_t)n);
 }
 
+/* Copies what is stable and converts the runs between. A run takes the character before it along, which may be the base of what follows. Characters that
+ * the reference's tables do not know yet are neither changed nor moved. */
+static bool unicode_form(const char *text, size_t size, utf8proc_option_t form, buf *out, vlm_error *error)
+{
+    size_t clean = 0, previous = 0;                /* text[clean..previous) is to be copied; at `previous` the last character begins */
+    for (size_t i = 0; i < size;) {
+        uint32_t c = (unsigned char)text[i];
+        size_t used = c < 0x80 ? 1 : utf8_next_lossy(text + i, size - i, &c);
+        bool inert = c >= 0x370 && !is_stable(c, form) && unicode_in(UNICODE_INERT, c);
+        if (inert || is_stable(c, form)) {
+            previous = i;
+            i += used;
+            if (inert) previous = i;               /* no base for anything */
+            continue;
+        }
+        size_t end = i;
+        while (end < size) {
+            used = utf8_next_lossy(text + end, size - end, &c);
+            if (is_stable(c, form) || (c >= 0x370 && unicode_in(UNICODE_INERT, c))) break;
+            end += used;
+        }
+        if (!buf_add(out, text + clean, previous - clean)) return err_memory(error, size);
+        if (!convert(text + previous, end - previous, form, out, error)) return false;
+        clean = previous = i = end;
+    }
+    return buf_add(out, text + clean, size - clean) || err_memory(error, size);
+}
+
+/* ---- matches of a pattern ---- */
+
+bool tok_matches_begin(tok_matches *m, const tok_step *step, const char *text, size_t size, vlm_error *error)
+{
+    *m = (tok_matches){.step = step, .text = text, .size = size, .last = SIZE_MAX};
+    if (!step->re) return true;
+    m->scratch = regex_scratch_new(step->re);
+    return m->scratch != NULL || err_memory(error, 0);
+}
+
+int tok_matches_next(tok_matches *m, size_t *from, size_t *to, vlm_error *error)
+{
+    const tok_step *s = m->step;
+    if (!s->re) {
+        *from = s->text_size ? bytes_find(m->text, m->size, m->search, s->text, s->text_size) : SIZE_MAX;
+        if (*from == SIZE_MAX) return 0;
+        *to = m->search = *from + s->text_size;
+        return 1;
+    }
+    while (m->search <= m->size) {
+        int rc = regex_find(s->re, m->scratch, m->text, m->size, m->search, from, to);
+        if (rc < 0) err_set(error, VLM_LIMIT, "a tokenizer pattern needs too many steps on this text");
+        if (rc <= 0) return rc;
+        if (*from == *to && *to == m->last) {      /* empty, right behind the last one */
+            m->search += m->search < m->size ? utf8_size((unsigned char)m->text[m->search]) : 1;
+            continue;
+        }
+        m->search = m->last = *to;
+        return 1;
+    }
+    return 0;
+}
+
+void tok_matches_end(tok_matches *m) { regex_scratch_free(m->scratch); }
+
 bool tok_replace(const tok_step *s, const char *text, size_t size, buf *out, vlm_error *error)
 {
+    tok_matches m;
     size_t from, to, at = 0;
-    if (!s->re) {
-        while (s->text_size && (from = bytes_find(text, size, at, s->text, s->text_size)) != SIZE_MAX) {
-            buf_add(out, text + at, from - at);
-            buf_add(out, s->content, s->content_size);
-            at = from + s->text_size;
-        }
-        return buf_add(out, text + at, size - at) || err_memory(error, size);
-    }
-    regex_scratch *scratch = regex_scratch_new(s->re);
-    if (!scratch) return err_memory(error, 0);
-    int rc = 0;
-    size_t search = 0;
-    while (search <= size && (rc = regex_find(s->re, scratch, text, size, search, &from, &to)) > 0) {
+    int more = 0;
+    if (!tok_matches_begin(&m, s, text, size, error)) return false;
+    while (size && (more = tok_matches_next(&m, &from, &to, error)) > 0) {
         buf_add(out, text + at, from - at);
         buf_add(out, s->content, s->content_size);
         at = to;
-        search = to > from ? to : to < size ? to + utf8_size((unsigned char)text[to]) : size + 1;
     }
-    regex_scratch_free(scratch);
-    if (rc < 0) return err_set(error, VLM_LIMIT, "a tokenizer pattern needs too many steps on this text");
+    tok_matches_end(&m);
+    if (more < 0) return false;
     return buf_add(out, text + at, size - at) || err_memory(error, size);
 }
 
-/* Rust's char::to_lowercase: simple mapping, but for U+0130. */
+/* ---- steps ---- */
+
 static bool lowercase(const char *text, size_t size, buf *out)
 {
     for (size_t i = 0; i < size;) {
-        uint32_t c;
+        uint32_t c = (unsigned char)text[i], second = 0;
+        if (c < 0x80) {
+            buf_addc(out, (char)(c >= 'A' && c <= 'Z' ? c + 32 : c));
+            i++;
+            continue;
+        }
         i += utf8_next_lossy(text + i, size - i, &c);
-        if (c == 0x130) buf_adds(out, "i\xCC\x87");
-        else buf_add_utf8(out, c < 0x80 ? (c >= 'A' && c <= 'Z' ? c + 32 : c) : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
+        buf_add_utf8(out, unicode_lower(c, &second));
+        if (second) buf_add_utf8(out, second);
     }
     return !out->failed;
 }
@@ -80,22 +143,12 @@ static bool strip(const char *text, size_t size, bool left, bool right, buf *out
     return from >= to || buf_add(out, text + from, to - from);
 }
 
-static utf8proc_category_t category(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c); }
-
-static bool is_mark(uint32_t c)
-{
-    utf8proc_category_t k = category(c);
-    return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
-}
-
-/* Removes combining marks (Mn for BERT, all M for StripAccents). */
-static bool strip_accents(const char *text, size_t size, bool only_nonspacing, buf *out)
+static bool remove_set(unicode_set set, const char *text, size_t size, buf *out)
 {
     for (size_t i = 0; i < size;) {
         uint32_t c;
         size_t used = utf8_next_lossy(text + i, size - i, &c);
-        bool drop = c >= 0x80 && (only_nonspacing ? category(c) == UTF8PROC_CATEGORY_MN : is_mark(c));
-        if (!drop) buf_add(out, text + i, used);
+        if (c < 0x80 || !unicode_in(set, c)) buf_add(out, text + i, used);
         i += used;
     }
     return !out->failed;
@@ -112,12 +165,8 @@ static bool bert_clean(const tok_step *s, const char *text, size_t size, buf *ou
     for (size_t i = 0; i < size;) {
         uint32_t c;
         size_t used = utf8_next_lossy(text + i, size - i, &c);
-        bool space = c == '\t' || c == '\n' || c == '\r' || unicode_is_space(c);
-        utf8proc_category_t k = category(c);
-        bool control = !(c == '\t' || c == '\n' || c == '\r') && (k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF ||
-                       k == UTF8PROC_CATEGORY_CO || k == UTF8PROC_CATEGORY_CS);
-        if (s->flag && (c == 0 || c == 0xFFFD || control)) { }
-        else if (s->flag && space) buf_addc(out, ' ');
+        if (s->flag && (c == 0 || c == 0xFFFD || unicode_in(UNICODE_BERT_CONTROL, c))) { }
+        else if (s->flag && unicode_is_space(c)) buf_addc(out, ' ');
         else if (s->flag2 && is_cjk(c)) {
             buf_addc(out, ' ');
             buf_add(out, text + i, used);
@@ -135,7 +184,7 @@ static bool bert(const tok_step *s, const char *text, size_t size, buf *out, vlm
     if (ok && s->flag3) {
         ok = unicode_form(a.data ? a.data : "", a.size, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &b, error);
         buf_clear(&a);
-        if (ok) ok = strip_accents(b.data ? b.data : "", b.size, true, &a) || err_memory(error, size);
+        if (ok) ok = remove_set(UNICODE_BERT_ACCENT, b.data ? b.data : "", b.size, &a) || err_memory(error, size);
     }
     if (ok) ok = (s->flag4 ? lowercase(a.data ? a.data : "", a.size, out) : buf_add(out, a.data ? a.data : "", a.size)) || err_memory(error, size);
     buf_free(&a);
@@ -172,7 +221,7 @@ static bool run_step(const tok_step *s, const char *text, size_t size, buf *out,
     case NORM_LOWERCASE: ok = lowercase(text, size, out); break;
     case NORM_PREPEND: ok = !size || (buf_add(out, s->text, s->text_size) && buf_add(out, text, size)); break;
     case NORM_STRIP: ok = strip(text, size, s->flag, s->flag2, out); break;
-    case NORM_STRIP_ACCENTS: ok = strip_accents(text, size, false, out); break;
+    case NORM_STRIP_ACCENTS: ok = remove_set(UNICODE_MARK_REMOVED, text, size, out); break;
     case NORM_NMT: ok = nmt(text, size, out); break;
     case NORM_BYTE_LEVEL:
         for (size_t i = 0; i < size; i++) buf_add_utf8(out, tok_byte_to_char((unsigned char)text[i]));
@@ -183,18 +232,43 @@ static bool run_step(const tok_step *s, const char *text, size_t size, buf *out,
     return ok || err_memory(error, size);
 }
 
-bool tok_normalize(const tokenizer *t, const char *text, size_t size, buf *out, vlm_error *error)
+/* Does the step take the text's first character away, or put something in its place that counts as standing behind it? */
+static bool keeps_beginning(const tok_step *s, const char *text, size_t size)
+{
+    uint32_t c;
+    size_t from, to;
+    if (!size) return true;
+    size_t used = utf8_next_lossy(text, size, &c);
+    switch (s->kind) {
+    case NORM_STRIP: return !s->flag || !unicode_is_space(c);
+    case NORM_STRIP_ACCENTS: return c < 0x80 || !unicode_in(UNICODE_MARK_REMOVED, c);
+    case NORM_NMT: return !((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F);
+    case NORM_BERT: return !(s->flag && (c == 0 || c == 0xFFFD || unicode_in(UNICODE_BERT_CONTROL, c))) && !(s->flag3 && unicode_in(UNICODE_BERT_ACCENT, c));
+    case NORM_REPLACE: {
+        tok_matches m;
+        bool hit = tok_matches_begin(&m, s, text, size, NULL) && tok_matches_next(&m, &from, &to, NULL) > 0 && from == 0 && to > 0;
+        tok_matches_end(&m);
+        return !hit || (s->content_size && to <= used);
+    }
+    default: return true;
+    }
+}
+
+bool tok_normalize(const tokenizer *t, const char *text, size_t size, bool *first, buf *out, vlm_error *error)
 {
     buf work[2] = {{0}, {0}};
     bool ok = true;
     for (size_t i = 0; ok && i < t->normalizer.count; i++) {
-        buf *to = &work[i & 1];
-        buf_clear(to);
-        ok = run_step(&t->normalizer.step[i], text, size, to, error);
+        const tok_step *s = &t->normalizer.step[i];
+        bool last = i + 1 == t->normalizer.count;
+        buf *to = last ? out : &work[i & 1];
+        if (!last) buf_clear(to);
+        if (first && *first && t->wants_first) *first = keeps_beginning(s, text, size);
+        ok = run_step(s, text, size, to, error);
         text = to->data ? to->data : "";
         size = to->size;
     }
-    if (ok && !buf_add(out, text, size)) ok = err_memory(error, size);
+    if (ok && !t->normalizer.count && !buf_add(out, text, size)) ok = err_memory(error, size);
     buf_free(&work[0]);
     buf_free(&work[1]);
     return ok;

@@ -35,7 +35,7 @@ static bool copy_string(tokenizer *t, const json_t *j, const char *key, const ch
     return true;
 }
 
-/* {"String": ...} or {"Regex": ...}. */
+/* {"String": ...} or {"Regex": ...}. The empty string matches everywhere, as an expression does. */
 static bool parse_pattern(tokenizer *t, const json_t *j, tok_step *s, vlm_error *error)
 {
     const json_t *pattern = json_object_get(j, "pattern"), *re = json_object_get(pattern, "Regex");
@@ -43,8 +43,9 @@ static bool parse_pattern(tokenizer *t, const json_t *j, tok_step *s, vlm_error 
         s->re = regex_new(json_string_value(re), json_string_length(re), error);
         return s->re != NULL;
     }
-    return copy_string(t, json_is_string(pattern) ? j : pattern, json_is_string(pattern) ? "pattern" : "String", NULL, &s->text, &s->text_size,
-                       error);
+    if (!copy_string(t, json_is_string(pattern) ? j : pattern, json_is_string(pattern) ? "pattern" : "String", NULL, &s->text, &s->text_size, error))
+        return false;
+    return s->text_size || (s->re = regex_new("", 0, error)) != NULL;
 }
 
 static bool parse_behavior(const json_t *j, tok_step *s, vlm_error *error)
@@ -138,7 +139,9 @@ static bool parse_split(tokenizer *t, const json_t *j, tok_step *s, vlm_error *e
     }
     if (strcmp(type, "Metaspace") == 0) {
         s->kind = SPLIT_METASPACE;
-        return parse_metaspace(t, j, s, error);
+        if (!parse_metaspace(t, j, s, error)) return false;
+        t->wants_first |= s->prepend == PREPEND_FIRST;
+        return true;
     }
     if (strcmp(type, "Digits") == 0) {
         s->kind = SPLIT_DIGITS;
@@ -146,14 +149,15 @@ static bool parse_split(tokenizer *t, const json_t *j, tok_step *s, vlm_error *e
         return true;
     }
     if (strcmp(type, "Whitespace") == 0) {
-        s->kind = SPLIT_PATTERN;
-        s->invert = true;
-        s->re = regex_new("\\w+|[^\\w\\s]+", 13, error);
-        return s->re != NULL;
+        s->kind = SPLIT_WORDS;
+        return true;
     }
     if (strcmp(type, "WhitespaceSplit") == 0 || strcmp(type, "BertPreTokenizer") == 0) {
-        s->kind = SPLIT_WHITESPACE;
-        s->flag = type[0] == 'B';                  /* and then punctuation, isolated */
+        s->kind = type[0] == 'B' ? SPLIT_BERT : SPLIT_WHITESPACE;
+        return true;
+    }
+    if (strcmp(type, "UnicodeScripts") == 0) {
+        s->kind = SPLIT_SCRIPTS;
         return true;
     }
     if (strcmp(type, "Punctuation") == 0) {
@@ -197,6 +201,11 @@ static bool parse_decoder(tokenizer *t, const json_t *j, tok_step *s, vlm_error 
     } else if (strcmp(type, "BPEDecoder") == 0) {
         s->kind = DECODE_BPE;
         return copy_string(t, j, "suffix", "</w>", &s->text, &s->text_size, error);
+    } else if (strcmp(type, "CTC") == 0) {
+        s->kind = DECODE_CTC;
+        s->flag = is_true(j, "cleanup", true);
+        return copy_string(t, j, "pad_token", "<pad>", &s->text, &s->text_size, error) &&
+               copy_string(t, j, "word_delimiter_token", "|", &s->content, &s->content_size, error);
     } else return unknown("decoder", j, error);
     return true;
 }
@@ -243,74 +252,103 @@ void tok_steps_free(tok_steps *s)
     s->count = 0;
 }
 
-/* ---- post-processor: ids before and after one sequence ---- */
+/* ---- post-processor ---- */
 
-static bool add_outer(tokenizer *t, bool after, int32_t id, vlm_error *error)
+/* A processor of a sequence works on what the one before made of the text: encodings side by side. -1 stands for the text's ids, -2 ends an encoding. */
+typedef struct post_list { int32_t item[4 * TOK_MAX_POST]; size_t count; } post_list;
+enum { POST_TEXT = -1, POST_END = -2 };
+
+static bool post_add(post_list *p, const tokenizer *t, json_int_t item, vlm_error *error)
 {
-    size_t *n = after ? &t->n_after : &t->n_before;
-    if (*n == 16) return err_set(error, VLM_LIMIT, "tokenizer.json: the post-processor adds more than 16 tokens");
-    if (id < 0 || (size_t)id >= t->size) return err_set(error, VLM_FORMAT, "tokenizer.json: the post-processor adds an unknown token");
-    (after ? t->after : t->before)[(*n)++] = id;
+    if (p->count == sizeof p->item / sizeof *p->item) return err_set(error, VLM_LIMIT, "tokenizer.json: the post-processor adds more than %d tokens", TOK_MAX_POST);
+    if (item < POST_END || (item >= 0 && (size_t)item >= t->size)) return err_set(error, VLM_FORMAT, "tokenizer.json: the post-processor adds an unknown token");
+    p->item[p->count++] = (int32_t)item;
     return true;
 }
 
-/* A later processor of a sequence wraps what the earlier ones made. */
-static bool add_before(tokenizer *t, const int32_t *id, size_t n, vlm_error *error)
+/* Appends encoding `index` of `from`, with its end. */
+static bool post_copy(post_list *p, const tokenizer *t, const post_list *from, size_t index, vlm_error *error)
 {
-    if (t->n_before + n > 16) return err_set(error, VLM_LIMIT, "tokenizer.json: the post-processor adds more than 16 tokens");
-    memmove(t->before + n, t->before, t->n_before * sizeof *id);
-    memcpy(t->before, id, n * sizeof *id);
-    t->n_before += n;
-    return true;
+    for (size_t i = 0; i < from->count; i++) {
+        if (from->item[i] == POST_END && index-- == 0) return post_add(p, t, POST_END, error);
+        if (index == 0 && from->item[i] != POST_END && !post_add(p, t, from->item[i], error)) return false;
+    }
+    return err_set(error, VLM_UNSUPPORTED, "tokenizer.json: the post-processor's template asks for a second sequence");
 }
 
-static bool parse_template(tokenizer *t, const json_t *j, vlm_error *error)
+static size_t post_encodings(const post_list *p)
 {
-    const json_t *single = json_object_get(j, "single"), *tokens = json_object_get(j, "special_tokens");
-    int32_t front[16];
-    size_t n_front = 0;
-    bool after = false;
+    size_t n = 0;
+    for (size_t i = 0; i < p->count; i++) n += p->item[i] == POST_END;
+    return n;
+}
+
+static bool parse_template(tokenizer *t, const json_t *j, const post_list *in, post_list *out, vlm_error *error)
+{
+    size_t encodings = post_encodings(in);
+    if (encodings > 2) return err_set(error, VLM_UNSUPPORTED, "tokenizer.json: a template behind another post-processor");
+    const json_t *single = json_object_get(j, encodings == 2 ? "pair" : "single"), *tokens = json_object_get(j, "special_tokens");
     for (size_t i = 0; i < json_array_size(single); i++) {
-        const json_t *item = json_array_get(single, i), *special = json_object_get(item, "SpecialToken");
+        const json_t *item = json_array_get(single, i), *special = json_object_get(item, "SpecialToken"), *sequence = json_object_get(item, "Sequence");
         if (!special) {
-            after = true;
+            const char *which = json_string_value(json_object_get(sequence, "id"));
+            if (!post_copy(out, t, in, which && *which == 'B', error)) return false;
             continue;
         }
         const char *name = json_string_value(json_object_get(special, "id"));
         const json_t *list = name ? json_object_get(json_object_get(tokens, name), "ids") : NULL;
-        if (!json_array_size(list)) return err_set(error, VLM_FORMAT, "tokenizer.json: the post-processor's token \"%.80s\" has no ids", name ? name : "");
+        if (!json_is_array(list)) return err_set(error, VLM_FORMAT, "tokenizer.json: the post-processor's token \"%.80s\" has no ids", name ? name : "");
         for (size_t k = 0; k < json_array_size(list); k++) {
             json_int_t id = json_integer_value(json_array_get(list, k));
-            if (id < 0 || (size_t)id >= t->size || (!after && n_front == 16))
-                return err_set(error, VLM_FORMAT, "tokenizer.json: the post-processor adds an unknown token or too many");
-            if (!after) front[n_front++] = (int32_t)id;
-            else if (!add_outer(t, true, (int32_t)id, error)) return false;
+            if (!post_add(out, t, id < 0 ? TOK_MAX_ID : id, error)) return false;
         }
+        if (!post_add(out, t, POST_END, error)) return false;
     }
-    return add_before(t, front, n_front, error);
-}
-
-/* BertProcessing and RobertaProcessing: "cls": [text, id], "sep": [text, id]. */
-static bool parse_cls_sep(tokenizer *t, const json_t *j, vlm_error *error)
-{
-    json_int_t cls = json_integer_value(json_array_get(json_object_get(j, "cls"), 1));
-    json_int_t sep = json_integer_value(json_array_get(json_object_get(j, "sep"), 1));
-    if (cls < 0 || (size_t)cls >= t->size) return err_set(error, VLM_FORMAT, "tokenizer.json: %s has no \"cls\"", type_of(j));
-    int32_t id = (int32_t)cls;
-    return add_before(t, &id, 1, error) && add_outer(t, true, sep < TOK_MAX_ID ? (int32_t)sep : -1, error);
-}
-
-static bool parse_post(tokenizer *t, const json_t *j, int depth, vlm_error *error)
-{
-    const char *type = type_of(j);
-    if (!j || json_is_null(j) || strcmp(type, "ByteLevel") == 0) return true;
-    if (strcmp(type, "TemplateProcessing") == 0) return parse_template(t, j, error);
-    if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0) return parse_cls_sep(t, j, error);
-    if (strcmp(type, "Sequence") != 0 || depth > 8) return unknown("post-processor", j, error);
-    const json_t *list = json_object_get(j, "processors");
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (!parse_post(t, json_array_get(list, i), depth + 1, error)) return false;
     return true;
 }
 
-bool tok_parse_post(tokenizer *t, const json_t *j, vlm_error *error) { return parse_post(t, j, 0, error); }
+/* BertProcessing and RobertaProcessing: "cls": [text, id], "sep": [text, id]. The first encoding gets both; Roberta puts sep before a second one, too. */
+static bool parse_cls_sep(tokenizer *t, const json_t *j, const post_list *in, post_list *out, vlm_error *error)
+{
+    json_int_t cls = json_integer_value(json_array_get(json_object_get(j, "cls"), 1)), sep = json_integer_value(json_array_get(json_object_get(j, "sep"), 1));
+    bool roberta = type_of(j)[0] == 'R';
+    size_t n = post_encodings(in);
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 && !post_add(out, t, cls < 0 ? TOK_MAX_ID : cls, error)) return false;
+        if (i && roberta && !post_add(out, t, sep < 0 ? TOK_MAX_ID : sep, error)) return false;
+        if (!post_copy(out, t, in, i, error)) return false;
+        out->count--;                              /* its end comes later */
+        if (!post_add(out, t, sep < 0 ? TOK_MAX_ID : sep, error) || !post_add(out, t, POST_END, error)) return false;
+    }
+    return true;
+}
+
+static bool parse_post(tokenizer *t, const json_t *j, post_list *list, int depth, vlm_error *error)
+{
+    const char *type = type_of(j);
+    if (!j || json_is_null(j) || strcmp(type, "ByteLevel") == 0) return true;
+    bool is_template = strcmp(type, "TemplateProcessing") == 0;
+    if (is_template || strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0) {
+        post_list made = {.count = 0};
+        if (!(is_template ? parse_template : parse_cls_sep)(t, j, list, &made, error)) return false;
+        *list = made;
+        return true;
+    }
+    if (strcmp(type, "Sequence") != 0 || depth > 8) return unknown("post-processor", j, error);
+    const json_t *items = json_object_get(j, "processors");
+    for (size_t i = 0; i < json_array_size(items); i++)
+        if (!parse_post(t, json_array_get(items, i), list, depth + 1, error)) return false;
+    return true;
+}
+
+bool tok_parse_post(tokenizer *t, const json_t *j, vlm_error *error)
+{
+    post_list list = {.item = {POST_TEXT, POST_END}, .count = 2};
+    if (!parse_post(t, j, &list, 0, error)) return false;
+    for (size_t i = 0; i < list.count; i++) {
+        if (list.item[i] == POST_END) continue;
+        if (t->n_post == TOK_MAX_POST) return err_set(error, VLM_LIMIT, "tokenizer.json: the post-processor adds more than %d tokens", TOK_MAX_POST);
+        t->post[t->n_post++] = list.item[i];
+    }
+    return true;
+}

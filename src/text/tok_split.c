@@ -3,16 +3,17 @@
  * A step cuts pieces into ranges of the same text where it can (patterns, digits, punctuation); steps that change characters
  * (Metaspace, a prefix space, the byte alphabet) write the text anew. */
 #include <string.h>
-#include <utf8proc.h>
 
 #include "text/tok_internal.h"
 
-/* Ranges of one piece, told alternately as matching and not matching, become pieces by the rules of `behavior`. */
+/* Ranges of one piece, told as matching and not matching, become pieces by the rules of `behavior`. Empty matches take part in the rules; the empty
+ * pieces that come of them are dropped in the end. */
 typedef struct cutter {
     tok_pieces *out;
     tok_behavior behavior;
     bool invert;
     size_t base;                   /* out->count when the piece began */
+    size_t start;                  /* of the piece */
     bool begins_input;
     bool previous;                 /* was the last range a match? */
     bool pending;                  /* a match that waits for its right neighbour */
@@ -22,7 +23,7 @@ typedef struct cutter {
 
 static void emit(cutter *c, size_t start, size_t size)
 {
-    if (!tok_pieces_add(c->out, start, size, c->begins_input && c->out->count == c->base)) c->failed = true;
+    if (!tok_pieces_push(c->out, start, size, c->begins_input && start == c->start)) c->failed = true;
 }
 
 static bool extend_last(cutter *c, size_t start, size_t size)
@@ -66,45 +67,80 @@ static void cut_end(cutter *c)
 {
     if (c->pending) emit(c, c->pending_start, c->pending_size);
     c->pending = false;
+    size_t kept = c->base;
+    for (size_t i = c->base; i < c->out->count; i++)
+        if (c->out->piece[i].size) c->out->piece[kept++] = c->out->piece[i];
+    c->out->count = kept;
 }
 
 /* Cuts by a pattern. Offsets are into out->text; the expression sees the piece alone, so lookarounds end at its borders. */
-static bool by_pattern(const tok_step *s, const char *all, tok_piece p, cutter *c, regex_scratch *scratch, vlm_error *error)
+static bool by_pattern(const tok_step *s, const char *all, tok_piece p, cutter *c, tok_matches *m, vlm_error *error)
 {
-    const char *text = all + p.start;
-    size_t at = 0, from = 0, to = 0, search = 0;
-    for (;;) {
-        if (s->re) {
-            int rc = search <= p.size ? regex_find(s->re, scratch, text, p.size, search, &from, &to) : 0;
-            if (rc < 0) return err_set(error, VLM_LIMIT, "a tokenizer pattern needs too many steps on this text");
-            if (rc == 0) break;
-        } else {
-            from = s->text_size ? bytes_find(text, p.size, search, s->text, s->text_size) : SIZE_MAX;
-            if (from == SIZE_MAX) break;
-            to = from + s->text_size;
-        }
+    size_t at = 0, from, to;
+    int more;
+    *m = (tok_matches){.step = m->step, .scratch = m->scratch, .text = all + p.start, .size = p.size, .last = SIZE_MAX};
+    while ((more = tok_matches_next(m, &from, &to, error)) > 0) {
         if (from > at) cut(c, p.start + at, from - at, false);
-        if (to > from) cut(c, p.start + from, to - from, true);
+        cut(c, p.start + from, to - from, true);
         at = to;
-        search = to > from ? to : to < p.size ? to + utf8_size((unsigned char)text[to]) : p.size + 1;
     }
     if (at < p.size) cut(c, p.start + at, p.size - at, false);
-    return true;
+    return more == 0;
 }
 
-static utf8proc_category_t category(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c); }
+static bool is_punctuation(uint32_t c) { return unicode_in(UNICODE_PUNCTUATION, c); }
 
-static bool is_punctuation(uint32_t c)
+static bool is_numeric(uint32_t c) { return c < 0x80 ? c >= '0' && c <= '9' : unicode_in(UNICODE_NUMERIC, c); }
+
+/* 0 space, 1 \w, 2 the rest. */
+static int word_class(uint32_t c)
 {
-    if (c < 128) return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) || (c >= 123 && c <= 126);
-    utf8proc_category_t k = category(c);
-    return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+    if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' ? 1 : unicode_is_space(c) ? 0 : 2;
+    return unicode_in(UNICODE_WORD, c) ? 1 : unicode_is_space(c) ? 0 : 2;
 }
 
-static bool is_numeric(uint32_t c)
+/* \w+|[^\w\s]+ */
+static void by_words(const char *all, tok_piece p, cutter *c)
 {
-    utf8proc_category_t k = category(c);
-    return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+    size_t end = p.start + p.size, begin = p.start;
+    int kind = -1;
+    for (size_t i = p.start; i < end;) {
+        uint32_t code;
+        size_t used = utf8_next_lossy(all + i, end - i, &code);
+        int k = word_class(code);
+        if (k != kind && kind > 0) emit(c, begin, i - begin);
+        if (k != kind) begin = i;
+        kind = k;
+        i += used;
+    }
+    if (kind > 0) emit(c, begin, end - begin);
+}
+
+/* Sentencepiece's idea of a script, and what counts as any: the space, and characters without one. */
+static int script_of(uint32_t c)
+{
+    if (c == 0x30FC) c = 0x4E00;                   /* the long vowel mark goes with Han */
+    return c == ' ' ? 0 : unicode_script(c);
+}
+
+/* A new piece where the script changes; characters of any script go with the one before. A text that begins with such a character loses it: there the
+ * reference begins no piece. */
+static void by_scripts(const char *all, tok_piece p, cutter *c)
+{
+    size_t end = p.start + p.size, begin = SIZE_MAX;
+    int last = -1;                                 /* none yet */
+    for (size_t i = p.start; i < end;) {
+        uint32_t code;
+        size_t used = utf8_next_lossy(all + i, end - i, &code);
+        int script = script_of(code);
+        if (script && script != last) {
+            if (begin != SIZE_MAX) emit(c, begin, i - begin);
+            begin = i;
+        }
+        if (script) last = script;
+        i += used;
+    }
+    if (begin != SIZE_MAX) emit(c, begin, end - begin);
 }
 
 /* Cuts by a property of characters: each matching character is a range of its own. */
@@ -135,33 +171,35 @@ static void by_length(const char *all, tok_piece p, size_t length, cutter *c)
     }
 }
 
-static bool cut_piece(const tok_step *s, const char *text, tok_piece p, tok_pieces *out, regex_scratch *scratch, vlm_error *error)
+static bool cut_piece(const tok_step *s, const char *text, tok_piece p, tok_pieces *out, tok_matches *m, vlm_error *error)
 {
-    cutter c = {.out = out, .behavior = s->behavior, .invert = s->invert, .base = out->count, .begins_input = p.first};
+    cutter c = {.out = out, .behavior = s->behavior, .invert = s->invert, .base = out->count, .start = p.start, .begins_input = p.first};
+    bool ok = true;
     switch (s->kind) {
     case SPLIT_PATTERN:
-    case SPLIT_BYTE_LEVEL:
-        if (!by_pattern(s, text, p, &c, scratch, error)) return false;
-        break;
+    case SPLIT_BYTE_LEVEL: ok = by_pattern(s, text, p, &c, m, error); break;
+    case SPLIT_METASPACE: c.behavior = SPLIT_MERGED_NEXT; ok = by_pattern(s, text, p, &c, m, error); break;
     case SPLIT_DIGITS: by_property(text, p, is_numeric, &c); break;
     case SPLIT_PUNCTUATION: by_property(text, p, is_punctuation, &c); break;
+    case SPLIT_BERT:
     case SPLIT_WHITESPACE: c.behavior = SPLIT_REMOVED; by_property(text, p, unicode_is_space, &c); break;
-    case SPLIT_METASPACE: c.behavior = SPLIT_MERGED_NEXT; if (!by_pattern(s, text, p, &c, NULL, error)) return false; break;
+    case SPLIT_WORDS: by_words(text, p, &c); break;
+    case SPLIT_SCRIPTS: by_scripts(text, p, &c); break;
     case SPLIT_FIXED: c.behavior = SPLIT_ISOLATED; by_length(text, p, s->left, &c); break;
     default: emit(&c, p.start, p.size);
     }
     cut_end(&c);
-    return !c.failed || err_memory(error, 0);
+    return ok && (!c.failed || err_memory(error, 0));
 }
 
 /* Cuts every piece; the text stays. */
 static bool cut_all(const tok_step *s, tok_pieces *p, vlm_error *error)
 {
     tok_pieces out = {0};
-    regex_scratch *scratch = s->re ? regex_scratch_new(s->re) : NULL;
-    bool ok = !s->re || scratch || err_memory(error, 0);
-    for (size_t i = 0; ok && i < p->count; i++) ok = cut_piece(s, p->text.data, p->piece[i], &out, scratch, error);
-    regex_scratch_free(scratch);
+    tok_matches m;
+    bool ok = tok_matches_begin(&m, s, "", 0, error);
+    for (size_t i = 0; ok && i < p->count; i++) ok = cut_piece(s, p->text.data, p->piece[i], &out, &m, error);
+    tok_matches_end(&m);
     if (!ok) {
         tok_pieces_free(&out);
         return false;
@@ -236,13 +274,10 @@ bool tok_split(const tokenizer *t, tok_pieces *p, vlm_error *error)
             ok = rewrite_all(s, p, to_metaspace, error);
             if (ok && s->flag) ok = cut_all(s, p, error);
             break;
-        case SPLIT_WHITESPACE:
-            ok = cut_all(s, p, error);
-            if (ok && s->flag) {
-                tok_step punctuation = {.kind = SPLIT_PUNCTUATION, .behavior = SPLIT_ISOLATED};
-                ok = cut_all(&punctuation, p, error);
-            }
-            break;
+        case SPLIT_BERT: {
+            tok_step punctuation = {.kind = SPLIT_PUNCTUATION, .behavior = SPLIT_ISOLATED};
+            ok = cut_all(s, p, error) && cut_all(&punctuation, p, error);
+        } break;
         default: ok = cut_all(s, p, error);
         }
         if (!ok) return false;

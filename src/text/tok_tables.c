@@ -162,9 +162,8 @@ int tok_char_to_byte(uint32_t code)
 
 /* ---- pieces, id lists ---- */
 
-bool tok_pieces_add(tok_pieces *p, size_t start, size_t size, bool first)
+bool tok_pieces_push(tok_pieces *p, size_t start, size_t size, bool first)
 {
-    if (!size) return true;
     if (p->count == p->capacity) {
         size_t capacity = p->capacity ? p->capacity * 2 : 64;
         tok_piece *piece = mem_resize(p->piece, capacity, sizeof *piece);
@@ -175,6 +174,8 @@ bool tok_pieces_add(tok_pieces *p, size_t start, size_t size, bool first)
     p->piece[p->count++] = (tok_piece){start, size, first};
     return true;
 }
+
+bool tok_pieces_add(tok_pieces *p, size_t start, size_t size, bool first) { return !size || tok_pieces_push(p, start, size, first); }
 
 void tok_pieces_free(tok_pieces *p)
 {

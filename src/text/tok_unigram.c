@@ -16,9 +16,10 @@ bool tok_unigram_load(tokenizer *t, const json_t *model, vlm_error *error)
     if (!t->score) return err_memory(error, t->size * sizeof *t->score);
     double lowest = INFINITY;
     for (size_t i = 0; i < json_array_size(vocab); i++) {
+        const json_t *piece = json_array_get(json_array_get(vocab, i), 0);
         t->score[i] = json_number_value(json_array_get(json_array_get(vocab, i), 1));
         if (t->score[i] < lowest) lowest = t->score[i];
-        if (!tok_trie_add(&t->pieces, t->token[i].text, t->token[i].text_size, (int32_t)i) && t->token[i].text_size) return err_memory(error, 0);
+        if (!tok_trie_add(&t->pieces, json_string_value(piece), json_string_length(piece), (int32_t)i)) return err_memory(error, 0);
     }
     t->unk_score = lowest - UNK_PENALTY;
     for (int b = 0; b < 256; b++) {
@@ -82,9 +83,11 @@ static void fill_lattice(const tokenizer *t, const char *text, size_t size, tok_
     }
 }
 
-/* Unknown text: its bytes when all have a token, else unk. */
+/* Unknown text: perhaps it is a token as a whole; else its bytes when all have a token, else unk. */
 static bool add_unknown(const tokenizer *t, const char *text, size_t size, ids *out)
 {
+    int32_t whole = tok_map_find(&t->vocab, text, size);
+    if (whole >= 0) return ids_add(out, whole);
     bool known = t->byte_fallback;
     for (size_t i = 0; known && i < size; i++) known = t->byte_id[(unsigned char)text[i]] >= 0;
     if (!known) return t->unk < 0 || ids_add(out, t->unk);
@@ -107,7 +110,7 @@ bool tok_unigram(const tokenizer *t, const char *text, size_t size, tok_scratch 
     }
     size_t begin = 0, unknown = SIZE_MAX;          /* unknown characters in a row become one */
     for (size_t at = s->best_start[0]; at != SIZE_MAX; at = s->best_start[at]) {
-        if (s->best_id[at] == -2) {
+        if (s->best_id[at] == -2 || s->best_id[at] == t->unk) {    /* the text of unk itself is as unknown */
             if (unknown == SIZE_MAX) unknown = begin;
         } else {
             if (unknown != SIZE_MAX && !add_unknown(t, text + unknown, begin - unknown, out)) return false;

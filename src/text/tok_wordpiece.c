@@ -10,7 +10,8 @@ bool tok_wordpiece_load(tokenizer *t, const json_t *model, vlm_error *error)
     if (!t->prefix) return err_memory(error, 0);
     t->prefix_size = strlen(t->prefix);
     t->max_word = json_is_integer(longest) && json_integer_value(longest) > 0 ? (size_t)json_integer_value(longest) : 100;
-    if (t->max_word > 1000) t->max_word = 1000;    /* bounds the time for one word */
+    for (size_t i = 0; i < t->size; i++)           /* bounds the time for one word */
+        if (t->token[i].text_size > t->longest) t->longest = t->token[i].text_size;
     return true;
 }
 
@@ -21,8 +22,9 @@ bool tok_wordpiece(const tokenizer *t, const char *word, size_t size, tok_scratc
     for (size_t start = 0; known && start < size;) {
         buf_clear(&s->text);
         if (start) buf_add(&s->text, t->prefix, t->prefix_size);
-        size_t skip = s->text.size, end = size;
-        if (!buf_add(&s->text, word + start, size - start)) return false;
+        size_t skip = s->text.size, end = size - start > t->longest ? start + t->longest : size;
+        while (end > start && end < size && ((unsigned char)word[end] & 0xC0) == 0x80) end--;
+        if (!buf_add(&s->text, word + start, end - start)) return false;
         int32_t id = -1;
         while (end > start && (id = tok_map_find(&t->vocab, s->text.data, skip + end - start)) < 0)
             do end--; while (end > start && ((unsigned char)word[end] & 0xC0) == 0x80);
