@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/mman.h>
 
 enum { HUGE_PAGE = 2 << 20 };
@@ -30,6 +31,12 @@ bool mem_inject(void)
     if (left != 1) return false;
     atomic_store(&fail_happened, true);
     return true;
+}
+
+size_t mem_physical(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (size_t)pages * (size_t)size : SIZE_MAX;
 }
 
 bool mem_mul(size_t a, size_t b, size_t *product) { return !__builtin_mul_overflow(a, b, product); }

@@ -22,6 +22,8 @@ char *mem_strdup(const char *text);
 char *mem_strndup(const char *text, size_t n);
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+size_t mem_physical(void);              /* bytes of memory that this machine has */
+
 /* a * b (* c), false on overflow: sizes from files are multiplied with these. */
 bool mem_mul(size_t a, size_t b, size_t *product);
 

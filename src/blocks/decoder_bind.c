@@ -108,11 +108,12 @@ bool decoder_bind(decoder *d, binder *b)
     if (!s->tied) bind_linear(b, &d->head, s->vocab, s->hidden, "lm_head");
     else if (b->files) own_head = bind_linear_optional(b, &d->head, s->vocab, s->hidden, "lm_head");
     bind_prefixes(b, s->prefix);
-    bind_linear(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
+    if (s->tied && !own_head) bind_linear(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
+    else bind_table(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
     bind_vector(b, &d->norm, s->hidden, "norm.weight");
     if (s->ple) {
         int64_t columns = (int64_t)s->layers * s->ple;
-        bind_linear(b, &d->ple_embed, s->ple_vocab, columns, "embed_tokens_per_layer");
+        bind_table(b, &d->ple_embed, s->ple_vocab, columns, "embed_tokens_per_layer");
         bind_linear(b, &d->ple_project, columns, s->hidden, "per_layer_model_projection");
         bind_vector(b, &d->ple_norm, s->ple, "per_layer_projection_norm.weight");
     }

@@ -162,7 +162,7 @@ bool bind_add(binder *b, weight *w)
     list->weights[list->count++] = w;
     list->bytes += weight_bytes(w);
     b->parameters += (uint64_t)(w->rows * w->cols * (w->experts ? w->experts : 1));
-    if (b->dev && b->dev->ops && b->dev->ops->prepare && !b->dev->ops->prepare(b->dev, w, &b->error)) {
+    if (b->dev && b->dev->ops && b->dev->ops->prepare && !b->rows_only && !b->dev->ops->prepare(b->dev, w, &b->error)) {
         err_prefix(&b->error, "%s", w->name);
         return b->failed = true, false;
     }
@@ -193,7 +193,7 @@ static bool read_affine(binder *b, weight *w, const stored_tensor *t, const stor
     int64_t groups = scales->dims > 0 ? scales->dim[scales->dims - 1] : 0;
     if (!bits && w->cols) bits = last * 32 / w->cols;                /* the config says nothing: the shapes do */
     if (!group && groups) group = w->cols / groups;
-    if (!(bits >= 2 && bits <= 8 && bits != 7) || group < 8 || group % 8 || w->cols % group || w->cols * bits % 32)
+    if (!(bits >= 2 && bits <= 8 && bits != 7) || (group != 32 && group != 64 && group != 128) || w->cols % group)
         return bind_fail(b, VLM_FORMAT, "%s: %s: %lld bits in groups of %lld do not fit rows of %lld values (config.json: quantization)", t->file,
                          t->name, (long long)bits, (long long)group, (long long)w->cols);
     int64_t codes[3] = {lead, w->rows, w->cols * bits / 32}, units[3] = {lead, w->rows, w->cols / group};
@@ -282,6 +282,16 @@ void bind_linear(binder *b, weight *out, int64_t rows, int64_t cols, const char 
     va_list args;
     va_start(args, format);
     bind_any(b, out, 0, rows, cols, true, format, args);
+    va_end(args);
+}
+
+void bind_table(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    b->rows_only = true;
+    bind_any(b, out, 0, rows, cols, true, format, args);
+    b->rows_only = false;
     va_end(args);
 }
 

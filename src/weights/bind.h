@@ -28,6 +28,7 @@ typedef struct binder {
     uint8_t *used;                 /* [checkpoint_count] for vlm inspect */
     struct bound_list *bound;      /* every weight handed out, for device release and sizes */
     uint64_t parameters;
+    bool rows_only;                /* in bind_table */
     bool failed;
     vlm_error error;
     vlm_progress_fn progress;
@@ -40,6 +41,8 @@ bool bind_start(binder *b, const checkpoint *files, config *cfg, device *dev, ar
 void bind_prefix(binder *b, const char *first, ...) __attribute__((sentinel));
 /* Matrix `name`.weight, else `name` [rows, cols] (further dimensions of 1, as of a 1x1 convolution, are fine); an optional bias `name`.bias comes through bind_vector_optional. */
 void bind_linear(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Like bind_linear, of a table whose rows are looked up and never multiplied with: the backend does not prepare it. */
+void bind_table(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* Like bind_linear, but absent is fine: out->data == NULL, returns false. */
 bool bind_linear_optional(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* `experts` matrices in one tensor [experts, rows, cols] (plain or affine). The full tensor name is given, without ".weight" added

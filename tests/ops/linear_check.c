@@ -135,8 +135,19 @@ static double bound_of(const device *dev, const weight *w, const float *x, const
 enum { MOST_ROWS = 70 };
 static const float guard = 12345.678f;
 
-static void check_weight(device *devs, int n_devs, const weight *w, int64_t n, bool strided, bool with_bias)
+static weight prepared(device *dev, const weight *w)
 {
+    weight own = *w;
+    vlm_error error = {0};
+    if (!dev->ops->prepare(dev, &own, &error)) complain(dev, w, 0, error.message);
+    return own;
+}
+
+/* The last device works on the rows as they are, the others on what they prepare. */
+static void check_weight(device *devs, int n_devs, const weight *file, int64_t n, bool strided, bool with_bias)
+{
+    weight own = *file;
+    const weight *w = &own;
     int64_t xs = w->cols + (strided ? 5 : 0), ys = w->rows + (strided ? 3 : 0);
     size_t xn = (size_t)(n * xs), yn = (size_t)(n * ys);
     float *x = fenced(xn * 4), *y = calloc(yn + 32, 4), *first = calloc(yn + 32, 4), *row = calloc((size_t)w->cols, 4);
@@ -148,6 +159,7 @@ static void check_weight(device *devs, int n_devs, const weight *w, int64_t n, b
     for (int d = 0; d < n_devs; d++) {
         arena scratch = {0};
         run r = {.dev = &devs[d], .scratch = &scratch};
+        own = d < n_devs - 1 ? prepared(&devs[d], file) : *file;
         for (size_t i = 0; i < yn + 32; i++) y[i] = guard;
         tensor tx = {x, DT_F32, n, w->cols, xs}, ty = {y + 16, DT_F32, n, w->rows, ys};
         op_linear_to(&r, ty, tx, w, with_bias ? bias : NULL);
@@ -191,8 +203,9 @@ static void check_weight(device *devs, int n_devs, const weight *w, int64_t n, b
                 free(part);
             }
         } else if (memcmp(first, y, (yn + 32) * 4) != 0) {
-            complain(&devs[d], w, n, "bits depend on threads");
+            complain(&devs[d], w, n, "bits depend on threads or preparation");
         }
+        devs[d].ops->release(&devs[d], &own);
         arena_free(&scratch);
     }
     unfence(x, xn * 4);
@@ -258,6 +271,7 @@ static void check_moe(device *dev, device *ref, weight_format format, int bits, 
     shape.rows = D;
     shape.cols = FFN;
     weight down = make_weight(shape);
+    if (n % 2) gate = prepared(dev, &gate), up = prepared(dev, &up), down = prepared(dev, &down);
     moe_spec spec = {.experts = EXPERTS, .top_k = TOP, .act = ACT_SILU, .down = &down};
     if (fused) spec.gate_up = &gate;
     else spec.gate = &gate, spec.up = &up;
@@ -291,6 +305,7 @@ static void check_moe(device *dev, device *ref, weight_format format, int bits, 
     free(x);
     free(weights);
     free(index);
+    if (n % 2) dev->ops->release(dev, &gate), dev->ops->release(dev, &up), dev->ops->release(dev, &down);
     free_weight(&gate);
     free_weight(&up);
     free_weight(&down);
@@ -399,14 +414,14 @@ static void bench_isa(const char *isa, int threads, int argc, char **argv)
             if (!named(argc, argv, label)) continue;
             int count = (int)((128u << 20) / weight_bytes(&shape));
             if (count > 64) count = 64;
-            for (int i = 0; i < count; i++) copies[i] = make_weight(shape);
+            for (int i = 0; i < count; i++) copies[i] = make_weight(shape), copies[i] = prepared(&dev, &copies[i]);
             double one = seconds(&dev, copies, count, 1, x, y), four = seconds(&dev, copies, count, 4, x, y);
             double many = seconds(&dev, copies, 1, TOKENS, x, y);
             printf("%-11s %d threads %-5s %-16s n=1 %6.1f GB/s   n=4 %6.1f GB/s   n=512 %7.1f GFLOP/s\n", dev.isa, threads,
                    exactness == PRECISION_EXACT ? "exact" : "fast", text, (double)weight_bytes(&shape) / one * 1e-9,
                    (double)weight_bytes(&shape) / four * 1e-9, 2.0 * ROWS * COLS * TOKENS / many * 1e-9);
             fflush(stdout);
-            for (int i = 0; i < count; i++) free_weight(&copies[i]);
+            for (int i = 0; i < count; i++) dev.ops->release(&dev, &copies[i]), free_weight(&copies[i]);
         }
         device_close(&dev);
     }

@@ -10,6 +10,7 @@ enum {
     ROW_STEP = 48,                                 /* rows of an item, about, when there are many tokens */
     TOKEN_STEP = LINEAR_TOKENS,                    /* tokens of an item at most: weights are widened once for each */
     TOKEN_STEP_SMALL = 128,                        /* the same when there are few rows to share among the threads */
+    PACKED_BLOCK = 64 << 20,                       /* of memory for weights */
 };
 
 bool cpu_linear_init(device *dev, vlm_error *error)
@@ -37,12 +38,11 @@ bool cpu_linear_init(device *dev, vlm_error *error)
 void cpu_linear_close(device *dev)
 {
     if (!dev->state) return;
-    mem_free(cpu_of(dev)->linear);
+    linear_table *t = cpu_of(dev)->linear;
+    if (t) arena_free(&t->packed);
+    mem_free(t);
     cpu_of(dev)->linear = NULL;
 }
-
-bool cpu_prepare(device *dev, weight *w, vlm_error *error) { return true; }
-void cpu_release(device *dev, weight *w) {}
 
 const linear_path *linear_path_of(const device *dev, const weight *w)
 {
@@ -51,6 +51,59 @@ const linear_path *linear_path_of(const device *dev, const weight *w)
     if (w->format == WF_AFFINE && w->bits == 4 && t->fast_affine4) return t->fast_affine4;
     if (w->format == WF_AFFINE && w->bits == 8 && t->fast_affine8) return t->fast_affine8;
     return t->fast[w->format];
+}
+
+/* ---- weights in a path's own order ---- */
+
+weight linear_expert(const device *dev, const weight *w, int64_t expert)
+{
+    weight one = weight_expert(w, expert);
+    if (w->packed) one.packed = (char *)w->packed + (size_t)expert * linear_path_of(dev, w)->packed_bytes(&one);
+    return one;
+}
+
+typedef struct repack_job {
+    const device *dev;
+    const linear_path *path;
+    const weight *w;
+    int64_t items;                                 /* of one matrix */
+} repack_job;
+
+static void repack_items(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const repack_job *job = arg;
+    for (int64_t i = begin; i < end; i++) {
+        weight one = job->w->experts ? linear_expert(job->dev, job->w, i / job->items) : *job->w;
+        int64_t o = i % job->items * job->path->unit;
+        job->path->repack(&one, one.packed, o, min64(o + job->path->unit, one.rows));
+    }
+}
+
+/* A copy that is read as one stream, on huge pages. Where memory is short the rows of the file serve as well, only slower. */
+bool cpu_prepare(device *dev, weight *w, vlm_error *error)
+{
+    linear_table *t = cpu_of(dev)->linear;
+    const linear_path *path = linear_path_of(dev, w);
+    size_t bytes;
+    if (!path->packed_bytes || !mem_mul(path->packed_bytes(w), w->experts ? (size_t)w->experts : 1, &bytes)) return true;
+    if (t->packed_bytes + bytes > mem_physical() / 4 * 3) return true;
+    t->packed.block_size = PACKED_BLOCK;
+    if (!(w->packed = arena_alloc_raw(&t->packed, bytes))) return true;
+    t->packed_bytes += bytes;
+    t->packed_count++;
+    repack_job job = {dev, path, w, (w->rows + path->unit - 1) / path->unit};
+    pool_for(dev->pool, job.items * (w->experts ? w->experts : 1), 1 + FORK_WORK / (w->cols * path->unit), repack_items, &job);
+    return true;
+}
+
+void cpu_release(device *dev, weight *w)
+{
+    linear_table *t = cpu_of(dev)->linear;
+    if (!w->packed) return;
+    w->packed = NULL;
+    if (--t->packed_count) return;
+    arena_free(&t->packed);
+    t->packed_bytes = 0;
 }
 
 /* ---- packing ---- */

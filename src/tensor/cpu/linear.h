@@ -35,6 +35,10 @@ struct linear_path {
     size_t (*x_bytes)(const weight *w, int64_t n);
     /* Packs token t of n into `packed`. */
     void (*pack)(const weight *w, void *packed, int64_t n, int64_t t, const float *x);
+    /* The path's own order of a weight's rows, for weight.packed: bytes of one matrix, and the rows [o0, o1) from the file into it (o0 a multiple of
+     * unit). NULL: the path reads the rows of the file; it does so anyway where packed is NULL. */
+    size_t (*packed_bytes)(const weight *w);
+    void (*repack)(const weight *w, char *packed, int64_t o0, int64_t o1);
     size_t (*scratch)(const weight *w, int64_t n); /* bytes that a thread needs; NULL: none */
     void (*block)(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, void *scratch);
     int unit;                                      /* rows that are computed together: cuts between threads fall on multiples */
@@ -45,6 +49,9 @@ typedef struct linear_table {
     const linear_path *exact[WF_COUNT], *fast[WF_COUNT];
     const linear_path *fast_affine4, *fast_affine8;   /* 4 and 8 bits, in place of fast[WF_AFFINE] when not NULL */
     void (*widen)(const weight *w, int64_t row, int64_t k, int64_t cols, float *out);
+    arena packed;                                  /* of all weights */
+    size_t packed_bytes;                           /* in it */
+    int64_t packed_count;
 } linear_table;
 
 void linear_init_c(linear_table *t);
@@ -59,6 +66,7 @@ void linear_init_neon(linear_table *t);
 void linear_init_neondot(linear_table *t);
 
 const linear_path *linear_path_of(const device *dev, const weight *w);
+weight linear_expert(const device *dev, const weight *w, int64_t expert);   /* weight_expert, with what is packed */
 /* Gives all products their path and packs the rows of x for them in one fork: product after product takes its n rows, of x itself
  * or (source != NULL) row source[i] as the i-th of all. The products' y, n, w are set. False after a failure. */
 bool linear_pack(run *r, linear_product *products, int64_t count, tensor x, const int32_t *source);

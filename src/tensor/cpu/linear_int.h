@@ -3,16 +3,16 @@
  *
  *   y[t][o] = sum over groups g, in order, of  sx[t][g] * ( scale[o][g] * dot(code, q) + bias[o][g] * sum(q) )       dot and sum exact in int32
  *
- * Lanes are outputs: ROWS rows at a time are transposed into scratch by words of 32 bits ([word][row]; a word is 8 or 4 codes of a row), once for
- * all tokens of the block; then each word is met by four activations of a token in all lanes. A word of 4-bit codes has the even columns in
- * its low and the odd ones in its high halves of bytes, so activations lie like that too.
+ * Lanes are outputs. ROWS rows of the weight are a panel, one stream of memory: for each group [word][row] (a word of 32 bits is 8 or 4 codes of a row), then
+ * scales [row], biases [row]. Each word is met by four activations of a token in all lanes. A word of 4-bit codes has the even columns in its low and
+ * the odd ones in its high halves of bytes, so activations lie like that too. Panels are made at load (linear.c, cpu_prepare), else for each block in scratch.
  *
  * Packed activations: blocks of BLOCK tokens (the last may have fewer), in one [cols / 4][tokens][4] q, then [groups][2][BLOCK] sx and sum.
  * A tile takes TOKENS of them.
  *
  * The includer defines INT_LABEL, ROWS, TOKENS (8), BLOCK (8 or 16), CODE8_OFFSET (what dot8 takes off each code: 0 or 128), vf, vi, a few vector functions, and
  *   transpose_words(in, words, out)   `words` (at most ROWS) words of each of ROWS rows to [word][row]; reads no further
- *   widen_scales(in, type, n, out)    n scales as float32
+ *   v_scales(in, type)                ROWS scales as float32
  *   dot4(acc, words, x, tokens, width)   4 words = 32 codes of 4 bits; x: [word][half][width][4]
  *   dot8(acc, words, x, tokens, width)   4 words = 16 codes of 8 bits; x: [word][width][4] */
 #include <string.h>
@@ -66,70 +66,78 @@ static void int_pack(const weight *w, void *packed, int64_t n, int64_t t, const 
     }
 }
 
-/* ---- ROWS rows in scratch ---- */
+/* ---- panels ---- */
 
-typedef struct int_rows {
-    uint32_t *words;                               /* [cols * bits / 32][ROWS] */
-    float *scales, *biases;                        /* [groups][ROWS] */
-} int_rows;
-
-static size_t words_size(const weight *w) { return (size_t)(w->cols * w->bits / 32) * ROWS * 4; }
-static size_t scales_size(const weight *w) { return (size_t)(groups_of(w) + ROWS) / ROWS * ROWS * ROWS * 4; }
-static size_t int_scratch(const weight *w, int64_t n) { return words_size(w) + 3 * scales_size(w); }
-
-/* [row][word] to [word][row]; rows after the last repeat it (their results are not stored). */
-INLINE void transpose_rows(const char *in, size_t row_bytes, int64_t rows, int64_t words, uint32_t *out, bool ahead)
+static size_t unit_bytes(const weight *w)          /* of a group in a panel */
 {
-    const uint32_t *at[ROWS];
-    for (int r = 0; r < ROWS; r++) at[r] = (const uint32_t *)(in + (size_t)min64(r, rows - 1) * row_bytes);
-    for (int64_t i = 0; i < words; i += ROWS) {
-        if (ahead && (ROWS == 16 || i % 16 == 0))
-            for (int r = 0; r < ROWS; r++) __builtin_prefetch((const char *)at[r] + ROWS * row_bytes, 0, 2);   /* the next ROWS rows */
-        transpose_words(at, (int)min64(ROWS, words - i), out + i * ROWS);
-        for (int r = 0; r < ROWS; r++) at[r] += ROWS;
+    return ROWS * ((size_t)(w->group * w->bits / 8) + 2 * dtype_size(w->scale_type));
+}
+static size_t panel_bytes(const weight *w) { return (size_t)groups_of(w) * unit_bytes(w); }
+static size_t int_scratch(const weight *w, int64_t n) { return w->packed ? 0 : panel_bytes(w); }
+static size_t int_packed_bytes(const weight *w) { return (size_t)((w->rows + ROWS - 1) / ROWS) * panel_bytes(w); }
+
+/* Rows o .. o + rows; those after the last repeat it (their results are not stored). */
+static void make_panel(const weight *w, int64_t o, int64_t rows, char *out)
+{
+    const size_t scale = dtype_size(w->scale_type), stride = weight_row_bytes(w), scales_stride = (size_t)groups_of(w) * scale;
+    const int words = w->group * w->bits / 32;
+    const char *codes[ROWS], *scales[ROWS], *biases[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        size_t row = (size_t)(o + min64(r, rows - 1));
+        codes[r] = (const char *)w->data + row * stride;
+        scales[r] = (const char *)w->scales + row * scales_stride;
+        biases[r] = (const char *)w->biases + row * scales_stride;
+    }
+    for (int64_t g = 0; g < groups_of(w); g++) {
+        for (int i = 0; i < words; i += ROWS) {
+            const uint32_t *at[ROWS];
+            int count = words - i < ROWS ? words - i : ROWS;
+            for (int r = 0; r < ROWS; r++) at[r] = (const uint32_t *)(codes[r] + 4 * i);
+            transpose_words(at, count, (uint32_t *)out);
+            out += 4 * ROWS * count;
+        }
+        for (int r = 0; r < ROWS; r++) {
+            memcpy(out + (size_t)r * scale, scales[r], scale);
+            memcpy(out + (size_t)(ROWS + r) * scale, biases[r], scale);
+            codes[r] += 4 * words;
+            scales[r] += scale;
+            biases[r] += scale;
+        }
+        out += 2 * ROWS * scale;
     }
 }
 
-static void load_scales(const weight *w, const void *from, int64_t o, int64_t rows, float *rows_first, float *out)
+static void int_make_panels(const weight *w, char *packed, int64_t o0, int64_t o1)
 {
-    int64_t groups = groups_of(w), padded = (groups + ROWS - 1) / ROWS * ROWS;
-    for (int64_t r = 0; r < rows; r++) {
-        size_t unit = dtype_size(w->scale_type);
-        widen_scales((const char *)from + (size_t)((o + r) * groups) * unit, w->scale_type, groups, rows_first + r * padded);
-    }
-    transpose_rows((const char *)rows_first, (size_t)padded * 4, rows, groups, (uint32_t *)out, false);
-}
-
-static void load_rows(const weight *w, int64_t o, int64_t rows, int_rows *b, float *temporary)
-{
-    size_t row_bytes = weight_row_bytes(w);
-    transpose_rows((const char *)w->data + (size_t)o * row_bytes, row_bytes, rows, w->cols * w->bits / 32, b->words, true);
-    load_scales(w, w->scales, o, rows, temporary, b->scales);
-    load_scales(w, w->biases, o, rows, temporary, b->biases);
-    if (w->bits == 8 && CODE8_OFFSET)              /* what dot8 took off comes back through the bias: exact to a rounding */
-        for (int64_t i = 0; i < groups_of(w) * ROWS; i++) b->biases[i] += CODE8_OFFSET * b->scales[i];
+    for (int64_t o = o0; o < o1; o += ROWS) make_panel(w, o, min64(ROWS, o1 - o), packed + (size_t)(o / ROWS) * panel_bytes(w));
 }
 
 /* ---- ROWS x tokens outputs ---- */
 
-INLINE void int_tile(const weight *w, const int bits, const int tokens, const int_rows *b, const int8_t *x, const int64_t width, const float *scales, float *y,
-                     int64_t y_stride, int64_t rows, const float *bias)
+INLINE void int_tile(const weight *w, const int bits, const int tokens, const char *panel, const int8_t *x, const int64_t width, const float *scales,
+                     float *y, int64_t y_stride, int64_t rows, const float *bias)
 {
-    enum { WORDS = 4 };
+    enum { WORDS = 4, AHEAD = 4096 };
     vf sums[TOKENS];
-    const uint32_t *words = b->words;
     const int units = w->group * bits / 32 / WORDS;
+    const size_t scale_bytes = ROWS * dtype_size(w->scale_type);
+    const dtype type = w->scale_type;
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++) sums[t] = v_zero();
     for (int64_t g = 0, groups = groups_of(w); g < groups; g++, scales += 2 * BLOCK) {
         vi acc[TOKENS];
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) acc[t] = vi_zero();
-        for (int u = 0; u < units; u++, words += WORDS * ROWS, x += WORDS * 32 / bits * width) {
-            if (bits == 4) dot4(acc, words, x, tokens, width);
-            else dot8(acc, words, x, tokens, width);
+        for (int u = 0; u < units; u++, panel += WORDS * ROWS * 4, x += WORDS * 32 / bits * width) {
+            if (tokens < 4)                        /* from memory to L2; more tokens have time enough */
+                for (int i = 0; i < WORDS * ROWS * 4; i += 64) __builtin_prefetch(panel + AHEAD + i, 0, 2);
+            if (bits == 4) dot4(acc, (const uint32_t *)panel, x, tokens, width);
+            else dot8(acc, (const uint32_t *)panel, x, tokens, width);
         }
-        vf scale = v_load(b->scales + g * ROWS), offset = v_load(b->biases + g * ROWS);
+        vf scale = v_scales(panel, type), offset = v_scales(panel + scale_bytes, type);
+        if (tokens < 4) __builtin_prefetch(panel + AHEAD, 0, 2);
+        if (bits == 8 && CODE8_OFFSET) offset = v_fma(scale, v_set1(CODE8_OFFSET), offset);     /* what dot8 took off: exact to a rounding */
+        panel += 2 * scale_bytes;
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
             vf part = v_fma(vi_float(acc[t]), scale, v_mul(offset, v_set1(scales[BLOCK + t])));
@@ -144,7 +152,7 @@ INLINE void int_tile(const weight *w, const int bits, const int tokens, const in
     }
 }
 
-INLINE void int_tiles(const linear_product *p, const int bits, int64_t o, int64_t rows, int64_t t0, int64_t t1, const int_rows *b)
+INLINE void int_tiles(const linear_product *p, const int bits, int64_t o, int64_t rows, int64_t t0, int64_t t1, const char *panel)
 {
     const weight *w = &p->w;
     const float *bias = p->bias ? p->bias + o : NULL;
@@ -154,7 +162,7 @@ INLINE void int_tiles(const linear_product *p, const int bits, int64_t o, int64_
         const int8_t *x = (const int8_t *)block + 4 * (t - first);
         const float *scales = token_scales(w, block, width) + (t - first);
         float *y = p->y + t * p->y_stride + o;
-#define TILE(count) int_tile(w, bits, count, b, x, BLOCK == TOKENS ? count : width, scales, y, p->y_stride, rows, bias)
+#define TILE(count) int_tile(w, bits, count, panel, x, BLOCK == TOKENS ? count : width, scales, y, p->y_stride, rows, bias)
         switch (tokens) {
         case 1: TILE(1); break;
         case 2: TILE(2); break;
@@ -169,26 +177,26 @@ INLINE void int_tiles(const linear_product *p, const int bits, int64_t o, int64_
     }
 }
 
-static __attribute__((noinline)) void int_tiles4(const linear_product *p, int64_t o, int64_t rows, int64_t t0, int64_t t1, const int_rows *b)
+static __attribute__((noinline)) void int_tiles4(const linear_product *p, int64_t o, int64_t rows, int64_t t0, int64_t t1, const char *panel)
 {
-    int_tiles(p, 4, o, rows, t0, t1, b);
+    int_tiles(p, 4, o, rows, t0, t1, panel);
 }
-static __attribute__((noinline)) void int_tiles8(const linear_product *p, int64_t o, int64_t rows, int64_t t0, int64_t t1, const int_rows *b)
+static __attribute__((noinline)) void int_tiles8(const linear_product *p, int64_t o, int64_t rows, int64_t t0, int64_t t1, const char *panel)
 {
-    int_tiles(p, 8, o, rows, t0, t1, b);
+    int_tiles(p, 8, o, rows, t0, t1, panel);
 }
 
 static void int_block(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, void *scratch)
 {
-    char *at = scratch;
-    int_rows b = {(uint32_t *)at, (float *)(at + words_size(&p->w)), (float *)(at + words_size(&p->w) + scales_size(&p->w))};
-    float *temporary = (float *)(at + words_size(&p->w) + 2 * scales_size(&p->w));
     for (int64_t o = o0; o < o1; o += ROWS) {
         int64_t rows = min64(ROWS, o1 - o);
-        load_rows(&p->w, o, rows, &b, temporary);
-        if (p->w.bits == 4) int_tiles4(p, o, rows, t0, t1, &b);
-        else int_tiles8(p, o, rows, t0, t1, &b);
+        const char *panel = scratch;
+        if (p->w.packed) panel = (const char *)p->w.packed + (size_t)(o / ROWS) * panel_bytes(&p->w);
+        else make_panel(&p->w, o, rows, scratch);
+        if (p->w.bits == 4) int_tiles4(p, o, rows, t0, t1, panel);
+        else int_tiles8(p, o, rows, t0, t1, panel);
     }
 }
 
-#define INT_PATH(function) {.name = INT_LABEL, .x_bytes = int_x_bytes, .pack = int_pack, .scratch = int_scratch, .block = function, .unit = ROWS}
+#define INT_PATH {.name = INT_LABEL, .x_bytes = int_x_bytes, .pack = int_pack, .packed_bytes = int_packed_bytes, .repack = int_make_panels, \
+                  .scratch = int_scratch, .block = int_block, .unit = ROWS}

@@ -43,15 +43,11 @@ static inline void transpose_words(const uint32_t *const *in, int words, uint32_
     }
 }
 
-static inline void widen_scales(const void *in, dtype type, int64_t n, float *out)
+static inline vf v_scales(const void *in, dtype type)
 {
-    int64_t i = 0;
-    for (; type != DT_F32 && i + 8 <= n; i += 8) {
-        __m128i half = _mm_loadu_si128((const void *)((const uint16_t *)in + i));
-        _mm256_storeu_ps(out + i, type == DT_F16 ? _mm256_cvtph_ps(half)
-                                                 : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16)));
-    }
-    for (; i < n; i++) out[i] = linear_scale(in, type, i);
+    if (type == DT_F32) return v_load(in);
+    __m128i half = _mm_loadu_si128(in);
+    return type == DT_F16 ? _mm256_cvtph_ps(half) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
 static inline __m256i four(const int8_t *x)
@@ -102,6 +98,6 @@ static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *
 
 #include "tensor/cpu/linear_int.h"
 
-static const linear_path path = INT_PATH(int_block);
+static const linear_path path = INT_PATH;
 
 void linear_init_int_avx2(linear_table *t) { t->fast_affine4 = t->fast_affine8 = &path; }

@@ -47,7 +47,7 @@ static bool multiply(run *r, const moe_plan *plan, tensor y, tensor x, const wei
     linear_product *products = run_alloc(r, (size_t)plan->used * sizeof *products);
     int64_t row = 0;
     for (int64_t i = 0; products && i < plan->used; i++) {
-        products[i] = (linear_product){.w = weight_expert(w, plan->products[i].y_stride), .y = tensor_row(y, row), .y_stride = y.stride,
+        products[i] = (linear_product){.w = linear_expert(r->dev, w, plan->products[i].y_stride), .y = tensor_row(y, row), .y_stride = y.stride,
                                        .n = plan->products[i].n};
         row += products[i].n;
     }

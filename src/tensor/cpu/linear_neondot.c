@@ -35,14 +35,11 @@ static inline void transpose_words(const uint32_t *const *in, int words, uint32_
         for (int r = 0; r < 4; r++) __builtin_memcpy(&out[4 * i + r], (const char *)in[r] + 4 * i, 4);
 }
 
-static inline void widen_scales(const void *in, dtype type, int64_t n, float *out)
+static inline vf v_scales(const void *in, dtype type)
 {
-    int64_t i = 0;
-    for (; type != DT_F32 && i + 4 <= n; i += 4) {
-        uint16x4_t half = vreinterpret_u16_u8(vld1_u8((const uint8_t *)in + 2 * i));
-        vst1q_f32(out + i, type == DT_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(half)) : vreinterpretq_f32_u32(vshll_n_u16(half, 16)));
-    }
-    for (; i < n; i++) out[i] = linear_scale(in, type, i);
+    if (type == DT_F32) return vreinterpretq_f32_u8(vld1q_u8(in));
+    uint16x4_t half = vreinterpret_u16_u8(vld1_u8(in));
+    return type == DT_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(half)) : vreinterpretq_f32_u32(vshll_n_u16(half, 16));
 }
 
 static inline int8x16_t four(const int8_t *x)
@@ -77,6 +74,6 @@ static inline __attribute__((always_inline)) void dot8(vi *acc, const uint32_t *
 
 #include "tensor/cpu/linear_int.h"
 
-static const linear_path path = INT_PATH(int_block);
+static const linear_path path = INT_PATH;
 
 void linear_init_neondot(linear_table *t) { t->fast_affine4 = t->fast_affine8 = &path; }
