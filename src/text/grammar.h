@@ -56,6 +56,10 @@ grammar_expr grammar_optional(grammar_builder *b, grammar_expr x);
 typedef struct grammar_literal { const char *text; size_t size; } grammar_literal;
 grammar_expr grammar_one_of(grammar_builder *b, const grammar_literal *list, size_t count);
 
+/* What a finished automaton over bytes matches, starting in state 0: for every (from, byte) one edge at most; accept[state] != 0: may end. */
+typedef struct grammar_dfa_edge { uint32_t from; uint8_t low, high; uint32_t to; } grammar_dfa_edge;
+grammar_expr grammar_dfa(grammar_builder *b, const grammar_dfa_edge *edge, size_t edges, const uint8_t *accept, uint32_t states);
+
 /* Rules. grammar_rule declares (or finds) a rule by name and returns a reference; grammar_define gives its body, once. NULL name: a new
  * nameless rule each time. */
 grammar_expr grammar_rule(grammar_builder *b, const char *name);
@@ -91,6 +95,7 @@ typedef struct grammar_vocab grammar_vocab;
 typedef struct grammar_piece { const char *bytes; size_t size; bool special; } grammar_piece;   /* special: never text; bytes is its name */
 /* eos: tokens that end the answer: allowed where the grammar may end. Strings are copied. */
 grammar_vocab *grammar_vocab_new(const grammar_piece *piece, size_t count, const int32_t *eos, size_t n_eos, vlm_error *error);
+grammar_vocab *grammar_vocab_from_tokenizer(const tokenizer *t, const int32_t *eos, size_t n_eos, vlm_error *error);
 grammar_vocab *grammar_vocab_ref(grammar_vocab *v);
 void grammar_vocab_unref(grammar_vocab *v);
 size_t grammar_vocab_size(const grammar_vocab *v);                        /* number of tokens: bits of a mask */

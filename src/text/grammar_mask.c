@@ -1,0 +1,225 @@
+/* grammar_mask.c - all tokens that may come next.
+ *
+ * A row is a set of (state, frame). What a state's own rule says about a token does not depend on the frame, and is kept with the state:
+ * the tokens that fit inside the rule, and the places in the tries where the rule may have ended before the token has (pops). A row's
+ * mask is the union of its states' masks, and for each pop a walk of the part of the trie below it from where the frame goes on.
+ * Those walks are short: what follows a string is a comma, a bracket, white space. */
+#include <string.h>
+
+#include "text/grammar_internal.h"
+
+typedef struct gpop { uint32_t node; uint8_t trie; } gpop;
+struct gmask {
+    uint64_t *bits;                /* or NULL: */
+    uint32_t *token;
+    size_t tokens;
+    gpop *pop;
+    size_t pops;
+};
+typedef struct gpops { gpop *item; size_t count, capacity; bool failed; } gpops;
+
+static void pops_add(gpops *p, uint32_t node, uint8_t trie)
+{
+    if (p->count == p->capacity) {
+        const size_t n = p->capacity ? 2 * p->capacity : 64;
+        gpop *item = mem_resize(p->item, n, sizeof *item);
+        if (!item) {
+            p->failed = true;
+            return;
+        }
+        p->item = item;
+        p->capacity = n;
+    }
+    p->item[p->count++] = (gpop){node, trie};
+}
+
+static inline void set_bit(uint64_t *bits, int32_t token) { bits[token >> 6] |= 1ull << (token & 63); }
+
+/* Sets the bits of the tokens in nodes [from, to) that can be read from rows[depth of from - 1]. pops NULL: it does not matter where
+ * readings end. */
+static void walk(gstore *s, int trie, uint32_t from, uint32_t to, uint64_t *bits, gpops *pops)
+{
+    const grammar_vocab *v = s->g->vocab;
+    const gtrie_node *node = v->trie[trie].node;
+    uint32_t *rows = s->walk;
+    for (uint32_t i = from; i < to;) {
+        const gtrie_node n = node[i];
+        const uint32_t row = grow_step(s, rows[n.depth - 1], n.byte);
+        if (row == GROW_DEAD) {
+            i = n.next;
+            continue;
+        }
+        if (n.token >= 0) {
+            set_bit(bits, n.token);
+            if (n.chained) for (int32_t t = v->twin[n.token]; t >= 0; t = v->twin[t]) set_bit(bits, t);
+        }
+        if (n.next == ++i) continue;
+        const grow *r = grow_at(s, row);
+        if (r->accept && pops) pops_add(pops, i - 1, (uint8_t)trie);
+        if (!r->count) i = n.next;
+        else rows[n.depth] = row;
+    }
+}
+
+/* ---- any plain text ---- */
+/* Adds to set[] the rows after the byte sequences lead.. of every character whose bytes are in these ranges; false: some are not taken. */
+typedef struct rowset { uint32_t row[8]; int count; bool full; } rowset;
+
+static bool rowset_add(rowset *s, uint32_t row)
+{
+    for (int i = 0; i < s->count; i++) if (s->row[i] == row) return true;
+    if (s->count == 8) return !(s->full = true);
+    s->row[s->count++] = row;
+    return true;
+}
+
+static bool spread(gstore *s, const rowset *from, uint8_t low, uint8_t high, rowset *to)
+{
+    for (int i = 0; i < from->count; i++) {
+        for (unsigned c = low; c <= high; c++) {
+            if (low < 0x80 && !grammar_plain_ascii(c)) continue;
+            const uint32_t row = grow_step(s, from->row[i], (uint8_t)c);
+            if (row == GROW_DEAD || !grow_at(s, row)->count || !rowset_add(to, row)) return false;
+        }
+    }
+    return true;
+}
+
+/* Rows after any one plain character. */
+static bool plain_step(gstore *s, uint32_t row, rowset *to)
+{
+    static const uint8_t form[][9] = {
+        {1, 0x20, 0x7E}, {2, 0xC2, 0xDF, 0x80, 0xBF}, {3, 0xE0, 0xE0, 0xA0, 0xBF, 0x80, 0xBF}, {3, 0xE1, 0xEC, 0x80, 0xBF, 0x80, 0xBF},
+        {3, 0xED, 0xED, 0x80, 0x9F, 0x80, 0xBF}, {3, 0xEE, 0xEF, 0x80, 0xBF, 0x80, 0xBF}, {4, 0xF0, 0xF0, 0x90, 0xBF, 0x80, 0xBF, 0x80, 0xBF},
+        {4, 0xF1, 0xF3, 0x80, 0xBF, 0x80, 0xBF, 0x80, 0xBF}, {4, 0xF4, 0xF4, 0x80, 0x8F, 0x80, 0xBF, 0x80, 0xBF}};
+    for (size_t f = 0; f < sizeof form / sizeof *form; f++) {
+        rowset at = {{row}, 1, false};
+        for (int k = 0; k < form[f][0]; k++) {
+            rowset next = {.count = 0};
+            if (!spread(s, &at, form[f][1 + 2 * k], form[f][2 + 2 * k], &next)) return false;
+            at = next;
+        }
+        for (int i = 0; i < at.count; i++) if (!rowset_add(to, at.row[i])) return false;
+    }
+    return true;
+}
+
+/* How many plain characters may come whatever they are, up to 33 (UINT32_MAX: no end in sight). */
+static uint32_t plain_length(gstore *s, uint32_t row)
+{
+    rowset at = {{row}, 1, false};
+    for (uint32_t n = 0; n < 33; n++) {
+        rowset next = {.count = 0};
+        for (int i = 0; i < at.count; i++) {
+            grow *r = grow_at(s, at.row[i]);
+            if (r->plain == GROW_UNKNOWN) {
+                rowset one = {.count = 0};
+                const bool all = plain_step(s, at.row[i], &one);
+                r->plain = !all ? 0 : one.count == 1 ? one.row[0] : GROW_SEVERAL;
+            }
+            if (r->plain == 0) return n;
+            if (r->plain == GROW_SEVERAL ? !plain_step(s, at.row[i], &next) : !rowset_add(&next, r->plain)) return n;
+        }
+        bool same = next.count == at.count;
+        for (int i = 0; i < next.count && same; i++) {
+            bool found = false;
+            for (int k = 0; k < at.count; k++) found |= at.row[k] == next.row[i];
+            same = found;
+        }
+        if (same) return UINT32_MAX;
+        at = next;
+    }
+    return 33;
+}
+
+/* ---- a state's own mask ---- */
+static gmask *state_mask(gstore *s, uint32_t state)
+{
+    const grammar_vocab *v = s->g->vocab;
+    const uint32_t row = grow_local(s, state);
+    if (s->failed) return NULL;
+    uint64_t *bits = s->bits;
+    gpops pops = {0};
+    memset(bits, 0, v->words * sizeof *bits);
+    const uint32_t plain = row ? plain_length(s, row) : 0;
+    for (int k = 0; k < GRAMMAR_TRIES && !s->failed && row; k++) {
+        const gtrie *t = &v->trie[k];
+        if (k && t->plain <= plain) {
+            for (size_t w = 0; w < v->words; w++) bits[w] |= t->all[w];
+            continue;
+        }
+        s->walk[0] = row;
+        walk(s, k, 0, (uint32_t)t->count, bits, &pops);
+    }
+    /* A pop matters only for tokens that do not fit inside the rule. */
+    size_t kept = 0;
+    for (size_t i = 0; i < pops.count; i++) {
+        const gtrie_node *node = v->trie[pops.item[i].trie].node;
+        bool open = false;
+        for (uint32_t k = pops.item[i].node + 1; k < node[pops.item[i].node].next && !open; k++)
+            open = node[k].token >= 0 && !(bits[node[k].token >> 6] >> (node[k].token & 63) & 1);
+        if (open) pops.item[kept++] = pops.item[i];
+    }
+    pops.count = kept;
+    size_t tokens = 0;
+    for (size_t w = 0; w < v->words; w++) tokens += (size_t)__builtin_popcountll(bits[w]);
+    gmask *m = s->failed || pops.failed ? NULL : gstore_alloc(s, sizeof *m);
+    if (m) {
+        m->pops = pops.count;
+        m->pop = gstore_alloc(s, pops.count * sizeof *m->pop + 1);
+        if (m->pop && pops.count) memcpy(m->pop, pops.item, pops.count * sizeof *m->pop);
+        if (tokens > v->words) {
+            m->bits = gstore_alloc(s, v->words * sizeof *bits);
+            if (m->bits) memcpy(m->bits, bits, v->words * sizeof *bits);
+        } else if ((m->token = gstore_alloc(s, tokens * sizeof *m->token + 1))) {
+            for (size_t w = 0; w < v->words; w++)
+                for (uint64_t b = bits[w]; b; b &= b - 1) m->token[m->tokens++] = (uint32_t)(w * 64) + (uint32_t)__builtin_ctzll(b);
+        }
+    }
+    mem_free(pops.item);
+    if (s->failed || !m) {
+        s->failed = true;
+        return NULL;
+    }
+    return gstate_at(s, state)->mask = m;
+}
+
+bool grammar_mask(gstore *s, uint32_t row, uint64_t *mask)
+{
+    const grammar_vocab *v = s->g->vocab;
+    if (!s->bits) {
+        s->bits = MEM_ARRAY(v->words + 1, uint64_t);
+        s->walk = MEM_ARRAY(v->longest + 2, uint32_t);
+        s->walk_size = v->longest + 2;
+        if (!s->bits || !s->walk) return !(s->failed = true);
+    }
+    const grow r = *grow_at(s, row);
+    bool fresh = true;             /* mask is still to be cleared */
+    for (uint32_t i = 0; i < r.count; i++) {
+        const gmask *m = gstate_at(s, r.item[i].state)->mask;
+        if (!m && !(m = state_mask(s, r.item[i].state))) return false;
+        if (m->bits && fresh) memcpy(mask, m->bits, v->words * sizeof *mask);
+        else if (m->bits) for (size_t w = 0; w < v->words; w++) mask[w] |= m->bits[w];
+        else {
+            if (fresh) memset(mask, 0, v->words * sizeof *mask);
+            for (size_t k = 0; k < m->tokens; k++) set_bit(mask, (int32_t)m->token[k]);
+        }
+        fresh = false;
+    }
+    if (fresh) memset(mask, 0, v->words * sizeof *mask);
+    for (uint32_t i = 0; i < r.count && !s->failed; i++) {
+        const gstate *t = gstate_at(s, r.item[i].state);
+        for (uint32_t k = 0; k < t->calls; k++)
+            if (t->call[k].kind == G_TOKEN && t->call[k].what < v->count) set_bit(mask, (int32_t)t->call[k].what);
+        if (!t->mask->pops) continue;
+        const uint32_t after = grow_after(s, r.item[i].frame);
+        if (after == GROW_DEAD || !grow_at(s, after)->count) continue;
+        for (size_t k = 0; k < t->mask->pops; k++) {
+            const gpop p = t->mask->pop[k];
+            const gtrie_node n = v->trie[p.trie].node[p.node];
+            s->walk[n.depth] = after;
+            walk(s, p.trie, p.node + 1, n.next, mask, NULL);
+        }
+    }
+    return !s->failed;
+}
