@@ -79,7 +79,8 @@ static json_t *render_raw(const session *s, const json_t *request, vlm_error *er
     buf text = {0};
     json_t *result = NULL;
     if (!request_clock(request, &clock, &now, error)) return NULL;
-    if (chat_render_raw(s->chat, s->tok, request, now, &report, &text, error)) {
+    bool stranger = !s->options->model && json_object_get(request, "chat_template");       /* the demo model's tokens are none of its */
+    if (chat_render_raw(s->chat, stranger ? NULL : s->tok, request, now, &report, &text, error)) {
         result = json_pack("{s:o}", "text", jsonl_string(text.data ? text.data : "", text.size));
         if (!result) err_memory(error, text.size);
     } else result = failure(&report.raised, error);

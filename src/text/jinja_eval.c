@@ -195,7 +195,7 @@ static jval eval_node(jrun *r, const jnode *n)
     jval v;
     switch (n->kind) {
     case N_CONST: return n->value;
-    case N_NAME: return jinja_lookup(r, n->name);
+    case N_NAME: return jinja_lookup(r, n);
     case N_LIST:
     case N_TUPLE: return eval_items(r, n);
     case N_DICT: return eval_dict(r, n);

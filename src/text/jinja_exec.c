@@ -1,52 +1,74 @@
-/* jinja_exec.c - statements, scopes, macros, loops; a render from start to end.
+/* jinja_exec.c - statements, frames, macros, loops; a render from start to end.
  *
- * A scope is a short list of variables with a parent. Loop passes, macro calls, with, set-blocks, filter-blocks and generation-blocks
- * open one; if does not. A macro keeps the scope in which it was defined and sees what is set there later, too. */
+ * A frame's names lie in slots (jinja_scope.c says which name is where). A macro keeps the frame in which it was defined and sees what is set
+ * there later, too; all passes of a loop share one frame, which starts afresh with each. */
 #include "text/jinja_internal.h"
 
-/* ---- scopes ---- */
+/* ---- frames ---- */
 
-jscope *jinja_push_scope(jrun *r, jscope *parent)
+static jval variable(jrun *r, const jstr *name)
+{
+    const jval *found = r->set ? jdict_get_text(r->set, name->data, name->size) : NULL;
+    if (!found) found = jdict_get_text(r->variables, name->data, name->size);
+    if (found) return *found;
+    const jbuiltin *fn = jinja_global(name);
+    return fn ? (jval){.kind = J_FUNCTION, .fn = fn} : (jval){.kind = J_MISSING};
+}
+
+static jscope *new_frame(jrun *r, const jplan *plan, jscope *parent)
 {
     jscope *s = jinja_alloc(&r->m, sizeof *s);
-    s->parent = parent;
+    *s = (jscope){parent, jinja_alloc(&r->m, plan->count * sizeof *s->var)};
     return s;
 }
 
-void jinja_assign(jrun *r, const jstr *name, jval value)
+/* Names get the values that they start with; parameters keep theirs. */
+static void enter_frame(jrun *r, jscope *s, const jplan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        const jload *l = &plan->load[i];
+        if (l->how == LOAD_VARIABLE) s->var[i] = variable(r, l->name);
+        else if (l->how == LOAD_NOTHING) s->var[i] = (jval){.kind = J_MISSING};
+        else if (l->how == LOAD_OUTER) {
+            const jscope *outer = s->parent;
+            for (int up = l->up; up; up--) outer = outer->parent;
+            s->var[i] = outer->var[l->slot];
+        }
+    }
+}
+
+static void leave_frame(jscope *s, const jplan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++) s->var[i] = (jval){.kind = J_MISSING};
+}
+
+static jval *place(jrun *r, const jnode *name)
 {
     jscope *s = r->scope;
-    for (size_t i = 0; i < s->count; i++)
-        if (s->var[i].name == name) {
-            s->var[i].value = value;
-            return;
-        }
-    if (s->count == s->capacity) {
-        size_t capacity = s->capacity ? s->capacity * 2 : 4;
-        jvar *grown = jinja_alloc(&r->m, capacity * sizeof *grown);
-        if (s->count) memcpy(grown, s->var, s->count * sizeof *grown);
-        s->var = grown;
-        s->capacity = capacity;
-    }
-    s->var[s->count++] = (jvar){name, value};
+    for (int up = name->up; up; up--) s = s->parent;
+    return &s->var[name->slot];
 }
 
-jval jinja_lookup(jrun *r, const jstr *name)
+jval jinja_lookup(jrun *r, const jnode *n)
 {
-    for (const jscope *s = r->scope; s; s = s->parent)
-        for (size_t i = s->count; i-- > 0;)
-            if (s->var[i].name == name) return s->var[i].value;
-    const jval *found = jdict_get_text(r->variables, name->data, name->size);
-    if (found) return *found;
-    const jbuiltin *fn = jinja_global(name);
-    if (fn) return (jval){.kind = J_FUNCTION, .fn = fn};
-    return jv_undefined(&r->m, "'%.*s' is undefined", (int)(name->size < 100 ? name->size : 100), name->data);
+    jval v = *place(r, n);
+    if (v.kind != J_MISSING) return v;
+    return jv_undefined(&r->m, "'%.*s' is undefined", (int)(n->name->size < 100 ? n->name->size : 100), n->name->data);
 }
 
-static void assign_target(jrun *r, const jnode *target, jval value)
+/* What is set outside of loops and macros is seen by blocks. */
+static void publish(jrun *r, const jnode *target)
 {
     if (target->kind == N_NAME) {
-        jinja_assign(r, target->name, value);
+        if (!r->set) r->set = jdict_new(&r->m);
+        jdict_set(r, r->set, jv_str(target->name), *place(r, target));
+    } else if (target->kind == N_TUPLE) for (size_t i = 0; i < target->list.count; i++) publish(r, target->list.item[i]);
+}
+
+void jinja_assign(jrun *r, const jnode *target, jval value)
+{
+    if (target->kind == N_NAME) {
+        *place(r, target) = value;
         return;
     }
     if (target->kind == N_NSREF) {
@@ -61,7 +83,7 @@ static void assign_target(jrun *r, const jnode *target, jval value)
     size_t want = target->list.count;
     if (items->count > want) jinja_fail(&r->m, VLM_FORMAT, "too many values to unpack (expected %zu)", want);
     if (items->count < want) jinja_fail(&r->m, VLM_FORMAT, "not enough values to unpack (expected %zu, got %zu)", want, items->count);
-    for (size_t i = 0; i < want; i++) assign_target(r, target->list.item[i], items->item[i]);
+    for (size_t i = 0; i < want; i++) jinja_assign(r, target->list.item[i], items->item[i]);
 }
 
 jval jinja_capture(jrun *r, const jnodes *body, jflow *flow)
@@ -79,37 +101,35 @@ jval jinja_capture(jrun *r, const jnodes *body, jflow *flow)
 
 static jflow run_loop(jrun *r, const jnode *n, jval over, int depth)
 {
-    jscope *outer = r->scope;
-    jlist *all = jv_iterate(r, over), *items = jlist_new(&r->m, all->count);
-    for (size_t i = 0; i < all->count; i++) {
-        if (n->c) {                                /* for ... if: what does not pass is not counted */
-            r->scope = jinja_push_scope(r, outer);
-            assign_target(r, n->a, all->item[i]);
-            if (!jv_true(jinja_eval(r, n->c))) continue;
-        }
-        jlist_add(&r->m, items, all->item[i]);
+    jscope *outer = r->scope, *test = NULL;
+    if (n->c) {
+        test = new_frame(r, n->plan[2], outer);
+        enter_frame(r, test, n->plan[2]);
     }
     jloop *loop = jinja_alloc(&r->m, sizeof *loop);
-    *loop = (jloop){.items = items, .depth = depth, .node = n, .scope = outer};
-    const jstr *loop_name = NULL;
-    for (size_t i = 0; i < r->t->name_count && !loop_name; i++)
-        if (jstr_is(r->t->names[i], "loop")) loop_name = r->t->names[i];
+    *loop = (jloop){.run = r, .source = jloop_source(r, n, over, test), .depth = depth, .node = n, .scope = outer};
+    loop->complete = !loop->source.iter;
+    loop->items = loop->complete ? loop->source.items : jlist_new(&r->m, 0);
     jflow flow = FLOW_NEXT;
-    for (size_t i = 0; i < items->count && flow != FLOW_BREAK; i++) {
-        r->scope = jinja_push_scope(r, outer);
+    jscope *frame = new_frame(r, n->plan[0], outer);
+    bool finished = false;                         /* a pass that came to its end; without one else runs, as in jinja2 */
+    for (size_t i = 0; flow != FLOW_BREAK && jloop_has(loop, i); i++) {
+        r->scope = frame;
         loop->index = i;
-        if (loop_name) jinja_assign(r, loop_name, (jval){.kind = J_LOOP, .loop = loop});
-        assign_target(r, n->a, items->item[i]);
+        if (n->plan[0]->loop >= 0) frame->var[n->plan[0]->loop] = (jval){.kind = J_LOOP, .loop = loop};
+        jinja_assign(r, n->a, loop->items->item[i]);
+        enter_frame(r, frame, n->plan[0]);
         flow = jinja_exec(r, &n->list);
+        finished |= flow == FLOW_NEXT;
     }
+    if (!n->recursive) leave_frame(frame, n->plan[0]);
     r->scope = outer;
-    if (!items->count && n->list2.count) {
-        r->scope = jinja_push_scope(r, outer);
-        flow = jinja_exec(r, &n->list2);
-        r->scope = outer;
-        return flow;
-    }
-    return FLOW_NEXT;
+    if (finished || !n->list2.count) return FLOW_NEXT;
+    r->scope = new_frame(r, n->plan[1], outer);
+    enter_frame(r, r->scope, n->plan[1]);
+    flow = jinja_exec(r, &n->list2);
+    r->scope = outer;
+    return flow;
 }
 
 jval jinja_call_loop(jrun *r, jloop *loop, jargs *a)
@@ -129,53 +149,54 @@ jval jinja_call_loop(jrun *r, jloop *loop, jargs *a)
 
 /* ---- macros ---- */
 
-static const jstr *name_of(jrun *r, const char *text)
-{
-    for (size_t i = 0; i < r->t->name_count; i++)
-        if (jstr_is(r->t->names[i], text)) return r->t->names[i];
-    return NULL;                                   /* the template never mentions it */
-}
-
-static void bind_macro(jrun *r, jmacro *macro, jargs *a)
+/* Arguments as jinja2's Macro takes them: positional, then named or defaults; what is left over belongs to caller, kwargs and varargs. */
+static void bind_macro(jrun *r, const jmacro *macro, jscope *frame, const jargs *a)
 {
     const jnode *n = macro->node;
+    const jplan *plan = n->plan[0];
     size_t count = n->list.count, n_defaults = n->list2.count;
-    bool *taken = jinja_alloc(&r->m, a->n_kw + 1);
+    bool *taken = jinja_alloc(&r->m, a->n_kw + 1), found_caller = a->n >= count && n->uses_caller && plan->caller < 0;
     for (size_t i = 0; i < count; i++) {
         const jstr *name = n->list.item[i]->name;
-        jval value = {.kind = J_MISSING};
-        if (i < a->n) value = a->v[i];
-        for (size_t k = 0; k < a->n_kw; k++) {
-            if (taken[k] || a->kw[k].name->size != name->size || memcmp(a->kw[k].name->data, name->data, name->size) != 0) continue;
-            if (i < a->n) jinja_fail(&r->m, VLM_FORMAT, "macro got two values for argument '%.*s'", (int)name->size, name->data);
-            value = a->kw[k].value;
-            taken[k] = true;
-        }
-        if (value.kind == J_MISSING && i + n_defaults >= count) value = jinja_eval(r, n->list2.item[i + n_defaults - count]);
-        if (value.kind == J_MISSING) value = jv_undefined(&r->m, "parameter '%.*s' was not provided", (int)(name->size < 100 ? name->size : 100), name->data);
-        jinja_assign(r, name, value);
+        jval value = i < a->n ? a->v[i] : (jval){.kind = J_MISSING};
+        for (size_t k = 0; k < a->n_kw && i >= a->n; k++)
+            if (!taken[k] && a->kw[k].name->size == name->size && memcmp(a->kw[k].name->data, name->data, name->size) == 0) {
+                value = a->kw[k].value;
+                taken[k] = true;
+            }
+        if (i >= a->n && jstr_is(name, "caller")) found_caller = true;
+        frame->var[n->list.item[i]->slot] = value;
     }
     jlist *more = jlist_new(&r->m, 0);
-    for (size_t i = count; i < a->n; i++) jlist_add(&r->m, more, a->v[i]);
-    if (n->uses_varargs) jinja_assign(r, name_of(r, "varargs"), jv_tuple(more));
-    else if (more->count) jinja_fail(&r->m, VLM_FORMAT, "macro takes not more than %zu argument(s)", count);
     jdict *named = jdict_new(&r->m);
-    const jstr *caller = n->uses_caller ? name_of(r, "caller") : NULL;
-    if (caller) jinja_assign(r, caller, jv_undefined(&r->m, "no caller defined"));
+    jval caller = jv_undefined(&r->m, "No caller defined");
+    for (size_t i = count; i < a->n; i++) jlist_add(&r->m, more, a->v[i]);
     for (size_t k = 0; k < a->n_kw; k++) {
         if (taken[k]) continue;
-        if (caller && jstr_is(a->kw[k].name, "caller")) jinja_assign(r, caller, a->kw[k].value);
-        else if (n->uses_kwargs) jdict_set(r, named, jv_str(a->kw[k].name), a->kw[k].value);
+        if (n->uses_caller && !found_caller && jstr_is(a->kw[k].name, "caller")) {
+            if (a->kw[k].value.kind != J_NONE) caller = a->kw[k].value;
+        } else if (plan->kwargs >= 0) jdict_set(r, named, jv_str(a->kw[k].name), a->kw[k].value);
         else jinja_fail(&r->m, VLM_FORMAT, "macro takes no keyword argument '%.*s'", (int)(a->kw[k].name->size < 60 ? a->kw[k].name->size : 60), a->kw[k].name->data);
     }
-    if (n->uses_kwargs) jinja_assign(r, name_of(r, "kwargs"), jv_dict(named));
+    if (plan->caller >= 0) frame->var[plan->caller] = caller;
+    if (plan->kwargs >= 0) frame->var[plan->kwargs] = jv_dict(named);
+    if (plan->varargs >= 0) frame->var[plan->varargs] = jv_tuple(more);
+    else if (more->count) jinja_fail(&r->m, VLM_FORMAT, "macro takes not more than %zu argument(s)", count);
+    enter_frame(r, frame, plan);
+    for (size_t i = 0; i < count; i++) {
+        const jnode *parameter = n->list.item[i];
+        jval *slot = &frame->var[parameter->slot];
+        if (slot->kind != J_MISSING) continue;
+        if (i + n_defaults >= count) *slot = jinja_eval(r, n->list2.item[i + n_defaults - count]);
+        else *slot = jv_undefined(&r->m, "parameter '%.*s' was not provided", (int)(parameter->name->size < 100 ? parameter->name->size : 100), parameter->name->data);
+    }
 }
 
 jval jinja_call_macro(jrun *r, jmacro *macro, jargs *a)
 {
     jscope *outer = r->scope;
-    r->scope = jinja_push_scope(r, macro->scope);
-    bind_macro(r, macro, a);
+    r->scope = new_frame(r, macro->node->plan[0], macro->scope);
+    bind_macro(r, macro, r->scope, a);
     jval text = jinja_capture(r, &macro->node->c->list, NULL);
     r->scope = outer;
     return text;
@@ -186,6 +207,13 @@ static jval new_macro(jrun *r, const jnode *n)
     jmacro *macro = jinja_alloc(&r->m, sizeof *macro);
     *macro = (jmacro){n, r->scope, n->name};
     return (jval){.kind = J_MACRO, .macro = macro};
+}
+
+/* What these blocks give is not made a string, and what is none cannot be joined with the rest. */
+static void write_text(jrun *r, jval v, const char *what)
+{
+    if (v.kind != J_STRING) jinja_fail(&r->m, VLM_FORMAT, "a %s gave no str but %s", what, jv_type(v));
+    jbuf_addstr(r->out, v.s);
 }
 
 /* {% call(args) f(x) %}body{% endcall %}: f(x, caller=macro of the body). */
@@ -201,7 +229,7 @@ static void exec_call_block(jrun *r, const jnode *n)
     named[call.list2.count] = &keyword;
     call.list2.item = named;
     call.list2.count++;
-    jv_write(r, r->out, jinja_eval(r, &call));
+    write_text(r, jinja_eval(r, &call), "call block");
 }
 
 /* ---- statements ---- */
@@ -217,28 +245,63 @@ static jval run_filters(jrun *r, const jnode *filters, jval text)
     return jinja_eval(r, &copy);
 }
 
-static jval capture_in_scope(jrun *r, const jnodes *body, jflow *flow)
+/* A body that is caught and filtered, in a frame of its own. */
+static jval captured(jrun *r, const jnode *n, const jnode *filters, jflow *flow)
 {
     jscope *outer = r->scope;
-    r->scope = jinja_push_scope(r, outer);
-    jval text = jinja_capture(r, body, flow);
+    r->scope = new_frame(r, n->plan[0], outer);
+    enter_frame(r, r->scope, n->plan[0]);
+    jval text = jinja_capture(r, &n->list, flow);
+    if (*flow == FLOW_NEXT) text = run_filters(r, filters, text);
+    leave_frame(r->scope, n->plan[0]);
     r->scope = outer;
     return text;
 }
 
 static jflow exec_with(jrun *r, const jnode *n)
 {
-    jscope *outer = r->scope, *inner = jinja_push_scope(r, outer);
+    jscope *outer = r->scope, *inner = new_frame(r, n->plan[0], outer);
+    enter_frame(r, inner, n->plan[0]);
     for (size_t i = 0; i < n->list.count; i++) {
-        jval value = jinja_eval(r, n->list2.item[i]);   /* in the outer scope, all of them */
+        jval value = jinja_eval(r, n->list2.item[i]);   /* in the outer frame, all of them */
         r->scope = inner;
-        assign_target(r, n->list.item[i], value);
+        jinja_assign(r, n->list.item[i], value);
         r->scope = outer;
     }
     r->scope = inner;
     jflow flow = jinja_exec(r, &n->c->list);
+    leave_frame(inner, n->plan[0]);
     r->scope = outer;
     return flow;
+}
+
+static jflow exec_scope(jrun *r, const jnode *n, jscope *parent)
+{
+    jscope *outer = r->scope;
+    r->scope = new_frame(r, n->plan[0], parent);
+    enter_frame(r, r->scope, n->plan[0]);
+    jflow flow = jinja_exec(r, &n->list);
+    r->scope = outer;
+    return flow;
+}
+
+static void exec_block_tag(jrun *r, const jnode *n)
+{
+    if (n->required) jinja_fail(&r->m, VLM_FORMAT, "Required block '%.*s' not found", (int)(n->name->size < 60 ? n->name->size : 60), n->name->data);
+    jdict *variables = r->variables, *set = r->set;
+    if (n->scoped) {
+        jargs one = {.v = &(jval){.kind = J_DICT, .dict = variables}, .n = 1};
+        r->variables = jinja_make_dict(r, &one);
+        for (size_t i = 0; set && i < set->count; i++) jdict_set(r, r->variables, set->entry[i].key, set->entry[i].value);
+        for (size_t i = 0; i < n->list2.count; i++) {
+            jval v = *place(r, n->list2.item[i]);
+            if (v.kind != J_MISSING) jdict_set(r, r->variables, jv_str(n->list2.item[i]->name), v);
+        }
+        r->set = NULL;
+    }
+    exec_scope(r, n, NULL);
+    r->variables = variables;
+    r->set = set;
 }
 
 static jflow exec_node(jrun *r, const jnode *n)
@@ -250,24 +313,32 @@ static jflow exec_node(jrun *r, const jnode *n)
     case N_BLOCK: return jinja_exec(r, &n->list);
     case N_FOR: return run_loop(r, n, jinja_eval(r, n->b), 0);
     case N_IF: return jinja_exec(r, jv_true(jinja_eval(r, n->a)) ? &n->list : &n->list2);
-    case N_SET: assign_target(r, n->a, jinja_eval(r, n->b)); break;
+    case N_SET:
+        jinja_assign(r, n->a, jinja_eval(r, n->b));
+        if (n->toplevel && r->t->has_blocks) publish(r, n->a);
+        break;
     case N_SET_BLOCK: {
-        jval text = capture_in_scope(r, &n->list, &flow);
-        if (flow == FLOW_NEXT) assign_target(r, n->a, run_filters(r, n->b, text));
+        jval text = captured(r, n, n->b, &flow);
+        if (flow != FLOW_NEXT) break;
+        jinja_assign(r, n->a, text);
+        if (n->toplevel && r->t->has_blocks) publish(r, n->a);
     } break;
-    case N_MACRO: jinja_assign(r, n->name, new_macro(r, n)); break;
+    case N_MACRO: {
+        jnode name = {.kind = N_NAME, .name = n->name, .up = n->up, .slot = n->slot};
+        *place(r, &name) = new_macro(r, n);
+        if (n->toplevel && r->t->has_blocks) publish(r, &name);
+    } break;
     case N_CALL_BLOCK: exec_call_block(r, n); break;
     case N_FILTER_BLOCK: {
-        jval text = capture_in_scope(r, &n->list, &flow);
-        jv_write(r, r->out, run_filters(r, n->a, text));
+        jval text = captured(r, n, n->a, &flow);
+        if (flow == FLOW_NEXT) write_text(r, text, "filter block");
     } break;
     case N_WITH: return exec_with(r, n);
-    case N_SCOPE: {
-        jscope *outer = r->scope;
-        r->scope = jinja_push_scope(r, outer);
-        flow = jinja_exec(r, &n->list);
-        r->scope = outer;
-    } break;
+    case N_SCOPE: return exec_scope(r, n, r->scope);
+    case N_BLOCK_TAG: exec_block_tag(r, n); break;
+    case N_TEMPLATE:
+        jinja_eval(r, n->a);
+        jinja_fail(&r->m, VLM_UNSUPPORTED, "{%% %.*s %%}: there are no other templates", (int)n->name->size, n->name->data);
     case N_BREAK: return FLOW_BREAK;
     case N_CONTINUE: return FLOW_CONTINUE;
     default: jinja_fail(&r->m, VLM_INTERNAL, "node %d is no statement", n->kind);
@@ -313,11 +384,12 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
         mem_free(r);
         return false;
     }
-    r->scope = jinja_push_scope(r, NULL);
     r->variables = jinja_alloc(&r->m, sizeof *r->variables);
     if (json_is_object(variables)) *r->variables = *jv_from_json(r, variables).dict;
     jbuf text = {.m = &r->m, .limit = r->max_output};
     r->out = &text;
+    r->scope = new_frame(r, t->root->plan[0], NULL);
+    enter_frame(r, r->scope, t->root->plan[0]);
     jinja_exec(r, &t->root->list);
     bool ok = buf_add(out, text.data ? text.data : "", text.size) || err_memory(error, text.size);
     if (report) report->steps = steps - r->m.steps;

@@ -34,11 +34,6 @@ static jnode *parse_name(jparser *p)
     if (jstr_is(name, "none") || jstr_is(name, "None")) return constant(p, jv_none());
     jnode *n = jinja_node(p, N_NAME);
     n->name = name;
-    if (p->macro) {
-        p->macro->uses_varargs |= jstr_is(name, "varargs");
-        p->macro->uses_kwargs |= jstr_is(name, "kwargs");
-        p->macro->uses_caller |= jstr_is(name, "caller");
-    }
     return n;
 }
 

@@ -22,7 +22,8 @@ FILTER(abs)
 
 FILTER(attr)
 {
-    const jstr *name = jv_string(r, a->v[0]);
+    if (a->v[0].kind != J_STRING) jinja_fail(&r->m, VLM_FORMAT, "attribute name must be string, not '%s'", jv_type(a->v[0]));
+    const jstr *name = a->v[0].s;
     jval v = self.kind == J_DICT ? jv_undefined(&r->m, "no attribute") : jv_attr(r, self, name);
     if (self.kind != J_DICT) return v;
     bool hidden;

@@ -3,15 +3,19 @@
 
 #define FILTER(name) static jval f_##name(jrun *r, jval self, jargs *a)
 
-static jval one_or_undefined(jrun *r, jval self, bool last)
+FILTER(first)
 {
-    jlist *l = jv_iterate(r, self);
-    if (l->count) return l->item[last ? l->count - 1 : 0];
-    return jv_undefined(&r->m, "No %s item, sequence was empty.", last ? "last" : "first");
+    jval v;
+    jsource source = jsource_open(r, self);
+    return jsource_next(r, &source, &v) ? v : jv_undefined(&r->m, "No first item, sequence was empty.");
 }
 
-FILTER(first) { return one_or_undefined(r, self, false); }
-FILTER(last) { return one_or_undefined(r, self, true); }
+FILTER(last)
+{
+    if (self.kind == J_ITERATOR || self.kind == J_LOOP) jinja_fail(&r->m, VLM_FORMAT, "'%s' object is not reversible", jv_type(self));
+    jlist *l = jv_iterate(r, self);
+    return l->count ? l->item[l->count - 1] : jv_undefined(&r->m, "No last item, sequence was empty.");
+}
 
 FILTER(length)
 {
@@ -48,6 +52,7 @@ FILTER(reverse)
 {
     jlist *from = jv_iterate(r, self), *l = jlist_new(&r->m, from->count);
     for (size_t i = from->count; i-- > 0;) jlist_add(&r->m, l, from->item[i]);
+    if (self.kind == J_ITERATOR) return jv_list(l);
     if (self.kind != J_STRING) return jv_iterator(l);
     jbuf out = {.m = &r->m};
     for (size_t i = 0; i < l->count; i++) jbuf_addstr(&out, l->item[i].s);
@@ -62,14 +67,17 @@ static jval pair(jrun *r, jval a, jval b)
     return jv_tuple(l);
 }
 
-FILTER(items)
+static bool next_item(jrun *r, jgen *g, jval *out)
 {
-    jlist *l = jlist_new(&r->m, 0);
-    if (self.kind == J_UNDEFINED) return jv_iterator(l);
-    if (self.kind != J_DICT) jinja_fail(&r->m, VLM_FORMAT, "Can only get item pairs from a mapping.");
-    for (size_t i = 0; i < self.dict->count; i++) jlist_add(&r->m, l, pair(r, self.dict->entry[i].key, self.dict->entry[i].value));
-    return jv_iterator(l);
+    if (g->over.kind == J_UNDEFINED) return false;
+    if (g->over.kind != J_DICT) jinja_fail(&r->m, VLM_FORMAT, "Can only get item pairs from a mapping.");
+    if (g->at >= g->over.dict->count) return false;
+    const jentry *e = &g->over.dict->entry[g->at++];
+    *out = pair(r, e->key, e->value);
+    return true;
 }
+
+FILTER(items) { (void)a; return jgen_new(r, (jgen){.next = next_item, .over = self}, NULL); }
 
 /* ---- sorting: a stable merge sort of values by keys ---- */
 
@@ -127,11 +135,14 @@ static jval sort_key(jrun *r, jval v, jval attribute, bool case_sensitive)
     return jv_list(l);
 }
 
+/* sorted() takes an int for `reverse`, and nothing else. */
+static bool reversed(jrun *r, jval v) { return v.kind == J_MISSING ? false : jv_to_int(r, v, "reverse") != 0; }
+
 FILTER(sort)
 {
     jlist *values = copy_list(r, jv_iterate(r, self)), *keys = jlist_new(&r->m, values->count);
     for (size_t i = 0; i < values->count; i++) jlist_add(&r->m, keys, sort_key(r, values->item[i], a->v[2], jv_true(jarg(a, 1, jv_bool(false)))));
-    sort_by(r, values, keys, jv_true(jarg(a, 0, jv_bool(false))));
+    sort_by(r, values, keys, reversed(r, a->v[0]));
     return jv_list(values);
 }
 
@@ -147,7 +158,7 @@ FILTER(dictsort)
         jlist_add(&r->m, values, pair(r, e->key, e->value));
         jlist_add(&r->m, keys, key_of(r, value ? e->value : e->key, jv_none(), jv_true(jarg(a, 0, jv_bool(false)))));
     }
-    sort_by(r, values, keys, jv_true(jarg(a, 2, jv_bool(false))));
+    sort_by(r, values, keys, reversed(r, a->v[2]));
     return jv_list(values);
 }
 
@@ -173,18 +184,27 @@ FILTER(groupby)
     return jv_list(out);
 }
 
-FILTER(unique)
+/* The generator's source, opened when the first item is asked for. */
+static jsource *opened(jrun *r, jgen *g)
 {
-    jlist *from = jv_iterate(r, self), *out = jlist_new(&r->m, 0);
-    jdict *seen = jdict_new(&r->m);
-    for (size_t i = 0; i < from->count; i++) {
-        jval key = key_of(r, from->item[i], a->v[1], jv_true(jarg(a, 0, jv_bool(false))));
-        if (jdict_get(r, seen, key)) continue;
-        jdict_set(r, seen, key, jv_none());
-        jlist_add(&r->m, out, from->item[i]);
-    }
-    return jv_iterator(out);
+    if (!g->open) g->source = jsource_open(r, g->over);
+    g->open = true;
+    return &g->source;
 }
+
+static bool next_unique(jrun *r, jgen *g, jval *out)
+{
+    if (!g->seen) g->seen = jdict_new(&r->m);
+    while (jsource_next(r, opened(r, g), out)) {
+        jval key = key_of(r, *out, g->a.v[1], jv_true(jarg(&g->a, 0, jv_bool(false))));
+        if (jdict_get(r, g->seen, key)) continue;
+        jdict_set(r, g->seen, key, jv_none());
+        return true;
+    }
+    return false;
+}
+
+FILTER(unique) { return jgen_new(r, (jgen){.next = next_unique, .over = self}, a); }
 
 static jval extreme(jrun *r, jval self, jargs *a, int wanted)
 {
@@ -209,6 +229,7 @@ FILTER(sum)
 {
     jlist *l = jv_iterate(r, self);
     jval total = jarg(a, 1, jv_int(0));
+    if (total.kind == J_STRING) jinja_fail(&r->m, VLM_FORMAT, "sum() can't sum strings");
     for (size_t i = 0; i < l->count; i++) {
         jval v = l->item[i];
         if (a->v[0].kind != J_MISSING && a->v[0].kind != J_NONE) v = jinja_attribute_path(r, v, a->v[0], (jval){.kind = J_MISSING});
@@ -217,86 +238,110 @@ FILTER(sum)
     return total;
 }
 
-FILTER(batch)
+static bool next_batch(jrun *r, jgen *g, jval *out)
 {
-    jint n = jv_to_int(r, a->v[0], "batch");
-    jlist *from = jv_iterate(r, self), *out = jlist_new(&r->m, 0), *row = NULL;
-    if (n < 1 || n > 1000000) jinja_fail(&r->m, VLM_FORMAT, "batch: the line count must be positive");
-    for (size_t i = 0; i < from->count; i++) {
-        if (!row || (jint)row->count == n) jlist_add(&r->m, out, jv_list(row = jlist_new(&r->m, 0)));
-        jlist_add(&r->m, row, from->item[i]);
+    jval item, count = g->a.v[0], fill = jarg(&g->a, 1, jv_none());
+    jlist *row = jlist_new(&r->m, 0);
+    while (!jv_equal(r, jv_int((jint)row->count), count) || !row->count) {
+        if (!jsource_next(r, opened(r, g), &item)) break;
+        jlist_add(&r->m, row, item);
     }
-    while (row && a->v[1].kind != J_MISSING && a->v[1].kind != J_NONE && (jint)row->count < n) jlist_add(&r->m, row, a->v[1]);
-    return jv_iterator(out);
+    if (!row->count) return false;
+    if (fill.kind != J_NONE && jv_compare(r, jv_int((jint)row->count), count, "<") == -1) {
+        jint missing = jv_to_int(r, count, "batch") - (jint)row->count;
+        if (missing > 1000000) jinja_fail(&r->m, VLM_LIMIT, "batch is too wide");
+        for (; missing > 0; missing--) jlist_add(&r->m, row, fill);
+    }
+    *out = jv_list(row);
+    return true;
 }
 
-FILTER(slice)
+FILTER(batch) { return jgen_new(r, (jgen){.next = next_batch, .over = self}, a); }
+
+static bool next_slice(jrun *r, jgen *g, jval *out)
 {
-    jint n = jv_to_int(r, a->v[0], "slice");
-    if (n < 1 || n > 1000000) jinja_fail(&r->m, VLM_FORMAT, "slice: the number of slices must be positive");
-    jlist *from = jv_iterate(r, self), *out = jlist_new(&r->m, 0);
-    size_t each = from->count / (size_t)n, more = from->count % (size_t)n, at = 0;
-    for (size_t i = 0; i < (size_t)n; i++) {
-        jlist *row = jlist_new(&r->m, 0);
-        for (size_t k = 0; k < each + (i < more); k++) jlist_add(&r->m, row, from->item[at++]);
-        if (i >= more && a->v[1].kind != J_MISSING && a->v[1].kind != J_NONE) jlist_add(&r->m, row, a->v[1]);
-        jlist_add(&r->m, out, jv_list(row));
-    }
-    return jv_iterator(out);
+    if (!g->open) g->source.items = jv_iterate(r, g->over);
+    g->open = true;
+    jint slices = jv_to_int(r, g->a.v[0], "slice");
+    if (slices == 0) jinja_fail(&r->m, VLM_FORMAT, "integer division or modulo by zero");
+    if ((jint)g->at >= slices) return false;
+    jval fill = jarg(&g->a, 1, jv_none());
+    size_t n = g->source.items->count, each = n / (size_t)slices, more = n % (size_t)slices, i = g->at++;
+    size_t from = i * each + (i < more ? i : more), to = from + each + (i < more);
+    jlist *row = jlist_new(&r->m, to - from + 1);
+    for (; from < to; from++) jlist_add(&r->m, row, g->source.items->item[from]);
+    if (fill.kind != J_NONE && i >= more) jlist_add(&r->m, row, fill);
+    *out = jv_list(row);
+    return true;
 }
+
+FILTER(slice) { return jgen_new(r, (jgen){.next = next_slice, .over = self}, a); }
 
 /* ---- map, select, reject ---- */
 
-/* jinja2 does not iterate what is false: none gives nothing. */
-static jlist *iterate_true(jrun *r, jval v) { return v.kind == J_UNDEFINED || jv_true(v) ? jv_iterate(r, v) : jlist_new(&r->m, 0); }
-
-FILTER(map)
+/* What is false is not gone through: none gives nothing. */
+static jsource *opened_true(jrun *r, jgen *g)
 {
-    jlist *from = iterate_true(r, self), *out = jlist_new(&r->m, from->count);
+    if (!g->open && !jv_true(g->over)) g->over = jv_list(jlist_new(&r->m, 0));
+    return opened(r, g);
+}
+
+/* The filter or test of that name, which is looked for only when there is an item. */
+static const jbuiltin *called(jrun *r, jval name, bool filter)
+{
+    const jbuiltin *fn = name.kind != J_STRING ? NULL : filter ? jinja_filter(name.s) : jinja_test(name.s);
+    if (!fn) jinja_fail(&r->m, VLM_FORMAT, "No %s named '%s'.", filter ? "filter" : "test", name.kind == J_STRING ? jstr_copy(&r->m, name.s->data, name.s->size < 60 ? name.s->size : 60)->data : jv_type(name));
+    return fn;
+}
+
+static bool next_mapped(jrun *r, jgen *g, jval *out)
+{
+    const jargs *a = &g->a;
+    jsource *source = opened_true(r, g);
+    if (source->items && !source->items->count) return false;
     jval attribute = {.kind = J_MISSING}, otherwise = {.kind = J_MISSING};
     for (size_t i = 0; i < a->n_kw && !a->n; i++) {
         if (jstr_is(a->kw[i].name, "attribute")) attribute = a->kw[i].value;
         else if (jstr_is(a->kw[i].name, "default")) otherwise = a->kw[i].value;
-        else jinja_fail(&r->m, VLM_FORMAT, "map: unexpected keyword argument '%.*s'", (int)(a->kw[i].name->size < 60 ? a->kw[i].name->size : 60), a->kw[i].name->data);
+        else jinja_fail(&r->m, VLM_FORMAT, "Unexpected keyword argument '%.*s'", (int)(a->kw[i].name->size < 60 ? a->kw[i].name->size : 60), a->kw[i].name->data);
     }
     if (!a->n && attribute.kind == J_MISSING) jinja_fail(&r->m, VLM_FORMAT, "map requires a filter argument");
-    const jbuiltin *fn = NULL;
-    if (a->n) {
-        if (a->v[0].kind != J_STRING || !(fn = jinja_filter(a->v[0].s))) jinja_fail(&r->m, VLM_FORMAT, "map: no such filter");
+    jval item;
+    if (!jsource_next(r, source, &item)) return false;
+    if (!a->n) *out = jinja_attribute_path(r, item, attribute, otherwise);
+    else {
+        jargs rest = {.v = a->v + 1, .n = a->n - 1, .kw = a->kw, .n_kw = a->n_kw};
+        *out = jinja_call_builtin(r, called(r, a->v[0], true), item, &rest, "filter");
     }
-    jargs rest = {.v = a->v + 1, .n = a->n ? a->n - 1 : 0, .kw = a->kw, .n_kw = a->n_kw};
-    for (size_t i = 0; i < from->count; i++) {
-        jval v;
+    return true;
+}
+
+FILTER(map) { return jgen_new(r, (jgen){.next = next_mapped, .over = self}, a); }
+
+static bool next_chosen(jrun *r, jgen *g, jval *out)
+{
+    const jargs *a = &g->a;
+    jsource *source = opened_true(r, g);
+    size_t skip = g->by_attribute;
+    if (source->items && !source->items->count) return false;
+    if (a->n < skip) jinja_fail(&r->m, VLM_FORMAT, "Missing parameter for attribute name");
+    while (jsource_next(r, source, out)) {
         jinja_enter(r);
-        if (fn) v = jinja_call_builtin(r, fn, from->item[i], &rest, "filter");
-        else {
-            v = jinja_attribute_path(r, from->item[i], attribute, otherwise);
-        }
+        jval v = g->by_attribute ? jinja_attribute_path(r, *out, a->v[0], (jval){.kind = J_MISSING}) : *out;
+        bool holds;
+        if (a->n > skip) {
+            jargs rest = {.v = a->v + skip + 1, .n = a->n - skip - 1, .kw = a->kw, .n_kw = a->n_kw};
+            holds = jinja_test_value(r, called(r, a->v[skip], false), v, &rest);
+        } else holds = jv_true(v);
         jinja_leave(r);
-        jlist_add(&r->m, out, v);
+        if (holds == g->wanted) return true;
     }
-    return jv_iterator(out);
+    return false;
 }
 
 static jval choose(jrun *r, jval self, jargs *a, bool by_attribute, bool wanted)
 {
-    jlist *from = iterate_true(r, self), *out = jlist_new(&r->m, 0);
-    size_t skip = by_attribute;
-    if (a->n < skip) jinja_fail(&r->m, VLM_FORMAT, "Missing parameter for attribute name");
-    const jbuiltin *test = NULL;
-    jargs rest = {.n = 0};
-    if (a->n > skip) {
-        if (a->v[skip].kind != J_STRING || !(test = jinja_test(a->v[skip].s))) jinja_fail(&r->m, VLM_FORMAT, "select: no such test");
-        rest = (jargs){.v = a->v + skip + 1, .n = a->n - skip - 1, .kw = a->kw, .n_kw = a->n_kw};
-    }
-    for (size_t i = 0; i < from->count; i++) {
-        jinja_enter(r);
-        jval v = by_attribute ? jinja_attribute_path(r, from->item[i], a->v[0], (jval){.kind = J_MISSING}) : from->item[i];
-        bool holds = test ? jinja_test_value(r, test, v, &rest) : jv_true(v);
-        jinja_leave(r);
-        if (holds == wanted) jlist_add(&r->m, out, from->item[i]);
-    }
-    return jv_iterator(out);
+    return jgen_new(r, (jgen){.next = next_chosen, .over = self, .by_attribute = by_attribute, .wanted = wanted}, a);
 }
 
 FILTER(select) { return choose(r, self, a, false, true); }

@@ -156,57 +156,14 @@ FILTER(wordcount)
     const jstr *s = jv_string(r, self);
     jint n = 0;
     bool inside = false;
-    for (size_t i = 0; i < s->size; i++) {
-        unsigned char c = (unsigned char)s->data[i];
-        bool word = c >= 0x80 || c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    for (size_t i = 0; i < s->size;) {
+        uint32_t c;
+        i += utf8_next_lossy(s->data + i, s->size - i, &c);
+        bool word = jchar_is_alnum(c) || c == '_';
         n += word && !inside;
         inside = word;
     }
     return jv_int(n);
-}
-
-/* One paragraph, greedily; words that are longer than a line are cut. */
-static void wrap_line(jrun *r, jbuf *out, const jstr *line, size_t width, bool cut_long, const jstr *newline)
-{
-    size_t column = 0, at = 0;
-    while (at < line->size) {
-        size_t from = at, spaces = 0;
-        while (at < line->size && line->data[at] == ' ') at++, spaces++;
-        size_t word = at;
-        while (at < line->size && line->data[at] != ' ') at++;
-        size_t chars = utf8_length(line->data + word, at - word);
-        if (column && column + spaces + chars > width) {
-            jbuf_addstr(out, newline);
-            column = 0;
-            spaces = 0;
-        } else jbuf_add(out, line->data + from, spaces);
-        column += spaces;
-        while (cut_long && chars > width) {
-            const jstr *rest = jstr_new(&r->m, line->data + word, at - word);
-            size_t n = jstr_offset(rest, width);
-            jbuf_add(out, rest->data, n);
-            jbuf_addstr(out, newline);
-            word += n;
-            chars -= width;
-        }
-        jbuf_add(out, line->data + word, at - word);
-        column += chars;
-    }
-}
-
-FILTER(wordwrap)
-{
-    need_string(r, self, "wordwrap");
-    jint width = jv_to_int(r, jarg(a, 0, jv_int(79)), "wordwrap");
-    if (width < 1) jinja_fail(&r->m, VLM_FORMAT, "wordwrap: invalid width");
-    const jstr *newline = a->v[2].kind == J_STRING ? a->v[2].s : jstr_copy(&r->m, "\n", 1);
-    jlist *lines = jstr_splitlines(&r->m, jv_string(r, self), false);
-    jbuf out = {.m = &r->m};
-    for (size_t i = 0; i < lines->count; i++) {
-        if (i) jbuf_addstr(&out, newline);
-        wrap_line(r, &out, lines->item[i].s, (size_t)width, jv_true(jarg(a, 1, jv_bool(true))), newline);
-    }
-    return jv_buf(&out);
 }
 
 static void quote(jbuf *out, const jstr *s, bool query)
@@ -251,6 +208,9 @@ FILTER(xmlattr)
     for (size_t i = 0; i < self.dict->count; i++) {
         jval key = self.dict->entry[i].key, value = self.dict->entry[i].value;
         if (value.kind == J_NONE || value.kind == J_UNDEFINED) continue;
+        if (key.kind != J_STRING) jinja_fail(&r->m, VLM_FORMAT, "expected string or bytes-like object, got '%s'", jv_type(key));
+        for (size_t k = 0; k < key.s->size; k++)
+            if (key.s->data[k] && strchr(" \t\n\r\f\v/>=", key.s->data[k])) jinja_fail(&r->m, VLM_FORMAT, "Invalid character in attribute name");
         if (out.size || jv_true(jarg(a, 0, jv_bool(true)))) jbuf_addc(&out, ' ');
         jinja_escape_html(&out, jv_string(r, key));
         jbuf_adds(&out, "=\"");
@@ -349,8 +309,9 @@ static const jbuiltin filters[] = {
     {"escape", f_escape, 0, 0, ""}, {"e", f_escape, 0, 0, ""}, {"forceescape", f_forceescape, 0, 0, ""}, {"format", f_format, 0, -1, ""},
     {"indent", f_indent, 0, 3, "width,first,blank"}, {"truncate", f_truncate, 0, 4, "length,killwords,end,leeway"},
     {"center", f_center, 0, 1, "width"}, {"wordcount", f_wordcount, 0, 0, ""},
-    {"wordwrap", f_wordwrap, 0, 4, "width,break_long_words,wrapstring,break_on_hyphens"}, {"urlencode", f_urlencode, 0, 0, ""},
+    {"wordwrap", jinja_wordwrap, 0, 4, "width,break_long_words,wrapstring,break_on_hyphens"}, {"urlencode", f_urlencode, 0, 0, ""},
     {"xmlattr", f_xmlattr, 0, 1, "autospace"}, {"striptags", f_striptags, 0, 0, ""}, {"filesizeformat", f_filesizeformat, 0, 1, "binary"},
+    {"urlize", jinja_urlize, 0, 5, "trim_url_limit,nofollow,target,rel,extra_schemes"}, {"pprint", jinja_pprint, 0, 0, ""},
     {"tojson", f_tojson, 0, 4, "ensure_ascii,indent,separators,sort_keys"},
 };
 

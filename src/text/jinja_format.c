@@ -1,46 +1,39 @@
-/* jinja_format.c - "..." % values, str.format, strftime. */
+/* jinja_format.c - numbers and text laid out as Python does it, and "..." % values. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "text/jinja_internal.h"
 
-enum { WIDEST = 10000 };
+/* ---- laying out ---- */
 
-typedef struct spec {
-    jval fill;                     /* one character */
-    char align, sign, type;
-    bool alternate, zero, comma;
-    jint width, precision;         /* precision -1: not given */
-} spec;
-
-/* Pads to the width: `number` is right-aligned by default, zeros go between sign and digits. */
-static void add_padded(jrun *r, jbuf *b, const spec *s, const jstr *text, bool number)
+void jspec_pad(jbuf *b, const jspec *s, const jstr *text, bool number)
 {
-    size_t sign = number && text->size && (text->data[0] == '-' || text->data[0] == '+' || text->data[0] == ' ');
+    size_t head = number && text->size && (text->data[0] == '-' || text->data[0] == '+' || text->data[0] == ' ');
     jint missing = s->width - (jint)text->chars;
     char align = s->align ? s->align : number ? '>' : '<';
-    if (missing <= 0) {
-        jbuf_addstr(b, text);
-        return;
-    }
-    jint left = align == '<' ? 0 : align == '^' ? missing / 2 : missing;
-    if (align == '=') {
-        jbuf_add(b, text->data, sign);
-        for (jint i = 0; i < missing; i++) jbuf_addstr(b, s->fill.s);
-        jbuf_add(b, text->data + sign, text->size - sign);
-        return;
-    }
-    for (jint i = 0; i < left; i++) jbuf_addstr(b, s->fill.s);
-    jbuf_addstr(b, text);
-    for (jint i = left; i < missing; i++) jbuf_addstr(b, s->fill.s);
+    if (align == '=' && text->size >= head + 2 && s->alternate && text->data[head] == '0' && strchr("xXob", text->data[head + 1]) && text->data[head + 1]) head += 2;
+    jint left = missing <= 0 || align == '<' ? 0 : align == '^' ? missing / 2 : missing;
+    if (align != '=') head = 0;
+    jbuf_add(b, text->data, head);
+    for (jint i = 0; i < left; i++) jbuf_addstr(b, s->fill);
+    jbuf_add(b, text->data + head, text->size - head);
+    for (jint i = left; i < missing; i++) jbuf_addstr(b, s->fill);
 }
 
-static void group_thousands(jbuf *b, const char *digits, size_t n)
+/* Digits in groups from the right; with zeros in front, in groups too, up to `width` characters. */
+static void add_groups(jbuf *b, const char *digits, size_t n, char separator, size_t each, jint width)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (i && (n - i) % 3 == 0) jbuf_addc(b, ',');
-        jbuf_addc(b, digits[i]);
+    size_t zeros = 0;
+    if (!separator) {
+        for (jint i = (jint)n; i < width; i++) jbuf_addc(b, '0');
+        jbuf_add(b, digits, n);
+        return;
+    }
+    while ((jint)(n + zeros + (n + zeros - 1) / each) < width) zeros++;
+    for (size_t i = 0; i < n + zeros; i++) {
+        if (i && (n + zeros - i) % each == 0) jbuf_addc(b, separator);
+        jbuf_addc(b, i < zeros ? '0' : digits[i - zeros]);
     }
 }
 
@@ -50,7 +43,14 @@ static void add_sign(jbuf *b, bool negative, char sign)
     else if (sign == '+' || sign == ' ') jbuf_addc(b, sign);
 }
 
-static const jstr *format_int(jrun *r, const spec *s, jint i)
+/* Characters that zeros in front have to fill, beside `taken` others; 0 when there is no such thing. */
+static jint zero_width(const jspec *s, size_t taken)
+{
+    bool zeros = s->group && s->align == '=' && s->fill->size == 1 && s->fill->data[0] == '0';
+    return zeros && s->width > (jint)taken ? s->width - (jint)taken : 0;
+}
+
+const jstr *jspec_int(jrun *r, const jspec *s, jint i)
 {
     jbuf digits = {.m = &r->m}, out = {.m = &r->m};
     int base = s->type == 'x' || s->type == 'X' ? 16 : s->type == 'o' ? 8 : s->type == 'b' ? 2 : 10;
@@ -61,37 +61,64 @@ static const jstr *format_int(jrun *r, const spec *s, jint i)
         jbuf_addc(&out, '0');
         jbuf_addc(&out, s->type);
     }
-    for (jint k = (jint)(digits.size - minus); k < s->precision; k++) jbuf_addc(&out, '0');
-    if (s->comma) group_thousands(&out, digits.data + minus, digits.size - minus);
-    else jbuf_add(&out, digits.data + minus, digits.size - minus);
+    if (s->percent) for (jint k = (jint)(digits.size - minus); k < s->precision; k++) jbuf_addc(&out, '0');
+    add_groups(&out, digits.data + minus, digits.size - minus, s->group, base == 10 ? 3 : 4, zero_width(s, out.size));
     return jv_buf(&out).s;
 }
 
-static const jstr *format_float(jrun *r, const spec *s, double f)
+/* No type, but a precision: like g, with at least one digit after the point; the exponent form begins one digit earlier. */
+static void general_float(char *text, size_t room, double f, int precision, bool alternate)
 {
-    char type = s->type == 'F' || s->type == '%' ? 'f' : s->type, pattern[16];
+    if (precision == 0) precision = 1;
+    snprintf(text, room, "%.*e", precision - 1, f);
+    int exponent = f == 0 ? 0 : atoi(strchr(text, 'e') + 1);
+    if (exponent < -4 || exponent >= precision - 1) {
+        char *e = strchr(text, 'e'), tail[16];
+        snprintf(tail, sizeof tail, "%s", e);
+        char *end = e;
+        if (!alternate && memchr(text, '.', (size_t)(e - text))) {
+            while (end[-1] == '0') end--;
+            if (end[-1] == '.') end--;
+        }
+        memmove(end, tail, strlen(tail) + 1);
+        return;
+    }
+    snprintf(text, room, alternate ? "%#.*g" : "%.*g", precision, f);
+    if (!strchr(text, '.')) strcat(text, ".0");
+}
+
+const jstr *jspec_float(jrun *r, const jspec *s, double f)
+{
+    char type = s->type == '%' ? 'f' : s->type == 'n' ? 'g' : s->type, pattern[16];
     jbuf digits = {.m = &r->m}, out = {.m = &r->m};
+    bool upper = type == 'F' || type == 'E' || type == 'G';
     if (s->type == '%') f *= 100;
-    add_sign(&out, signbit(f) && !isnan(f), s->sign);
-    if (isnan(f) || isinf(f)) jbuf_adds(&digits, isnan(f) ? "nan" : "inf");
+    if (isnan(f) || isinf(f)) jbuf_adds(&digits, isnan(f) ? upper ? "NAN" : "nan" : upper ? "INF" : "inf");
     else if (!type && s->precision < 0) jinja_write_float(&digits, fabs(f));
     else {
-        size_t room = 400 + (s->precision > 0 ? (size_t)s->precision : 0);
+        int precision = s->precision < 0 ? 6 : (int)s->precision;
+        size_t room = 420 + (size_t)precision;
         char *text = jinja_alloc(&r->m, room);
-        snprintf(pattern, sizeof pattern, "%%%s.*%c", s->alternate ? "#" : "", type ? type : 'g');
-        snprintf(text, room, pattern, s->precision < 0 ? 6 : (int)s->precision, fabs(f));
+        if (!type) general_float(text, room, fabs(f), precision, s->alternate);
+        else {
+            snprintf(pattern, sizeof pattern, "%%%s.*%c", s->alternate ? "#" : "", type);
+            snprintf(text, room, pattern, precision, fabs(f));
+        }
         jbuf_adds(&digits, text);
     }
     size_t whole = 0;
+    bool zero = true;
+    for (size_t i = 0; i < digits.size; i++) zero &= digits.data[i] == '0' || digits.data[i] == '.' || (digits.data[i] | 32) == 'e' || digits.data[i] == '+' || digits.data[i] == '-';
+    add_sign(&out, signbit(f) && !isnan(f) && !(s->no_minus_zero && zero), s->sign);
     while (whole < digits.size && digits.data[whole] >= '0' && digits.data[whole] <= '9') whole++;
-    if (s->comma) group_thousands(&out, digits.data, whole);
-    else jbuf_add(&out, digits.data, whole);
+    size_t rest = digits.size - whole + (s->type == '%');
+    if (whole) add_groups(&out, digits.data, whole, s->group, 3, zero_width(s, out.size + rest));
     jbuf_add(&out, digits.data + whole, digits.size - whole);
     if (s->type == '%') jbuf_addc(&out, '%');
     return jv_buf(&out).s;
 }
 
-static const jstr *cut_text(jrun *r, const jstr *s, jint precision)
+const jstr *jspec_cut(jrun *r, const jstr *s, jint precision)
 {
     if (precision < 0 || (jint)s->chars <= precision) return s;
     return jstr_new(&r->m, s->data, jstr_offset(s, (size_t)precision));
@@ -115,50 +142,117 @@ static jint read_number(percent *p, const jstr *f, size_t *i)
 {
     if (*i < f->size && f->data[*i] == '*') {
         ++*i;
-        return jv_to_int(p->r, next_argument(p), "%");
+        jval v = next_argument(p);
+        if (v.kind != J_INT && v.kind != J_BOOL) jinja_fail(&p->r->m, VLM_FORMAT, "* wants int");
+        return jv_to_int(p->r, v, "%");
     }
     jint n = 0;
-    while (*i < f->size && f->data[*i] >= '0' && f->data[*i] <= '9' && n <= WIDEST) n = n * 10 + (f->data[(*i)++] - '0');
+    while (*i < f->size && f->data[*i] >= '0' && f->data[*i] <= '9' && n <= JSPEC_WIDEST) n = n * 10 + (f->data[(*i)++] - '0');
     return n;
 }
 
-static void percent_value(percent *p, jbuf *out, spec *s, char type, jval v)
+static jint percent_int(jrun *r, char type, jval v)
+{
+    bool decimal = type == 'd' || type == 'i' || type == 'u';
+    if (v.kind == J_FLOAT && decimal) {
+        if (!isfinite(v.f)) jinja_fail(&r->m, VLM_FORMAT, "cannot convert float %s to integer", isnan(v.f) ? "NaN" : "infinity");
+        if (fabs(v.f) > 1.5e38) jinja_fail(&r->m, VLM_LIMIT, "an integer needs more than 128 bits");
+        return (jint)v.f;
+    }
+    if (v.kind != J_INT && v.kind != J_BOOL) jinja_fail(&r->m, VLM_FORMAT, "%%%c format: %s is required, not %s", type, decimal ? "a real number" : "an integer", jv_type(v));
+    return v.kind == J_BOOL ? (jint)v.b : v.i;
+}
+
+static void percent_char(jrun *r, jbuf *text, jval v)
+{
+    if (v.kind == J_STRING && v.s->chars == 1) jbuf_addstr(text, v.s);
+    else if (v.kind == J_INT || v.kind == J_BOOL) {
+        jint c = jv_to_int(r, v, "%c");
+        if (c < 0 || c > 0x10FFFF) jinja_fail(&r->m, VLM_FORMAT, "%%c arg not in range(0x110000)");
+        jbuf_utf8(text, (uint32_t)c);
+    } else jinja_fail(&r->m, VLM_FORMAT, "%%c requires int or char");
+}
+
+static void percent_value(percent *p, jbuf *out, jspec *s, char type, jval v)
 {
     jrun *r = p->r;
-    if (v.kind == J_UNDEFINED && type != 's' && type != 'r' && type != 'a') jinja_undefined_error(r, v);
-    s->type = type;
-    if (s->zero && !s->align) {
+    jbuf text = {.m = &r->m};
+    const jstr *laid;
+    s->type = type == 'i' || type == 'u' ? 'd' : type;
+    bool number = strchr("diuxXofFeEgG", type) != NULL;
+    if (number && s->zero && !s->align) {
         s->align = '=';
-        s->fill = jv_text(&r->m, "0");
+        s->fill = jv_text(&r->m, "0").s;
     }
     switch (type) {
     case 's':
     case 'r':
-    case 'a': {
-        jbuf text = {.m = &r->m};
-        if (type == 's') jv_write(r, &text, v); else jv_repr(r, &text, v);
-        if (s->align == '=') s->fill = jv_text(&r->m, " ");
-        spec plain = *s;
-        plain.align = s->align == '<' ? '<' : '>';
-        add_padded(r, out, &plain, cut_text(r, jv_buf(&text).s, s->precision), false);
-    } break;
-    case 'd': case 'i': case 'u': case 'x': case 'X': case 'o':
-        if (v.kind == J_FLOAT && fabs(v.f) < 1e36 && (type == 'd' || type == 'i' || type == 'u')) v = jv_int((jint)v.f);
-        if (v.kind != J_INT && v.kind != J_BOOL) jinja_fail(&r->m, VLM_FORMAT, "%%%c format: a real number is required, not %s", type, jv_type(v));
-        add_padded(r, out, s, format_int(r, s, v.kind == J_BOOL ? v.b : v.i), true);
+    case 'a':
+        if (type == 's') jv_write(r, &text, v);
+        else if (type == 'r') jv_repr(r, &text, v);
+        else jv_ascii(r, &text, v);
+        laid = jspec_cut(r, jv_buf(&text).s, s->precision);
         break;
+    case 'd': case 'i': case 'u': case 'x': case 'X': case 'o': laid = jspec_int(r, s, percent_int(r, type, v)); break;
     case 'f': case 'F': case 'e': case 'E': case 'g': case 'G':
         if (!jv_is_number(v)) jinja_fail(&r->m, VLM_FORMAT, "must be real number, not %s", jv_type(v));
-        add_padded(r, out, s, format_float(r, s, jv_to_double(v)), true);
+        laid = jspec_float(r, s, jv_to_double(v));
         break;
-    case 'c': {
-        jbuf text = {.m = &r->m};
-        if (v.kind == J_STRING && v.s->chars == 1) jbuf_addstr(&text, v.s);
-        else jbuf_utf8(&text, (uint32_t)jv_to_int(r, v, "%c"));
-        add_padded(r, out, s, jv_buf(&text).s, true);
-    } break;
+    case 'c':
+        percent_char(r, &text, v);
+        laid = jv_buf(&text).s;
+        break;
     default: jinja_fail(&r->m, VLM_FORMAT, "unsupported format character '%c'", type);
     }
+    if (!s->align) s->align = '>';
+    jspec_pad(out, s, laid, number);
+}
+
+/* Can the right side be asked for keys? Then not all of it has to be used. */
+static bool is_mapping(jval v) { return v.kind == J_DICT || v.kind == J_LIST || v.kind == J_UNDEFINED || v.kind == J_RANGE || v.kind == J_BYTES; }
+
+static jval named_argument(percent *p, const jstr *f, size_t *i)
+{
+    size_t end = *i, depth = 1;
+    while (depth && ++end < f->size) depth += f->data[end] == '(' ? 1 : f->data[end] == ')' ? (size_t)-1 : 0;
+    if (end >= f->size) jinja_fail(&p->r->m, VLM_FORMAT, "incomplete format key");
+    if (p->args.kind != J_DICT) jinja_fail(&p->r->m, VLM_FORMAT, "format requires a mapping");
+    const jval *found = jdict_get_text(p->args.dict, f->data + *i + 1, end - *i - 1);
+    if (!found) jinja_fail(&p->r->m, VLM_FORMAT, "format key is not in the mapping");
+    *i = end + 1;
+    p->next = 1;
+    return *found;
+}
+
+static void percent_field(percent *p, const jstr *f, size_t *at, jbuf *out)
+{
+    jmem *m = &p->r->m;
+    size_t i = *at;
+    jspec s = {.fill = jv_text(m, " ").s, .precision = -1, .percent = true};
+    jval v = {.kind = J_MISSING};
+    if (f->data[i] == '(') v = named_argument(p, f, &i);
+    for (; i < f->size && f->data[i] && strchr("-+ #0", f->data[i]); i++) {
+        if (f->data[i] == '-') s.align = '<';
+        else if (f->data[i] == '#') s.alternate = true;
+        else if (f->data[i] == '0') s.zero = true;
+        else if (s.sign != '+') s.sign = f->data[i];
+    }
+    s.width = read_number(p, f, &i);
+    if (s.width < 0) {
+        s.width = -s.width;
+        s.align = '<';
+    }
+    if (i < f->size && f->data[i] == '.') {
+        i++;
+        s.precision = read_number(p, f, &i);
+        if (s.precision < 0) s.precision = 0;
+    }
+    if (s.width > JSPEC_WIDEST || s.precision > JSPEC_WIDEST) jinja_fail(m, VLM_LIMIT, "format is too wide");
+    if (i < f->size && (f->data[i] == 'h' || f->data[i] == 'l' || f->data[i] == 'L')) i++;
+    if (i >= f->size) jinja_fail(m, VLM_FORMAT, "incomplete format");
+    if (f->data[i] == '%') jbuf_addc(out, '%');
+    else percent_value(p, out, &s, f->data[i], v.kind == J_MISSING ? next_argument(p) : v);
+    *at = i;
 }
 
 jval jinja_percent(jrun *r, const jstr *f, jval args)
@@ -171,175 +265,9 @@ jval jinja_percent(jrun *r, const jstr *f, jval args)
             continue;
         }
         if (++i >= f->size) jinja_fail(&r->m, VLM_FORMAT, "incomplete format");
-        spec s = {.fill = jv_text(&r->m, " "), .precision = -1};
-        jval v = {.kind = J_MISSING};
-        if (f->data[i] == '(') {
-            size_t end = bytes_find(f->data, f->size, i, ")", 1);
-            if (end == SIZE_MAX) jinja_fail(&r->m, VLM_FORMAT, "incomplete format key");
-            if (args.kind != J_DICT) jinja_fail(&r->m, VLM_FORMAT, "format requires a mapping");
-            const jval *found = jdict_get_text(args.dict, f->data + i + 1, end - i - 1);
-            if (!found) jinja_fail(&r->m, VLM_FORMAT, "format key is not in the mapping");
-            v = *found;
-            p.next = 1;
-            i = end + 1;
-        }
-        for (; i < f->size && strchr("-+ #0", f->data[i]) && f->data[i]; i++) {
-            if (f->data[i] == '-') s.align = '<';
-            else if (f->data[i] == '#') s.alternate = true;
-            else if (f->data[i] == '0') s.zero = true;
-            else if (s.sign != '+') s.sign = f->data[i];
-        }
-        s.width = read_number(&p, f, &i);
-        if (s.width < 0) {
-            s.width = -s.width;
-            s.align = '<';
-        }
-        if (i < f->size && f->data[i] == '.') {
-            i++;
-            s.precision = read_number(&p, f, &i);
-        }
-        if (s.width > WIDEST || s.precision > WIDEST) jinja_fail(&r->m, VLM_LIMIT, "format is too wide");
-        if (i >= f->size) jinja_fail(&r->m, VLM_FORMAT, "incomplete format");
-        if (f->data[i] == '%') jbuf_addc(&out, '%');
-        else percent_value(&p, &out, &s, f->data[i], v.kind == J_MISSING ? next_argument(&p) : v);
+        percent_field(&p, f, &i, &out);
     }
     size_t given = args.kind == J_TUPLE ? args.list->count : 1;
-    if (p.next < given && args.kind != J_DICT && args.kind != J_LIST) jinja_fail(&r->m, VLM_FORMAT, "not all arguments converted during string formatting");
+    if (p.next < given && !is_mapping(args)) jinja_fail(&r->m, VLM_FORMAT, "not all arguments converted during string formatting");
     return jv_buf(&out);
-}
-
-/* ---- str.format ---- */
-
-static spec parse_spec(jrun *r, const char *p, size_t n)
-{
-    spec s = {.fill = jv_text(&r->m, " "), .precision = -1};
-    size_t i = 0, first = n ? utf8_size((unsigned char)p[0]) : 0;
-    if (n > first && strchr("<>=^", p[first]) && p[first]) {
-        s.fill = jv_textn(&r->m, p, first);
-        s.align = p[first];
-        i = first + 1;
-    } else if (n && strchr("<>=^", p[0]) && p[0]) s.align = p[i++];
-    if (i < n && (p[i] == '+' || p[i] == '-' || p[i] == ' ')) s.sign = p[i++];
-    if (i < n && p[i] == '#') s.alternate = ++i;
-    if (i < n && p[i] == '0') {
-        i++;
-        if (!s.align) {
-            s.align = '=';
-            s.fill = jv_text(&r->m, "0");
-        }
-    }
-    for (; i < n && p[i] >= '0' && p[i] <= '9' && s.width <= WIDEST; i++) s.width = s.width * 10 + (p[i] - '0');
-    if (i < n && (p[i] == ',' || p[i] == '_')) s.comma = ++i;
-    if (i < n && p[i] == '.') {
-        s.precision = 0;
-        for (i++; i < n && p[i] >= '0' && p[i] <= '9' && s.precision <= WIDEST; i++) s.precision = s.precision * 10 + (p[i] - '0');
-    }
-    if (i < n) s.type = p[i++];
-    if (i != n) jinja_fail(&r->m, VLM_FORMAT, "invalid format specifier");
-    if (s.width > WIDEST || s.precision > WIDEST) jinja_fail(&r->m, VLM_LIMIT, "format is too wide");
-    return s;
-}
-
-static void format_value(jrun *r, jbuf *out, jval v, const char *text, size_t n)
-{
-    if (!n) {
-        jv_write(r, out, v);
-        return;
-    }
-    spec s = parse_spec(r, text, n);
-    bool integer = v.kind == J_INT || (v.kind == J_BOOL && s.type && s.type != 's');
-    if (integer && (!s.type || strchr("dxXob", s.type))) {
-        s.precision = -1;
-        add_padded(r, out, &s, format_int(r, &s, v.kind == J_BOOL ? v.b : v.i), true);
-    } else if (jv_is_number(v) && (v.kind == J_FLOAT || integer) && (!s.type || strchr("eEfFgG%", s.type)))
-        add_padded(r, out, &s, format_float(r, &s, jv_to_double(v)), true);
-    else if (v.kind == J_STRING && (!s.type || s.type == 's')) {
-        if (s.align == '=') s.align = '<';
-        add_padded(r, out, &s, cut_text(r, v.s, s.precision), false);
-    } else jinja_fail(&r->m, VLM_FORMAT, "unknown format code '%c' for object of type '%s'", s.type, jv_type(v));
-}
-
-/* "0", "name", "0.attr[key]". */
-static jval format_field(jrun *r, const jargs *a, const char *p, size_t n, size_t *automatic)
-{
-    size_t i = 0;
-    while (i < n && p[i] != '.' && p[i] != '[') i++;
-    jval v;
-    if (i == 0 || (p[0] >= '0' && p[0] <= '9')) {
-        size_t index = i ? strtoul(p, NULL, 10) : (*automatic)++;
-        if (index >= a->n) jinja_fail(&r->m, VLM_FORMAT, "Replacement index %zu out of range for positional args tuple", index);
-        v = a->v[index];
-    } else {
-        size_t k = 0;
-        while (k < a->n_kw && (a->kw[k].name->size != i || memcmp(a->kw[k].name->data, p, i) != 0)) k++;
-        if (k == a->n_kw) jinja_fail(&r->m, VLM_FORMAT, "format: no argument '%.*s'", (int)(i < 60 ? i : 60), p);
-        v = a->kw[k].value;
-    }
-    while (i < n) {
-        bool bracket = p[i++] == '[';
-        size_t from = i;
-        while (i < n && (bracket ? p[i] != ']' : p[i] != '.' && p[i] != '[')) i++;
-        const jstr *key = jstr_copy(&r->m, p + from, i - from);
-        if (!bracket) v = jv_attr(r, v, key);
-        else v = jv_item(r, v, key->size && key->data[0] >= '0' && key->data[0] <= '9' ? jv_int(strtol(key->data, NULL, 10)) : jv_str(key));
-        if (v.kind == J_UNDEFINED) jinja_undefined_error(r, v);
-        i += bracket;
-    }
-    return v;
-}
-
-jval jinja_format_method(jrun *r, jval self, jargs *a)
-{
-    const jstr *f = self.s;
-    jbuf out = {.m = &r->m};
-    size_t automatic = 0;
-    for (size_t i = 0; i < f->size; i++) {
-        char c = f->data[i];
-        if (c != '{' && c != '}') {
-            jbuf_addc(&out, c);
-            continue;
-        }
-        if (i + 1 < f->size && f->data[i + 1] == c) {
-            jbuf_addc(&out, c);
-            i++;
-            continue;
-        }
-        size_t end = c == '{' ? bytes_find(f->data, f->size, i, "}", 1) : SIZE_MAX;
-        if (end == SIZE_MAX) jinja_fail(&r->m, VLM_FORMAT, "single '%c' encountered in format string", c);
-        size_t from = ++i, colon = from;
-        while (colon < end && f->data[colon] != ':') colon++;
-        size_t name_end = colon;
-        char conversion = 0;
-        if (colon >= from + 2 && f->data[colon - 2] == '!') {
-            conversion = f->data[colon - 1];
-            name_end = colon - 2;
-        }
-        if (memchr(f->data + from, '{', end - from)) jinja_fail(&r->m, VLM_UNSUPPORTED, "nested format fields");
-        jval v = format_field(r, a, f->data + from, name_end - from, &automatic);
-        if (conversion) {
-            jbuf text = {.m = &r->m};
-            if (conversion == 's') jv_write(r, &text, v); else jv_repr(r, &text, v);
-            v = jv_buf(&text);
-        }
-        format_value(r, &out, v, f->data + colon + (colon < end), end - colon - (colon < end));
-        i = end;
-    }
-    return jv_buf(&out);
-}
-
-jval jinja_strftime(jrun *r, const jstr *format)
-{
-    if (format->size > 1000) jinja_fail(&r->m, VLM_LIMIT, "strftime_now: the format is too long");
-    jbuf pattern = {.m = &r->m};
-    for (size_t i = 0; i < format->size; i++) {
-        if (format->data[i] == '%' && i + 1 < format->size && format->data[i + 1] == 'f') {          /* microseconds: the clock has none */
-            jbuf_adds(&pattern, "000000");
-            i++;
-        } else jbuf_addc(&pattern, format->data[i]);
-    }
-    jbuf_addc(&pattern, 0);
-    char *text = jinja_alloc(&r->m, 8192);
-    struct tm now = r->now;
-    size_t n = strftime(text, 8192, pattern.data, &now);
-    return jv_str(jstr_copy(&r->m, text, n));
 }

@@ -1,6 +1,4 @@
 /* jinja_global.c - global functions, and the methods of everything but str. */
-#include <math.h>
-
 #include "text/jinja_internal.h"
 
 #define GLOBAL(name) static jval g_##name(jrun *r, jval self, jargs *a)
@@ -27,13 +25,13 @@ GLOBAL(range)
     return v;
 }
 
-/* dict(mapping or pairs, **more). */
-static jdict *make_dict(jrun *r, const jargs *a)
+jdict *jinja_make_dict(jrun *r, const jargs *a)
 {
     jdict *d = jdict_new(&r->m);
     if (a->n > 1) jinja_fail(&r->m, VLM_FORMAT, "dict expected at most 1 argument, got %zu", a->n);
     if (a->n && a->v[0].kind == J_DICT)
         for (size_t i = 0; i < a->v[0].dict->count; i++) jdict_set(r, d, a->v[0].dict->entry[i].key, a->v[0].dict->entry[i].value);
+    else if (a->n && a->v[0].kind == J_UNDEFINED) jinja_undefined_error(r, a->v[0]);
     else if (a->n) {
         jlist *pairs = jv_iterate(r, a->v[0]);
         for (size_t i = 0; i < pairs->count; i++) {
@@ -46,11 +44,11 @@ static jdict *make_dict(jrun *r, const jargs *a)
     return d;
 }
 
-GLOBAL(dict) { return jv_dict(make_dict(r, a)); }
+GLOBAL(dict) { return jv_dict(jinja_make_dict(r, a)); }
 
 GLOBAL(namespace)
 {
-    jdict *d = make_dict(r, a);
+    jdict *d = jinja_make_dict(r, a);
     for (size_t i = 0; i < d->count; i++)
         if (d->entry[i].key.kind == J_STRING && d->entry[i].key.s->size && d->entry[i].key.s->data[0] == '_')
             jinja_fail(&r->m, VLM_FORMAT, "attributes of a namespace must not begin with '_'");
@@ -129,7 +127,7 @@ METHOD(get)
 METHOD(copy)
 {
     jargs one = {.v = &self, .n = 1};
-    return jv_dict(make_dict(r, &one));
+    return jv_dict(jinja_make_dict(r, &one));
 }
 
 /* ---- list, tuple, range ---- */
@@ -156,17 +154,6 @@ METHOD(list_copy)
     for (size_t i = 0; i < self.list->count; i++) jlist_add(&r->m, l, self.list->item[i]);
     return jv_list(l);
 }
-
-/* ---- numbers ---- */
-
-METHOD(bit_length)
-{
-    jint i = jv_to_int(r, self, "bit_length"), n = 0;
-    for (unsigned __int128 rest = i < 0 ? (unsigned __int128)0 - (unsigned __int128)i : (unsigned __int128)i; rest; rest >>= 1) n++;
-    return jv_int(n);
-}
-
-METHOD(is_integer) { return jv_bool(self.kind != J_FLOAT || (isfinite(self.f) && self.f == floor(self.f))); }
 
 /* ---- loop, cycler ---- */
 
@@ -204,7 +191,6 @@ METHOD(reset)
 static const jbuiltin dict_methods[] = {{"keys", m_keys, 0, 0, ""}, {"values", m_values, 0, 0, ""}, {"items", m_items, 0, 0, ""},
                                         {"get", m_get, 1, 2, ""}, {"copy", m_copy, 0, 0, ""}};
 static const jbuiltin list_methods[] = {{"index", m_index, 1, 1, ""}, {"count", m_count, 1, 1, ""}, {"copy", m_list_copy, 0, 0, ""}};
-static const jbuiltin number_methods[] = {{"bit_length", m_bit_length, 0, 0, ""}, {"is_integer", m_is_integer, 0, 0, ""}};
 static const jbuiltin loop_methods[] = {{"cycle", m_cycle, 0, -1, ""}, {"changed", m_changed, 0, -1, ""}};
 static const jbuiltin cycler_methods[] = {{"next", m_next, 0, 0, ""}, {"reset", m_reset, 0, 0, ""}};
 
@@ -232,8 +218,9 @@ const jbuiltin *jinja_method(jval self, const jstr *name, bool *hidden)
     case J_TUPLE:
     case J_RANGE: return jstr_is(name, "copy") ? NULL : IN(list_methods);
     case J_INT:
-    case J_BOOL: return jstr_is(name, "bit_length") ? number_methods : NULL;
-    case J_FLOAT: return jstr_is(name, "is_integer") ? number_methods + 1 : NULL;
+    case J_BOOL:
+    case J_FLOAT:
+    case J_BYTES: return jinja_number_method(self, name);
     case J_LOOP: return IN(loop_methods);
     case J_CYCLER: return IN(cycler_methods);
     default: return NULL;

@@ -1,6 +1,7 @@
 /* jinja_internal.h - what the interpreter's files share: memory, values, syntax tree, a run.
  *
- *   source --jinja_lex.c--> tokens --jinja_parse.c, jinja_expr.c--> tree --jinja_exec.c (statements), jinja_eval.c (expressions)--> text
+ *   source --jinja_lex.c--> tokens --jinja_parse.c, jinja_expr.c--> tree --jinja_scope.c--> tree with slots for names
+ *          --jinja_exec.c (statements), jinja_eval.c (expressions)--> text
  *   values: jinja_value.c, jinja_ops.c (operators), jinja_repr.c (str, repr, tojson); builtins: jinja_filter*.c, jinja_test.c, jinja_method*.c,
  *   jinja_format.c, jinja_global.c
  *
@@ -33,7 +34,7 @@ _Noreturn void jinja_fail(jmem *m, vlm_status code, const char *format, ...) __a
 typedef __int128 jint;
 typedef enum jkind {
     J_MISSING,                     /* no argument given */
-    J_UNDEFINED, J_NONE, J_BOOL, J_INT, J_FLOAT, J_STRING, J_LIST, J_TUPLE, J_DICT, J_RANGE,
+    J_UNDEFINED, J_NONE, J_BOOL, J_INT, J_FLOAT, J_STRING, J_BYTES, J_LIST, J_TUPLE, J_DICT, J_RANGE,
     J_VIEW,                        /* dict.keys(), values(), items() */
     J_ITERATOR,                    /* what generators give: can be gone through once */
     J_NAMESPACE, J_MACRO, J_FUNCTION, J_METHOD, J_LOOP, J_CYCLER, J_JOINER
@@ -41,7 +42,8 @@ typedef enum jkind {
 
 typedef struct jstr { const char *data; size_t size, chars; } jstr;   /* chars: code points */
 typedef struct jval jval;
-typedef struct jlist { jval *item; size_t count, capacity, next; const char *view; bool group; } jlist;
+typedef struct jgen jgen;
+typedef struct jlist { jval *item; size_t count, capacity, next; const char *view; bool group; jgen *gen; } jlist;
 typedef struct jdict jdict;
 typedef struct jrange { jint start, stop, step; } jrange;
 typedef struct jmacro jmacro;
@@ -54,7 +56,6 @@ typedef struct jjoiner { const jstr *separator; bool used; } jjoiner;
 struct jval {
     jkind kind;
     bool markup;                   /* of a string: marked safe; adding to it escapes */
-    bool unsafe;                   /* of undefined: an attribute that the sandbox hides */
     union {
         bool b;
         jint i;
@@ -100,7 +101,8 @@ typedef enum jnode_kind {
     N_CONST, N_NAME, N_LIST, N_TUPLE, N_DICT, N_ATTR, N_ITEM, N_SLICE, N_CALL, N_FILTER, N_TEST, N_COND, N_AND, N_OR, N_NOT, N_NEG, N_POS,
     N_BINARY, N_CONCAT, N_COMPARE, N_KEYWORD, N_STAR, N_STARSTAR,
     /* statements */
-    N_DATA, N_PRINT, N_BLOCK, N_FOR, N_IF, N_SET, N_SET_BLOCK, N_MACRO, N_CALL_BLOCK, N_FILTER_BLOCK, N_WITH, N_SCOPE, N_BREAK, N_CONTINUE, N_NSREF
+    N_DATA, N_PRINT, N_BLOCK, N_FOR, N_IF, N_SET, N_SET_BLOCK, N_MACRO, N_CALL_BLOCK, N_FILTER_BLOCK, N_WITH, N_SCOPE, N_BREAK, N_CONTINUE, N_NSREF,
+    N_BLOCK_TAG, N_TEMPLATE        /* N_TEMPLATE: include, import, from, extends */
 } jnode_kind;
 enum { OP_EQ = 256, OP_NE, OP_LE, OP_GE, OP_POW, OP_FLOORDIV, OP_IN, OP_NOT_IN };    /* others: their character */
 
@@ -109,12 +111,19 @@ typedef struct jnodes { jnode **item; size_t count, capacity; } jnodes;
 struct jnode {
     jnode_kind kind;
     int line, op;
-    bool recursive, uses_varargs, uses_kwargs, uses_caller;   /* of for and macro */
+    bool recursive, scoped, required, toplevel, uses_caller;
+    int up, slot;                  /* of a name: so many frames out, that slot */
     jval value;                    /* N_CONST, N_DATA */
     const jstr *name;              /* interned: equal names are equal pointers */
-    jnode *a, *b, *c;
+    jnode *a, *b, *c, *d;
     jnodes list, list2;
+    struct jplan *plan[3];         /* of what opens a frame; for: its body, its else, its condition */
 };
+
+/* How the names of a frame start when it is entered; see jinja_scope.c. */
+typedef enum jload_kind { LOAD_PARAMETER, LOAD_VARIABLE, LOAD_OUTER, LOAD_NOTHING } jload_kind;
+typedef struct jload { jload_kind how; const jstr *name; int up, slot; } jload;      /* up, slot: seen from the enclosing frame */
+typedef struct jplan { jload *load; size_t count; int loop, caller, kwargs, varargs; } jplan;      /* slots of special names, or -1 */
 
 struct jinja {
     jmem m;
@@ -122,6 +131,9 @@ struct jinja {
     jnodes literals;               /* every N_DATA and string N_CONST */
     const jstr **names;            /* every interned name */
     size_t name_count, name_capacity;
+    uint32_t *name_index;          /* open addressing: number of the name + 1 */
+    size_t name_index_size;
+    bool has_blocks;
 };
 
 /* ---- tokens ---- */
@@ -136,7 +148,8 @@ typedef struct jparser {
     jinja *t;
     const jtoken *token;           /* the current one */
     int depth, loops;
-    jnode *macro;                  /* innermost macro or call block */
+    bool scoped;                   /* is there a scoped block? */
+    jnodes blocks;
 } jparser;
 jnode *jinja_node(jparser *p, jnode_kind kind);
 void jinja_nodes_add(jparser *p, jnodes *list, jnode *n);
@@ -158,24 +171,50 @@ jnode *jinja_parse_call(jparser *p, jnode *callee);
 jnode *jinja_parse_unary(jparser *p, bool with_filter);
 /* jinja_parse.c */
 jnode *jinja_parse(jparser *p);
+/* jinja_scope.c: gives names their slots. */
+void jinja_resolve(jparser *p);
 
 /* ---- a run ---- */
-typedef struct jvar { const jstr *name; jval value; } jvar;
-typedef struct jscope { struct jscope *parent; jvar *var; size_t count, capacity; } jscope;
+typedef struct jscope { struct jscope *parent; jval *var; } jscope;      /* a frame that has been entered */
 struct jmacro { const jnode *node; jscope *scope; const jstr *name; };
+/* ---- iterators (jinja_iter.c) ---- */
+typedef struct jsource { jlist *items; size_t at; jlist *iter; } jsource;         /* goes through a list, or an iterator */
+struct jgen {
+    bool (*next)(jrun *r, jgen *g, jval *out);     /* false: there are no more */
+    jval over;                     /* what is gone through, opened with the first item */
+    jsource source;
+    bool open, done, by_attribute, wanted;
+    jargs a;
+    jdict *seen;
+    size_t at;
+    const jnode *node;             /* for ... if */
+    jscope *frame;
+};
+bool jiter_next(jrun *r, jlist *it, jval *out);
+jsource jsource_open(jrun *r, jval v);
+bool jsource_next(jrun *r, jsource *s, jval *out);
+/* An iterator; the arguments (or NULL) are copied. */
+jval jgen_new(jrun *r, jgen gen, const jargs *a);
+
 struct jloop {
-    jlist *items;
+    jrun *run;
+    jlist *items;                  /* those fetched so far */
+    jsource source;                /* of the others */
+    bool complete;
     size_t index;
     int depth;
     const jnode *node;             /* the for statement, for recursion */
     jscope *scope;
     jval *changed;                 /* last arguments of loop.changed */
 };
+jsource jloop_source(jrun *r, const jnode *n, jval over, jscope *frame);
+bool jloop_has(jloop *l, size_t i);
+size_t jloop_length(jloop *l);
 typedef enum jflow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } jflow;
 struct jrun {
     jmem m;
     const jinja *t;
-    jdict *variables;
+    jdict *variables, *set;        /* set: names set outside of frames, for blocks */
     jscope *scope;
     jbuf *out;
     struct tm now;
@@ -191,9 +230,8 @@ jval jinja_call(jrun *r, jval callee, jargs *a);
 jval jinja_call_builtin(jrun *r, const jbuiltin *fn, jval self, const jargs *a, const char *what);
 jval jinja_call_macro(jrun *r, jmacro *macro, jargs *a);
 jval jinja_call_loop(jrun *r, jloop *loop, jargs *a);
-jscope *jinja_push_scope(jrun *r, jscope *parent);
-void jinja_assign(jrun *r, const jstr *name, jval value);
-jval jinja_lookup(jrun *r, const jstr *name);
+jval jinja_lookup(jrun *r, const jnode *name);
+void jinja_assign(jrun *r, const jnode *target, jval value);
 /* Runs a body with its output caught. */
 jval jinja_capture(jrun *r, const jnodes *body, jflow *flow);
 
@@ -212,12 +250,14 @@ const jstr *jstr_copy(jmem *m, const char *data, size_t size);
 jval jv_text(jmem *m, const char *text);                              /* copies */
 jval jv_textn(jmem *m, const char *text, size_t size);                /* borrows */
 jval jv_buf(jbuf *b);
+jval jv_bytes(jmem *m, const char *data, size_t size);                /* borrows */
 jval jv_undefined(jmem *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
 jval jv_from_json(jrun *r, const json_t *j);
 
 jlist *jlist_new(jmem *m, size_t capacity);
 void jlist_add(jmem *m, jlist *l, jval v);
 jdict *jdict_new(jmem *m);
+jdict *jinja_make_dict(jrun *r, const jargs *a);                       /* dict(mapping or pairs, **more) */
 void jdict_set(jrun *r, jdict *d, jval key, jval value);
 const jval *jdict_get(jrun *r, const jdict *d, jval key);             /* NULL: none */
 const jval *jdict_get_text(const jdict *d, const char *text, size_t size);
@@ -228,6 +268,7 @@ bool jv_true(jval v);
 bool jv_equal(jrun *r, jval a, jval b);
 int jv_compare(jrun *r, jval a, jval b, const char *op);              /* fails for what has no order */
 bool jv_is_iterable(jval v);
+bool jv_is_hashable(jval v);
 jlist *jv_iterate(jrun *r, jval v);                                   /* its items; fails for what cannot be iterated */
 bool jv_length(jval v, size_t *n);                                    /* false: has no length */
 bool jv_contains(jrun *r, jval container, jval item);
@@ -244,6 +285,8 @@ static inline double jv_to_double(jval v) { return v.kind == J_FLOAT ? v.f : v.k
 const jstr *jv_string(jrun *r, jval v);                               /* str() */
 void jv_write(jrun *r, jbuf *b, jval v);                              /* str() appended */
 void jv_repr(jrun *r, jbuf *b, jval v);
+void jv_ascii(jrun *r, jbuf *b, jval v);                              /* repr with escapes for all that is not ASCII */
+void jinja_write_bytes(jbuf *b, const jstr *s);
 void jinja_write_int(jbuf *b, jint i, int base, bool upper);
 void jinja_write_float(jbuf *b, double f);                            /* Python's repr */
 typedef struct jjson { bool ascii, sort; const jstr *indent; const jstr *comma, *colon; } jjson;
@@ -258,10 +301,30 @@ const jstr *jstr_capitalize(jmem *m, const jstr *s);
 const jstr *jstr_title(jmem *m, const jstr *s);
 const jstr *jstr_replace(jmem *m, const jstr *s, const jstr *from, const jstr *to, jint count);
 jlist *jstr_splitlines(jmem *m, const jstr *s, bool keep_ends);
+jval jinja_urlize(jrun *r, jval self, jargs *a);                      /* filters with files of their own */
+jval jinja_pprint(jrun *r, jval self, jargs *a);
+jval jinja_wordwrap(jrun *r, jval self, jargs *a);
+bool jchar_is_alnum(uint32_t c);
+bool jchar_is_decimal(uint32_t c);
+bool jchar_is_printable(uint32_t c);
+static inline bool jchar_is_space(uint32_t c) { return unicode_is_space(c) || (c >= 0x1C && c <= 0x1F); }      /* Python's isspace */
 void jinja_escape_html(jbuf *b, const jstr *s);
 static inline bool jstr_is(const jstr *s, const char *text) { return s->size == strlen(text) && memcmp(s->data, text, s->size) == 0; }
 jval jinja_percent(jrun *r, const jstr *format, jval args);           /* format % args */
+/* How a number or text is laid out: what follows the colon in str.format, or the percent sign. */
+typedef struct jspec {
+    const jstr *fill;              /* one character */
+    char align, sign, type, group; /* 0: not given */
+    bool alternate, zero, no_minus_zero, percent;      /* percent: % formatting */
+    jint width, precision;         /* precision -1: not given */
+} jspec;
+enum { JSPEC_WIDEST = 10000 };
+const jstr *jspec_int(jrun *r, const jspec *s, jint i);
+const jstr *jspec_float(jrun *r, const jspec *s, double f);
+const jstr *jspec_cut(jrun *r, const jstr *s, jint precision);
+void jspec_pad(jbuf *b, const jspec *s, const jstr *text, bool number);      /* to the width */
 jval jinja_format_method(jrun *r, jval self, jargs *a);               /* str.format */
+jval jinja_format_map_method(jrun *r, jval self, jargs *a);
 jval jinja_strftime(jrun *r, const jstr *format);
 
 /* ---- builtins: NULL when there is none ---- */
@@ -274,6 +337,8 @@ const jbuiltin *jinja_method(jval self, const jstr *name, bool *hidden);
 const jbuiltin *jinja_filter_text(const jstr *name);                  /* jinja_filter_text.c's part of the filters */
 const jbuiltin *jinja_filter_list(const jstr *name);
 const jbuiltin *jinja_string_method(const jstr *name);
+const jbuiltin *jinja_number_method(jval self, const jstr *name);     /* of numbers and bytes */
+bool jinja_number_attr(jval v, const jstr *name, jval *out);
 /* Argument i, or `otherwise` when it was not given. */
 static inline jval jarg(const jargs *a, int i, jval otherwise) { return a->v[i].kind == J_MISSING ? otherwise : a->v[i]; }
 /* "a.b.0" or an int; otherwise (or J_MISSING) takes the place of what is undefined on the way. */

@@ -287,8 +287,8 @@ static void skip_comment(lexer *l)
     moved(l, to);
 }
 
-/* Is there {% name %} at `at`? Offset of its end bracket or 0; *sign: the sign after {%. */
-static size_t word_tag(const lexer *l, size_t at, const char *name, char *sign)
+/* Is there {% name %} at `at`? Offset of its end bracket or 0; *sign: the sign after {%. plus: may it end with +%}? */
+static size_t word_tag(const lexer *l, size_t at, const char *name, bool plus, char *sign)
 {
     if (!looking_at(l, at, "{%")) return 0;
     at += 2;
@@ -296,7 +296,7 @@ static size_t word_tag(const lexer *l, size_t at, const char *name, char *sign)
     at = skip_space(l, at + (*sign != 0));
     if (!looking_at(l, at, name)) return 0;
     at = skip_space(l, at + strlen(name));
-    return looking_at(l, at, "%}") || ((looking_at(l, at, "-%}") || looking_at(l, at, "+%}"))) ? at : 0;
+    return looking_at(l, at, "%}") || looking_at(l, at, "-%}") || (plus && looking_at(l, at, "+%}")) ? at : 0;
 }
 
 static void lex_raw(lexer *l, size_t end_of_begin)
@@ -308,7 +308,7 @@ static void lex_raw(lexer *l, size_t end_of_begin)
     if (start >= l->size) return;
     char sign = 0;
     size_t tag = start, end = 0;
-    while (tag < l->size && !(end = word_tag(l, tag, "endraw", &sign))) tag++;
+    while (tag < l->size && !(end = word_tag(l, tag, "endraw", true, &sign))) tag++;
     if (!end) jinja_fail(l->m, VLM_FORMAT, "{%% raw %%} without {%% endraw %%}");
     add_data(l, start, trim_before(l, start, tag, sign, true));
     size_t to = end + 2 + (l->s[end] != '%');
@@ -347,7 +347,7 @@ jtoken *jinja_lex(jmem *m, const char *source, size_t size)
         char kind = l.s[tag + 1], sign = sign_at(&l, tag + 2), raw_sign;
         add_data(&l, l.at, trim_before(&l, l.at, tag, sign, kind != '{'));
         moved(&l, tag);
-        size_t raw = kind == '%' ? word_tag(&l, tag, "raw", &raw_sign) : 0;
+        size_t raw = kind == '%' ? word_tag(&l, tag, "raw", false, &raw_sign) : 0;
         if (kind == '#') skip_comment(&l);
         else if (raw) lex_raw(&l, raw);
         else {

@@ -313,7 +313,9 @@ static bool char_digit(uint32_t c) { return is_category(c, DIGITS) || superscrip
 static bool char_decimal(uint32_t c) { return is_category(c, DIGITS); }
 static bool char_numeric(uint32_t c) { return is_category(c, NUMBERS); }
 static bool char_alnum(uint32_t c) { return is_category(c, LETTERS | NUMBERS); }
-static bool char_space(uint32_t c) { return unicode_is_space(c) || (c >= 0x1C && c <= 0x1F); }
+static bool char_space(uint32_t c) { return jchar_is_space(c); }
+bool jchar_is_alnum(uint32_t c) { return char_alnum(c); }
+bool jchar_is_decimal(uint32_t c) { return char_decimal(c); }
 static bool char_ascii(uint32_t c) { return c < 128; }
 
 static jval all_chars(jval self, bool (*is)(uint32_t), bool empty)
@@ -333,6 +335,43 @@ METHOD(isnumeric) { return all_chars(self, char_numeric, false); }
 METHOD(isalnum) { return all_chars(self, char_alnum, false); }
 METHOD(isspace) { return all_chars(self, char_space, false); }
 METHOD(isascii) { return all_chars(self, char_ascii, true); }
+
+METHOD(isprintable) { return all_chars(self, jchar_is_printable, true); }
+
+/* A letter or _ first, then also digits and marks (near enough to XID_Start and XID_Continue). */
+METHOD(isidentifier)
+{
+    for (size_t i = 0; i < self.s->size;) {
+        uint32_t c;
+        bool first = i == 0;
+        i += utf8_next_lossy(self.s->data + i, self.s->size - i, &c);
+        bool start = c == '_' || is_category(c, LETTERS | BIT(NL)), more = is_category(c, BIT(MN) | BIT(MC) | BIT(ND) | BIT(PC)) || c == 0xB7;
+        if (!start && (first || !more)) return jv_bool(false);
+    }
+    return jv_bool(self.s->size);
+}
+
+METHOD(encode)
+{
+    const jstr *encoding = a->v[0].kind == J_MISSING ? NULL : text_arg(r, a, 0, "encode"), *errors = a->v[1].kind == J_MISSING ? NULL : text_arg(r, a, 1, "encode");
+    char name[12] = "utf8";
+    size_t n = 0;
+    for (size_t i = 0; encoding && i < encoding->size && n < sizeof name - 1; i++)
+        if (encoding->data[i] != '-' && encoding->data[i] != '_' && encoding->data[i] != ' ') name[n++] = (char)(encoding->data[i] | (encoding->data[i] >= 'A' && encoding->data[i] <= 'Z' ? 32 : 0));
+    if (encoding) name[n] = 0;
+    if (!strcmp(name, "utf8") || !strcmp(name, "u8")) return jv_bytes(&r->m, self.s->data, self.s->size);
+    uint32_t top = !strcmp(name, "ascii") || !strcmp(name, "usascii") ? 128 : !strcmp(name, "latin1") || !strcmp(name, "iso88591") || !strcmp(name, "l1") ? 256 : 0;
+    if (!top) jinja_fail(&r->m, VLM_UNSUPPORTED, "str.encode: encoding '%s' is not known", name);
+    jbuf out = {.m = &r->m};
+    for (size_t i = 0; i < self.s->size;) {
+        uint32_t c;
+        i += utf8_next_lossy(self.s->data + i, self.s->size - i, &c);
+        if (c < top) jbuf_addc(&out, (char)c);
+        else if (errors && jstr_is(errors, "replace")) jbuf_addc(&out, '?');
+        else if (!errors || !jstr_is(errors, "ignore")) jinja_fail(&r->m, VLM_FORMAT, "'%s' codec can't encode character", name);
+    }
+    return jv_bytes(&r->m, out.data, out.size);
+}
 
 /* Some cased letter, and none of the other case. */
 static jval one_case(jval self, unsigned wanted, unsigned other)
@@ -369,7 +408,8 @@ static const jbuiltin methods[] = {
     {"join", str_join, 1, 1, ""}, {"format", jinja_format_method, 0, -1, ""}, {"isalpha", str_isalpha, 0, 0, ""}, {"isdigit", str_isdigit, 0, 0, ""},
     {"isdecimal", str_isdecimal, 0, 0, ""}, {"isnumeric", str_isnumeric, 0, 0, ""}, {"isalnum", str_isalnum, 0, 0, ""},
     {"isspace", str_isspace, 0, 0, ""}, {"isascii", str_isascii, 0, 0, ""}, {"isupper", str_isupper, 0, 0, ""}, {"islower", str_islower, 0, 0, ""},
-    {"istitle", str_istitle, 0, 0, ""},
+    {"istitle", str_istitle, 0, 0, ""}, {"isprintable", str_isprintable, 0, 0, ""}, {"isidentifier", str_isidentifier, 0, 0, ""},
+    {"encode", str_encode, 0, 2, "encoding,errors"}, {"format_map", jinja_format_map_method, 1, 1, ""},
 };
 
 const jbuiltin *jinja_string_method(const jstr *name) { return jinja_find(methods, sizeof methods / sizeof *methods, name->data, name->size); }

@@ -15,6 +15,7 @@ bool jv_equal(jrun *r, jval a, jval b)
     switch (a.kind) {
     case J_NONE: return true;
     case J_STRING:
+    case J_BYTES:
         jinja_work(&r->m, a.s->size / 64);
         return a.s->size == b.s->size && memcmp(a.s->data, b.s->data, a.s->size) == 0;
     case J_LIST:
@@ -213,20 +214,20 @@ static jval undefined_attr(jrun *r, jval v, const char *name, size_t size)
 }
 
 /* loop.index and the like; false if there is no such attribute. */
-static bool loop_attr(jrun *r, const jloop *l, const jstr *name, jval *out)
+static bool loop_attr(jrun *r, jloop *l, const jstr *name, jval *out)
 {
-    size_t n = l->items->count, i = l->index;
+    size_t i = l->index;
     if (jstr_is(name, "index")) *out = jv_int((jint)i + 1);
     else if (jstr_is(name, "index0")) *out = jv_int((jint)i);
-    else if (jstr_is(name, "revindex")) *out = jv_int((jint)(n - i));
-    else if (jstr_is(name, "revindex0")) *out = jv_int((jint)(n - i) - 1);
+    else if (jstr_is(name, "revindex")) *out = jv_int((jint)(jloop_length(l) - i));
+    else if (jstr_is(name, "revindex0")) *out = jv_int((jint)(jloop_length(l) - i) - 1);
     else if (jstr_is(name, "first")) *out = jv_bool(i == 0);
-    else if (jstr_is(name, "last")) *out = jv_bool(i + 1 == n);
-    else if (jstr_is(name, "length")) *out = jv_int((jint)n);
+    else if (jstr_is(name, "last")) *out = jv_bool(!jloop_has(l, i + 1));
+    else if (jstr_is(name, "length")) *out = jv_int((jint)jloop_length(l));
     else if (jstr_is(name, "depth")) *out = jv_int(l->depth + 1);
     else if (jstr_is(name, "depth0")) *out = jv_int(l->depth);
     else if (jstr_is(name, "previtem")) *out = i ? l->items->item[i - 1] : jv_undefined(&r->m, "there is no previous item");
-    else if (jstr_is(name, "nextitem")) *out = i + 1 < n ? l->items->item[i + 1] : jv_undefined(&r->m, "there is no next item");
+    else if (jstr_is(name, "nextitem")) *out = jloop_has(l, i + 1) ? l->items->item[i + 1] : jv_undefined(&r->m, "there is no next item");
     else return false;
     return true;
 }
@@ -234,8 +235,8 @@ static bool loop_attr(jrun *r, const jloop *l, const jstr *name, jval *out)
 static bool macro_attr(jrun *r, const jmacro *m, const jstr *name, jval *out)
 {
     if (jstr_is(name, "name")) *out = m->name ? jv_str(m->name) : jv_none();
-    else if (jstr_is(name, "catch_kwargs")) *out = jv_bool(m->node->uses_kwargs);
-    else if (jstr_is(name, "catch_varargs")) *out = jv_bool(m->node->uses_varargs);
+    else if (jstr_is(name, "catch_kwargs")) *out = jv_bool(m->node->plan[0]->kwargs >= 0);
+    else if (jstr_is(name, "catch_varargs")) *out = jv_bool(m->node->plan[0]->varargs >= 0);
     else if (jstr_is(name, "caller")) *out = jv_bool(m->node->uses_caller);
     else if (jstr_is(name, "arguments")) {
         jlist *l = jlist_new(&r->m, m->node->list.count);
@@ -243,6 +244,17 @@ static bool macro_attr(jrun *r, const jmacro *m, const jstr *name, jval *out)
         *out = jv_tuple(l);
     } else return false;
     return true;
+}
+
+/* What every Python object has, and the sandbox hides. */
+static bool is_internal(const jstr *name)
+{
+    static const char *const names[] = {"class", "delattr", "dir", "doc", "eq", "format", "ge", "getattribute", "getstate", "gt", "hash", "init", "init_subclass", "le", "lt",
+                                        "ne", "new", "reduce", "reduce_ex", "repr", "setattr", "sizeof", "str", "subclasshook"};
+    if (name->size < 6 || memcmp(name->data, "__", 2) != 0 || memcmp(name->data + name->size - 2, "__", 2) != 0) return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == name->size - 4 && memcmp(names[i], name->data + 2, name->size - 4) == 0) return true;
+    return false;
 }
 
 /* Python's getattr: methods and the attributes of our own objects. */
@@ -263,11 +275,11 @@ static bool own_attr(jrun *r, jval v, const jstr *name, jval *out)
         if (found) *out = *found;
         return found != NULL;
     }
-    bool hidden = false;
-    const jbuiltin *fn = jinja_method(v, name, &hidden);
+    if ((jv_is_number(v)) && jinja_number_attr(v, name, out)) return true;
+    bool hidden = is_internal(name);
+    const jbuiltin *fn = hidden ? NULL : jinja_method(v, name, &hidden);
     if (hidden) {
         *out = jv_undefined(&r->m, "access to attribute '%.*s' of '%s' object is unsafe", (int)(name->size < 100 ? name->size : 100), name->data, jv_type(v));
-        out->unsafe = true;
         return true;
     }
     if (!fn) return false;
@@ -280,7 +292,7 @@ static bool own_attr(jrun *r, jval v, const jstr *name, jval *out)
 jval jv_attr(jrun *r, jval v, const jstr *name)
 {
     jval out;
-    if (v.kind == J_UNDEFINED) jinja_undefined_error(r, v);
+    if (v.kind == J_UNDEFINED && !is_internal(name)) jinja_undefined_error(r, v);
     if (own_attr(r, v, name, &out)) return out;
     if (v.kind == J_DICT) {
         const jval *found = jdict_get_text(v.dict, name->data, name->size);
@@ -297,6 +309,7 @@ static jval item_at(jrun *r, jval v, jint at, size_t n)
     case J_LIST:
     case J_TUPLE: return v.list->item[i];
     case J_RANGE: return jv_int(v.range->start + i * v.range->step);
+    case J_BYTES: return jv_int((unsigned char)v.s->data[i]);
     default: break;
     }
     size_t from = jstr_offset(v.s, (size_t)i);
@@ -308,11 +321,11 @@ jval jv_item(jrun *r, jval v, jval key)
     jval out;
     size_t n;
     if (v.kind == J_UNDEFINED) jinja_undefined_error(r, v);
-    if (v.kind == J_DICT && key.kind != J_LIST && key.kind != J_DICT) {
+    if (v.kind == J_DICT && jv_is_hashable(key)) {
         const jval *found = jdict_get(r, v.dict, key);
         if (found) return *found;
     }
-    bool indexed = v.kind == J_LIST || v.kind == J_TUPLE || v.kind == J_STRING || v.kind == J_RANGE;
+    bool indexed = v.kind == J_LIST || v.kind == J_TUPLE || v.kind == J_BYTES || v.kind == J_STRING || v.kind == J_RANGE;
     if (indexed && (key.kind == J_INT || key.kind == J_BOOL) && jv_length(v, &n)) return item_at(r, v, key.kind == J_BOOL ? key.b : key.i, n);
     if (key.kind == J_STRING) {
         if (own_attr(r, v, key.s, &out)) return out;
@@ -338,11 +351,21 @@ jval jv_slice(jrun *r, jval v, jval start, jval stop, jval step)
 {
     size_t length = 0;
     if (v.kind == J_UNDEFINED) jinja_undefined_error(r, v);
-    bool sliceable = v.kind == J_STRING || v.kind == J_LIST || v.kind == J_TUPLE || v.kind == J_RANGE;
+    bool sliceable = v.kind == J_STRING || v.kind == J_BYTES || v.kind == J_LIST || v.kind == J_TUPLE || v.kind == J_RANGE;
     if (!sliceable || !jv_length(v, &length)) jinja_fail(&r->m, VLM_FORMAT, "'%s' object cannot be sliced", jv_type(v));
     jint by = step.kind == J_NONE ? 1 : jv_to_int(r, step, "slice"), n = (jint)length;
     if (by == 0) jinja_fail(&r->m, VLM_FORMAT, "slice step cannot be zero");
     jint from = slice_bound(r, start, n, by > 0 ? 0 : n - 1, by < 0), to = slice_bound(r, stop, n, by > 0 ? n : -1, by < 0);
+    if (v.kind == J_RANGE) {
+        jrange *g = jinja_alloc(&r->m, sizeof *g);
+        *g = (jrange){v.range->start + from * v.range->step, v.range->start + to * v.range->step, v.range->step * by};
+        return (jval){.kind = J_RANGE, .range = g};
+    }
+    if (v.kind == J_BYTES) {
+        jbuf bytes = {.m = &r->m};
+        for (jint i = from; by > 0 ? i < to : i > to; i += by) jbuf_addc(&bytes, v.s->data[i]);
+        return jv_bytes(&r->m, bytes.data, bytes.size);
+    }
     if (v.kind == J_STRING && by == 1) {
         size_t a = jstr_offset(v.s, (size_t)from), b = to > from ? jstr_offset(v.s, (size_t)to) : a;
         return jv_textn(&r->m, v.s->data + a, b - a);

@@ -4,7 +4,7 @@
 
 #include "text/jinja_internal.h"
 
-enum { SOURCE_LIMIT = 1 << 20, COMPILE_MEMORY = 256 << 20 };
+enum { SOURCE_LIMIT = 1 << 20, COMPILE_MEMORY = 256 << 20, COMPILE_STEPS = 20 * 1000 * 1000 };
 
 /* ---- tools ---- */
 
@@ -28,20 +28,38 @@ void jinja_nodes_add(jparser *p, jnodes *list, jnode *n)
     list->item[list->count++] = n;
 }
 
+static uint32_t *name_place(const jinja *t, const jstr *name)
+{
+    uint64_t h = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < name->size; i++) h = (h ^ (unsigned char)name->data[i]) * 0x100000001B3u;
+    size_t at = h % t->name_index_size;
+    for (; t->name_index[at]; at = (at + 1) % t->name_index_size) {
+        const jstr *other = t->names[t->name_index[at] - 1];
+        if (other->size == name->size && memcmp(other->data, name->data, name->size) == 0) break;
+    }
+    return &t->name_index[at];
+}
+
 const jstr *jinja_intern(jparser *p, const jstr *name)
 {
     jinja *t = p->t;
-    for (size_t i = 0; i < t->name_count; i++)
-        if (t->names[i]->size == name->size && memcmp(t->names[i]->data, name->data, name->size) == 0) return t->names[i];
     if (t->name_count == t->name_capacity) {
         size_t capacity = t->name_capacity ? t->name_capacity * 2 : 64;
+        if (capacity > 4096) jinja_fail(p->m, VLM_LIMIT, "more than 4096 different names");
         const jstr **grown = jinja_alloc(p->m, capacity * sizeof *grown);
         if (t->name_count) memcpy(grown, t->names, t->name_count * sizeof *grown);
         t->names = grown;
         t->name_capacity = capacity;
-        if (capacity > 4096) jinja_fail(p->m, VLM_LIMIT, "more than 4096 different names");
+        t->name_index_size = capacity * 2;
+        t->name_index = jinja_alloc(p->m, t->name_index_size * sizeof *t->name_index);
+        for (size_t i = 0; i < t->name_count; i++) *name_place(t, t->names[i]) = (uint32_t)i + 1;
     }
-    return t->names[t->name_count++] = name;
+    uint32_t *place = name_place(t, name);
+    if (!*place) {
+        t->names[t->name_count] = name;
+        *place = (uint32_t)++t->name_count;
+    }
+    return t->names[*place - 1];
 }
 
 void jinja_unexpected(jparser *p, const char *expected)
@@ -98,6 +116,13 @@ static void end_tag(jparser *p)
     p->token++;
 }
 
+/* The end of a tag that a body follows. */
+static void open_tag(jparser *p)
+{
+    jinja_skip_op(p, ':');                         /* {% if x: %}, as in Python */
+    end_tag(p);
+}
+
 /* ---- bodies ---- */
 
 static jnode *parse_statement(jparser *p);
@@ -149,7 +174,7 @@ static void parse_body(jparser *p, jnodes *out, const char *ends)
 /* Body with its end tag, whose name is skipped. */
 static void parse_block(jparser *p, jnodes *out, const char *end)
 {
-    end_tag(p);
+    open_tag(p);
     parse_body(p, out, end);
     p->token++;
 }
@@ -164,12 +189,12 @@ static jnode *parse_for(jparser *p)
     n->b = jinja_parse_tuple(p, false, "recursive");
     if (jinja_skip_name(p, "if")) n->c = jinja_parse_expression(p, true);
     n->recursive = jinja_skip_name(p, "recursive");
-    end_tag(p);
+    open_tag(p);
     p->loops++;
     parse_body(p, &n->list, "endfor else");
     p->loops--;
     if (jinja_skip_name(p, "else")) {
-        end_tag(p);
+        open_tag(p);
         parse_body(p, &n->list2, "endfor");
     }
     p->token++;
@@ -181,7 +206,7 @@ static jnode *parse_if(jparser *p)
     jnode *first = jinja_node(p, N_IF), *n = first;
     for (;;) {
         n->a = jinja_parse_tuple(p, false, NULL);
-        end_tag(p);
+        open_tag(p);
         parse_body(p, &n->list, "elif else endif");
         if (!jinja_skip_name(p, "elif")) break;
         jnode *next = jinja_node(p, N_IF);
@@ -189,7 +214,7 @@ static jnode *parse_if(jparser *p)
         n = next;
     }
     if (jinja_skip_name(p, "else")) {
-        end_tag(p);
+        open_tag(p);
         parse_body(p, &n->list2, "endif");
     }
     p->token++;
@@ -228,18 +253,11 @@ static void parse_signature(jparser *p, jnode *n)
 /* Macro and call block: the body is a node of its own, n->c. */
 static void parse_macro_body(jparser *p, jnode *n, const char *end)
 {
-    jnode *outer = p->macro;
     int loops = p->loops;
-    p->macro = n;
     p->loops = 0;
     n->c = jinja_node(p, N_SCOPE);
     parse_block(p, &n->c->list, end);
-    p->macro = outer;
     p->loops = loops;
-    if (outer) {                                   /* a name used in an inner macro counts as used in the outer one, as in jinja2 */
-        outer->uses_varargs |= n->uses_varargs;
-        outer->uses_kwargs |= n->uses_kwargs;
-    }
 }
 
 static jnode *parse_macro(jparser *p)
@@ -276,10 +294,81 @@ static jnode *parse_with(jparser *p)
     return n;
 }
 
-static jnode *parse_scope(jparser *p, const char *end)
+/* A body of its own, from which no loop can be left. */
+static jnode *parse_scope(jparser *p, jnode_kind kind, const char *end)
 {
-    jnode *n = jinja_node(p, N_SCOPE);
+    jnode *n = jinja_node(p, kind);
+    int loops = p->loops;
+    p->loops = 0;
     parse_block(p, &n->list, end);
+    p->loops = loops;
+    return n;
+}
+
+/* Without inheritance a block is its body. */
+static jnode *parse_block_tag(jparser *p)
+{
+    const jstr *name = jinja_expect_name(p);
+    for (size_t i = 0; i < p->blocks.count; i++)
+        if (p->blocks.item[i]->name == name) jinja_fail(p->m, VLM_FORMAT, "block '%.*s' defined twice", (int)(name->size < 60 ? name->size : 60), name->data);
+    bool scoped = jinja_skip_name(p, "scoped"), required = jinja_skip_name(p, "required");
+    jnode *seen = jinja_node(p, N_BLOCK_TAG);
+    seen->name = name;
+    jinja_nodes_add(p, &p->blocks, seen);
+    jnode *n = parse_scope(p, N_BLOCK_TAG, "endblock");
+    n->name = name;
+    n->scoped = scoped;
+    n->required = required;
+    p->scoped |= scoped;
+    p->t->has_blocks = true;
+    if (p->token->kind == T_NAME && jstr_is(p->token->value.s, name->data) && p->token->value.s->size == name->size) p->token++;
+    return n;
+}
+
+/* with context, without context, ignore missing */
+static bool skip_pair(jparser *p, const char *first, const char *second)
+{
+    if (!jinja_is_name(p, first) || p->token[1].kind != T_NAME || !jstr_is(p->token[1].value.s, second)) return false;
+    p->token += 2;
+    return true;
+}
+
+static bool skip_context(jparser *p) { return skip_pair(p, "with", "context") || skip_pair(p, "without", "context"); }
+
+static void add_import(jparser *p, jnode *n)
+{
+    jnode *name = jinja_node(p, N_NAME);
+    name->name = jinja_expect_name(p);
+    if (jinja_skip_name(p, "as")) name->name = jinja_expect_name(p);
+    else if (name->name->size && name->name->data[0] == '_') jinja_fail(p->m, VLM_FORMAT, "names starting with an underline can not be imported");
+    jinja_nodes_add(p, &n->list, name);
+}
+
+/* include, import, from, extends: there are no other templates; an error when they are reached, as in an environment without a loader. */
+static jnode *parse_template_tag(jparser *p, const jstr *tag)
+{
+    jnode *n = jinja_node(p, N_TEMPLATE);
+    n->name = tag;
+    n->a = jinja_parse_expression(p, true);
+    if (jstr_is(tag, "import")) {
+        if (!jinja_is_name(p, "as")) jinja_unexpected(p, "'as'");
+        p->token++;
+        jnode *name = jinja_node(p, N_NAME);
+        name->name = jinja_expect_name(p);
+        jinja_nodes_add(p, &n->list, name);
+    }
+    if (jstr_is(tag, "from")) {
+        if (!jinja_skip_name(p, "import")) jinja_unexpected(p, "'import'");
+        for (bool first = true;; first = false) {
+            if (!first) jinja_expect_op(p, ',');
+            if (skip_context(p)) break;
+            add_import(p, n);
+            if (skip_context(p) || !jinja_is_op(p, ',')) break;
+        }
+    } else if (!jstr_is(tag, "extends")) {
+        if (jstr_is(tag, "include")) skip_pair(p, "ignore", "missing");
+        skip_context(p);
+    }
     return n;
 }
 
@@ -295,36 +384,30 @@ static jnode *parse_statement(jparser *p)
     if (jstr_is(name, "macro")) return parse_macro(p);
     if (jstr_is(name, "call")) return parse_call_block(p);
     if (jstr_is(name, "with")) return parse_with(p);
-    if (jstr_is(name, "generation")) return parse_scope(p, "endgeneration");
+    if (jstr_is(name, "generation")) return parse_scope(p, N_SCOPE, "endgeneration");
     if (jstr_is(name, "filter")) {
         n = jinja_node(p, N_FILTER_BLOCK);
         n->a = jinja_parse_filters(p, NULL, false);
         parse_block(p, &n->list, "endfilter");
         return n;
     }
-    if (jstr_is(name, "block")) {                  /* without inheritance a block is its body */
-        jinja_expect_name(p);
-        while (jinja_skip_name(p, "scoped") || jinja_skip_name(p, "required")) { }
-        n = parse_scope(p, "endblock");
-        if (p->token->kind == T_NAME) p->token++;
-        return n;
-    }
+    if (jstr_is(name, "block")) return parse_block_tag(p);
+    if (jstr_is(name, "include") || jstr_is(name, "import") || jstr_is(name, "from") || jstr_is(name, "extends")) return parse_template_tag(p, name);
     if (jstr_is(name, "print")) {
         n = jinja_node(p, N_BLOCK);
-        do {
+        while (p->token->kind != T_BLOCK_END) {
+            if (n->list.count) jinja_expect_op(p, ',');
             jnode *print = jinja_node(p, N_PRINT);
             print->a = jinja_parse_expression(p, true);
             jinja_nodes_add(p, &n->list, print);
-        } while (jinja_skip_op(p, ','));
+        }
         return n;
     }
     if (jstr_is(name, "break") || jstr_is(name, "continue")) {
         if (!p->loops) jinja_fail(p->m, VLM_FORMAT, "'%.8s' outside of a loop", name->data);
         return jinja_node(p, jstr_is(name, "break") ? N_BREAK : N_CONTINUE);
     }
-    static const char *const refused[] = {"include", "import", "from", "extends", "trans", "autoescape", "do", "debug"};
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (jstr_is(name, refused[i])) jinja_fail(p->m, VLM_UNSUPPORTED, "{%% %s %%} is not supported in chat templates", refused[i]);
+    if (jstr_is(name, "autoescape")) jinja_fail(p->m, VLM_UNSUPPORTED, "{%% autoescape %%} is not supported in chat templates");
     jinja_fail(p->m, VLM_FORMAT, "unknown tag '%.*s'", (int)(name->size < 60 ? name->size : 60), name->data);
 }
 
@@ -349,7 +432,7 @@ jinja *jinja_compile(const char *source, size_t size, vlm_error *error)
         return NULL;
     }
     t->m.limit = COMPILE_MEMORY;
-    t->m.steps = UINT64_MAX;
+    t->m.steps = COMPILE_STEPS;
     t->m.error = error;
     if (setjmp(t->m.escape)) {
         jinja_free(t);
@@ -358,6 +441,7 @@ jinja *jinja_compile(const char *source, size_t size, vlm_error *error)
     if (!utf8_valid(source, size)) jinja_fail(&t->m, VLM_FORMAT, "not UTF-8");
     jparser p = {.m = &t->m, .t = t, .token = jinja_lex(&t->m, source, size)};
     t->root = jinja_parse(&p);
+    jinja_resolve(&p);
     t->m.error = NULL;
     return t;
 }

@@ -59,7 +59,7 @@ void jinja_write_float(jbuf *b, double f)
     else jbuf_addc(b, '0');
 }
 
-static bool printable(uint32_t c)
+bool jchar_is_printable(uint32_t c)
 {
     if (c < 0x7F) return c >= 0x20;
     switch (utf8proc_category((utf8proc_int32_t)c)) {
@@ -82,7 +82,7 @@ static void repr_string(jbuf *b, const jstr *s)
         } else if (c == '\n') jbuf_adds(b, "\\n");
         else if (c == '\r') jbuf_adds(b, "\\r");
         else if (c == '\t') jbuf_adds(b, "\\t");
-        else if (printable(c)) jbuf_add(b, s->data + i, n);
+        else if (jchar_is_printable(c)) jbuf_add(b, s->data + i, n);
         else {
             snprintf(text, sizeof text, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", c);
             jbuf_adds(b, text);
@@ -128,6 +128,7 @@ void jv_repr(jrun *r, jbuf *b, jval v)
         repr_string(b, v.s);
         if (v.markup) jbuf_addc(b, ')');
         break;
+    case J_BYTES: jinja_write_bytes(b, v.s); break;
     case J_LIST: repr_items(r, b, v.list, "[", "]"); break;
     case J_TUPLE: repr_items(r, b, v.list, "(", v.list->count == 1 ? ",)" : ")"); break;
     case J_DICT: repr_dict(r, b, v.dict); break;
@@ -155,7 +156,7 @@ void jv_repr(jrun *r, jbuf *b, jval v)
         jbuf_adds(b, "<LoopContext ");
         jinja_write_int(b, (jint)v.loop->index + 1, 10, false);
         jbuf_addc(b, '/');
-        jinja_write_int(b, (jint)v.loop->items->count, 10, false);
+        jinja_write_int(b, (jint)jloop_length(v.loop), 10, false);
         jbuf_addc(b, '>');
         break;
     case J_MACRO:
@@ -171,12 +172,27 @@ void jv_repr(jrun *r, jbuf *b, jval v)
     jinja_leave(r);
 }
 
+void jv_ascii(jrun *r, jbuf *b, jval v)
+{
+    jbuf text = {.m = &r->m};
+    jv_repr(r, &text, v);
+    for (size_t i = 0; i < text.size;) {
+        char escape[16];
+        uint32_t c;
+        size_t n = utf8_next_lossy(text.data + i, text.size - i, &c);
+        if (c < 0x80) jbuf_addc(b, (char)c);
+        else {
+            snprintf(escape, sizeof escape, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", c);
+            jbuf_adds(b, escape);
+        }
+        i += n;
+    }
+}
+
 void jv_write(jrun *r, jbuf *b, jval v)
 {
     if (v.kind == J_STRING) jbuf_addstr(b, v.s);
-    else if (v.kind == J_UNDEFINED || v.kind == J_MISSING) {
-        if (v.unsafe) jinja_undefined_error(r, v);
-    } else jv_repr(r, b, v);
+    else if (v.kind != J_UNDEFINED && v.kind != J_MISSING) jv_repr(r, b, v);
 }
 
 const jstr *jv_string(jrun *r, jval v)

@@ -165,7 +165,8 @@ static uint64_t hash_bytes_of(const char *data, size_t size)
 static uint64_t hash_value(jrun *r, jval v)
 {
     switch (v.kind) {
-    case J_STRING: return hash_bytes_of(v.s->data, v.s->size);
+    case J_STRING:
+    case J_BYTES: return hash_bytes_of(v.s->data, v.s->size);
     case J_BOOL: return (uint64_t)v.b * 0x9E3779B97F4A7C15u;
     case J_INT: return (uint64_t)v.i * 0x9E3779B97F4A7C15u;
     case J_FLOAT:
@@ -182,6 +183,13 @@ static uint64_t hash_value(jrun *r, jval v)
     case J_DICT: jinja_fail(&r->m, VLM_FORMAT, "unhashable type: '%s'", jv_type(v));
     default: return (uint64_t)v.kind;
     }
+}
+
+bool jv_is_hashable(jval v)
+{
+    bool all = v.kind != J_LIST && v.kind != J_DICT;
+    for (size_t i = 0; v.kind == J_TUPLE && all && i < v.list->count; i++) all = jv_is_hashable(v.list->item[i]);
+    return all;
 }
 
 jdict *jdict_new(jmem *m) { return jinja_alloc(m, sizeof(jdict)); }
@@ -258,6 +266,7 @@ const char *jv_type(jval v)
     case J_INT: return "int";
     case J_FLOAT: return "float";
     case J_STRING: return v.markup ? "Markup" : "str";
+    case J_BYTES: return "bytes";
     case J_LIST: return "list";
     case J_TUPLE: return "tuple";
     case J_DICT: return "dict";
@@ -290,7 +299,8 @@ bool jv_true(jval v)
     case J_BOOL: return v.b;
     case J_INT: return v.i != 0;
     case J_FLOAT: return v.f != 0;
-    case J_STRING: return v.s->size != 0;
+    case J_STRING:
+    case J_BYTES: return v.s->size != 0;
     case J_LIST:
     case J_TUPLE:
     case J_VIEW: return v.list->count != 0;
@@ -303,14 +313,15 @@ bool jv_true(jval v)
 bool jv_length(jval v, size_t *n)
 {
     switch (v.kind) {
-    case J_UNDEFINED: *n = 0; return !v.unsafe;
-    case J_STRING: *n = v.s->chars; return true;
+    case J_UNDEFINED: *n = 0; return true;
+    case J_STRING:
+    case J_BYTES: *n = v.s->chars; return true;
     case J_LIST:
     case J_TUPLE:
     case J_VIEW: *n = v.list->count; return true;
     case J_DICT: *n = v.dict->count; return true;
     case J_RANGE: *n = (size_t)range_length(v.range); return true;
-    case J_LOOP: *n = v.loop->items->count; return true;
+    case J_LOOP: *n = jloop_length(v.loop); return true;
     default: return false;
     }
 }
@@ -319,7 +330,7 @@ bool jv_is_iterable(jval v)
 {
     switch (v.kind) {
     case J_UNDEFINED:
-    case J_STRING: case J_LIST: case J_TUPLE: case J_DICT: case J_RANGE: case J_VIEW: case J_ITERATOR: case J_LOOP: return true;
+    case J_STRING: case J_BYTES: case J_LIST: case J_TUPLE: case J_DICT: case J_RANGE: case J_VIEW: case J_ITERATOR: case J_LOOP: return true;
     default: return false;
     }
 }
@@ -330,15 +341,19 @@ jlist *jv_iterate(jrun *r, jval v)
     size_t n;
     if (jv_length(v, &n)) jinja_work(m, n);
     switch (v.kind) {
-    case J_UNDEFINED:
-        if (v.unsafe) jinja_undefined_error(r, v);
-        return jlist_new(m, 0);
+    case J_UNDEFINED: return jlist_new(m, 0);
+    case J_BYTES: {
+        jlist *l = jlist_new(m, v.s->size);
+        for (size_t i = 0; i < v.s->size; i++) jlist_add(m, l, jv_int((unsigned char)v.s->data[i]));
+        return l;
+    }
     case J_LIST: case J_TUPLE: case J_VIEW: return v.list;
     case J_ITERATOR: {                             /* what is left of it, and then nothing */
         jlist *rest = jlist_new(m, 0);
-        rest->item = v.list->item + v.list->next;
-        rest->count = rest->capacity = v.list->count - v.list->next;
-        v.list->next = v.list->count;
+        for (jval item; jiter_next(r, v.list, &item);) {
+            jinja_work(m, 1);
+            jlist_add(m, rest, item);
+        }
         return rest;
     }
     case J_STRING: {
@@ -377,9 +392,9 @@ bool jv_contains(jrun *r, jval container, jval item)
     default: break;
     }
     if (!jv_is_iterable(container)) jinja_fail(&r->m, VLM_FORMAT, "argument of type '%s' is not iterable", jv_type(container));
-    jlist *l = jv_iterate(r, container);
-    for (size_t i = 0; i < l->count; i++)
-        if (jv_equal(r, l->item[i], item)) return true;
+    jsource source = jsource_open(r, container);
+    for (jval other; jsource_next(r, &source, &other);)
+        if (jv_equal(r, other, item)) return true;
     return false;
 }
 
