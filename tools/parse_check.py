@@ -6,7 +6,8 @@
 A file holds {"tools": [...], "cases": [...], "stream": [...]}. A case has "raw" (what the model printed), "expected" (a message with reasoning,
 content, tool_calls; or a list of calls) and "format", or "template" (a folder of DIR with template.jinja, from which the format is chosen).
 Every case is parsed whole and, with --splits all, cut at each byte and byte by byte; pairs adds every pair of cuts of short texts and
-random ones of longer. All must give the same message; events put together must be the result. Cases marked "lossy" are counted apart."""
+random ones of longer. All must give the same message; events put together must be the result. Cases marked "lossy" are counted apart.
+A file with "templates" holds cases of response templates: {"template", "prefix", "text", "message", "events_merged"} or {"error"}."""
 import argparse, itertools, json, lzma, os, random, subprocess, sys, tempfile
 
 TOOLS = None
@@ -144,6 +145,45 @@ def check_streams(vlm, streams):
     return not wrong
 
 
+def merged(events):
+    out = []
+    for e in events:
+        if e["type"] == "region_chunk" and out and out[-1]["type"] == "region_chunk" and out[-1]["field"] == e["field"]:
+            out[-1] = dict(out[-1], text=out[-1]["text"] + e["text"])
+        else:
+            out.append(e)
+    return out
+
+
+def check_responses(vlm, data, tools):
+    """Cases of response templates: the message of the whole text; the merged events of a feed by characters; errors where the reference has one."""
+    lines = []
+    for c in data["cases"]:
+        line = {"text": c["text"], "prefix": c["prefix"], "tools": tools if c.get("tools") else None, "response_template": data["templates"][c["template"]]}
+        at, chars = 0, []
+        for ch in c["text"][:-1]:
+            at += len(ch.encode())
+            chars.append(at)
+        lines += [line, dict(line, splits=chars), dict(line, splits=list(range(1, len(c["text"].encode()))))]
+    answers, wrong, errors = run(vlm, lines), 0, 0
+    for i, c in enumerate(data["cases"]):
+        whole, chars, by_bytes = answers[3 * i: 3 * i + 3]
+        if "error" in c:
+            errors += 1
+            if "error" not in whole or "error" not in chars:
+                wrong += 1
+                print("    %s %s: no error" % (c["template"], c["case"]))
+            continue
+        by_char = c.get("message_char_by_char", c["message"])
+        for got, want, how in ((whole.get("message"), c["message"], "whole"), (chars.get("message"), by_char, "by characters"),
+                               (by_bytes.get("message"), by_char, "by bytes"), (merged(chars.get("events", [])), c["events_merged"], "events")):
+            if got != want:
+                wrong += 1
+                print("    %s %s, %s: %s\n        expected %s %s" % (c["template"], c["case"], how, json.dumps(got)[:600], json.dumps(want)[:600], whole.get("error", "")))
+    print("  %d response template cases (%d of them errors), %d differences" % (len(data["cases"]), errors, wrong))
+    return not wrong
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--vlm", default="build/release/vlm")
@@ -157,6 +197,9 @@ def main():
         data = load(path)
         tools = data.get("tools") or tools
         print(path)
+        if isinstance(data.get("templates"), dict):
+            good &= check_responses(o.vlm, data, tools)
+            continue
         good &= check_cases(o.vlm, data.get("cases", []), tools, o.splits, o.templates)
         if data.get("stream"):
             good &= check_streams(o.vlm, data["stream"])

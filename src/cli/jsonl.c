@@ -25,6 +25,17 @@ static bool flush(buf *out)
     return true;
 }
 
+static const char RAW[] = "\x01json";              /* member of an answer that is text already */
+
+json_t *jsonl_raw(char *json)
+{
+    json_t *answer = json ? json_pack("{s:s}", RAW, json) : NULL;
+    mem_free(json);
+    return answer;
+}
+
+const char *jsonl_raw_text(const json_t *answer) { return json_string_value(json_object_get(answer, RAW)); }
+
 static int add_text(const char *text, size_t size, void *out) { return buf_add(out, text, size) ? 0 : -1; }
 
 /* Appends the answer to one line; false when out of memory. */
@@ -36,9 +47,16 @@ static bool answer_line(jsonl_fn *answer, void *user, const char *line, size_t s
     vlm_error error = {0};
     json_error_t bad;
     json_t *input = json_loadb(line, size, JSON_ALLOW_NUL | JSON_DECODE_ANY, &bad), *result = NULL;
+    if (!input) input = json_loadb(line, size, JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);   /* integers of any size */
     if (!input) err_set(&error, VLM_INVALID, "not JSON: %s (at byte %d)", bad.text, bad.position);
     else result = answer(user, input, &error);
     json_decref(input);
+    const char *raw = jsonl_raw_text(result);
+    if (raw) {
+        bool ok = buf_adds(out, raw) && buf_addc(out, '\n');
+        json_decref(result);
+        return ok;
+    }
     if (result && json_dump_callback(result, add_text, out, JSON_COMPACT | JSON_ENCODE_ANY) != 0) {
         out->size = begin;                         /* half an answer is none */
         json_decref(result);

@@ -15,6 +15,9 @@ typedef json_t *jsonl_fn(void *user, const json_t *input, vlm_error *error);
 /* Reads to the end of standard input. Returns the exit code: 0 also when lines were bad; not 0 when reading or writing failed. */
 int jsonl_run(jsonl_fn *answer, void *user);
 
+/* An answer that is JSON text already: numbers of any size stay as they are. Takes text over. */
+json_t *jsonl_raw(char *json);
+const char *jsonl_raw_text(const json_t *answer);     /* NULL: it is none */
 /* A JSON string of any bytes: what is not UTF-8 becomes U+FFFD. NULL when out of memory. */
 json_t *jsonl_string(const char *text, size_t size);
 /* The string member `key`: its text and length. False with a message when it is missing or no string. */

@@ -28,7 +28,7 @@ static const option options_table[] = {
     {0},
 };
 
-typedef struct session { const parse_options *options; const toolcall_format *format; json_t *tools; } session;
+typedef struct session { const parse_options *options; const toolcall_format *format; json_t *tools; response_template *response; } session;
 
 /* ---- one answer ---- */
 
@@ -120,9 +120,112 @@ static json_t *result_of(answer *a, const toolcall_format *f, const char *finish
                      "format", toolcall_format_name(f), "events", a->events);
 }
 
+/* ---- response templates ---- */
+
+typedef struct regions { buf events; } regions;
+
+static void add_string(buf *out, const char *text, size_t size)
+{
+    json_t *string = jsonl_string(text, size);
+    char *dump = string ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
+    if (!dump || !buf_adds(out, dump)) out->failed = true;
+    free(dump);
+    json_decref(string);
+}
+
+/* Values go out as the texts that they are: numbers may be of any size. */
+static void take_region(void *user, const response_event *e)
+{
+    static const char *const types[] = {"region_open", "region_chunk", "region_close"};
+    buf *out = &((regions *)user)->events;
+    buf_adds(out, out->size ? ", " : "");
+    buf_addf(out, "{\"type\": \"%s\", \"field\": ", types[e->type]);
+    add_string(out, e->field, strlen(e->field));
+    if (e->type == RESPONSE_CHUNK) {
+        buf_adds(out, ", \"text\": ");
+        add_string(out, e->text, e->size);
+        buf_adds(out, e->dirty ? ", \"dirty\": true" : ", \"dirty\": false");
+    }
+    if (e->type == RESPONSE_CLOSE) {
+        buf_adds(out, ", \"value\": ");
+        buf_add(out, e->text, e->size);
+    }
+    buf_addc(out, '}');
+}
+
+static void add_member(buf *out, const char *key, const char *json)
+{
+    buf_addf(out, "%s\"%s\": ", out->size > 1 ? ", " : "", key);
+    buf_adds(out, json);
+}
+
+/* The reference's message and events; reasoning, content and calls taken out of the message. */
+static json_t *response_result(const response_parser *p, regions *r, const char *finish, vlm_error *error)
+{
+    static const char *const reasoning[] = {"reasoning_content", "thinking", "reasoning"};
+    char *message = response_message(p, error);
+    if (!message) return NULL;
+    buf out = {0}, calls = {0}, value = {0};
+    bool thought = false;
+    buf_addc(&out, '{');
+    for (int i = 0; i < 3 && !thought; i++)
+        if ((thought = response_get(message, reasoning[i], &value))) add_member(&out, "reasoning", value.data);
+    if (!thought) add_member(&out, "reasoning", "\"\"");
+    add_member(&out, "content", response_get(message, "content", &value) ? value.data : "\"\"");
+    bool called = response_calls(message, &calls);
+    add_member(&out, "tool_calls", calls.data ? calls.data : "[]");
+    if (!finish || !strcmp(finish, "stop")) finish = called ? "tool_calls" : "stop";
+    buf_addf(&out, ", \"finish_reason\": ");
+    add_string(&out, finish, strlen(finish));
+    add_member(&out, "message", message);
+    buf_adds(&out, ", \"events\": [");
+    if (r->events.data) buf_add(&out, r->events.data, r->events.size);
+    buf_adds(&out, "]}");
+    bool ok = !r->events.failed && !calls.failed && !value.failed;
+    buf_free(&calls);
+    buf_free(&value);
+    vlm_free(message);
+    json_t *result = ok ? jsonl_raw(buf_take(&out)) : NULL;
+    buf_free(&out);
+    if (!result) err_memory(error, 0);
+    return result;
+}
+
+static json_t *parse_response(const session *s, const response_template *t, const json_t *input, vlm_error *error)
+{
+    const char *text, *prefix = get_text(input, "prefix", "prompt"), *finish = get_text(input, "finish_reason", "finish");
+    const json_t *tools = json_object_get(input, "tools"), *splits = json_object_get(input, "splits");
+    size_t size, at = 0;
+    if (!jsonl_get_string(input, json_object_get(input, "text") ? "text" : "raw", &text, &size, error)) return NULL;
+    regions r = {0};
+    response_parser *p = response_parser_new(t, prefix ? prefix : "", prefix ? strlen(prefix) : 0, json_is_array(tools) ? tools : s->tools, take_region, &r, error);
+    bool ok = p != NULL;
+    for (size_t i = 0; ok && i < json_array_size(splits); i++) {
+        json_int_t cut = json_integer_value(json_array_get(splits, i));
+        if (cut < (json_int_t)at || cut > (json_int_t)size) continue;
+        ok = response_feed(p, text + at, (size_t)cut - at, error);
+        at = (size_t)cut;
+    }
+    ok = ok && response_feed(p, text + at, size - at, error) && response_finish(p, error);
+    json_t *result = ok ? response_result(p, &r, finish, error) : NULL;
+    response_parser_free(p);
+    buf_free(&r.events);
+    return result;
+}
+
+/* ---- a case ---- */
+
 static json_t *parse_case(void *user, const json_t *input, vlm_error *error)
 {
     const session *s = user;
+    const json_t *spec = json_object_get(input, "response_template");
+    if (json_is_object(spec)) {
+        response_template *t = response_template_new(spec, error);
+        json_t *result = t ? parse_response(s, t, input, error) : NULL;
+        response_template_free(t);
+        return result;
+    }
+    if (s->response && !json_object_get(input, "format") && !json_object_get(input, "chat_template")) return parse_response(s, s->response, input, error);
     const toolcall_format *f = format_of(s, input, error);
     if (!f) return NULL;
     const char *key = json_object_get(input, "text") ? "text" : "raw", *text = "";
@@ -174,6 +277,8 @@ static bool choose_format(session *s, vlm_error *error)
         chat_template *c = NULL;
         bool ok = t && chat_template_load(o->model, t, NULL, &c, error);
         if (ok && c) s->format = toolcall_format_detect(chat_template_source(c));
+        const json_t *spec = t ? json_object_get(tokenizer_config(t), "response_template") : NULL;
+        if (ok && json_is_object(spec)) ok = (s->response = response_template_new(spec, error)) != NULL;
         chat_template_free(c);
         tokenizer_free(t);
         return ok;
@@ -199,7 +304,12 @@ static int run_one(session *s, texts words)
     json_decref(input);
     buf_free(&text);
     if (!result) return report(&error);
-    print_json(result);
+    const char *raw = jsonl_raw_text(result);
+    if (raw) {
+        puts(raw);
+        json_decref(result);
+    }
+    else print_json(result);
     return 0;
 }
 
@@ -218,6 +328,7 @@ static int run(const command *self, void *memory, texts words)
     }
     int code = s.options->jsonl ? jsonl_run(parse_case, &s) : run_one(&s, words);
     json_decref(s.tools);
+    response_template_free(s.response);
     return code;
 }
 

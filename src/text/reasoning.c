@@ -4,14 +4,19 @@
 void think_prepare(toolcall_parser *p)
 {
     const toolcall_format *f = p->f;
+    const char *open[4] = {p->options.think_open}, *close[4] = {p->options.think_close};
     for (int i = 0; i < 3; i++) {
-        marker_add(&p->start_set, f->think[i][0], MARK_SECTION, i);
-        marker_add(&p->start_set, f->think[i][1], MARK_THINK_CLOSE, i);
+        if (!p->options.think_open) open[i + 1] = f->think[i][0];
+        if (!p->options.think_close) close[i + 1] = f->think[i][1];
+    }
+    for (int i = 0; i < 4; i++) {
+        marker_add(&p->start_set, open[i], MARK_SECTION, i);
+        marker_add(&p->start_set, close[i], MARK_THINK_CLOSE, i);
+        marker_add(&p->think_set, close[i], MARK_THINK_CLOSE, i);
     }
     p->mode = f->flags & HEADERS ? MODE_HEADER : MODE_START;
-    p->in_think = p->options.thinking_open && f->think[0][0] && !(f->flags & HEADERS);
-    /* inside: the ends, end-of-turn markers, and calls where they end thinking */
-    for (int i = 0; i < 3; i++) marker_add(&p->think_set, f->think[i][1], MARK_THINK_CLOSE, i);
+    p->in_think = p->options.thinking_open && p->think_set.count && !(f->flags & HEADERS);
+    /* inside also: end-of-turn markers, and calls where they end thinking */
     for (int i = 0; i < p->text_set.count; i++) {
         const marker *m = &p->text_set.item[i];
         if (m->kind == MARK_END || (m->kind == MARK_SECTION && f->flags & CALL_ENDS_THINKING)) marker_add(&p->think_set, m->text, m->kind, m->index);
@@ -65,6 +70,8 @@ step_result think_step(toolcall_parser *p)
 const char *toolcall_think_open(const toolcall_format *f) { return f->think[0][0]; }
 const char *toolcall_think_close(const toolcall_format *f) { return f->think[0][1]; }
 const char *toolcall_think_force(const toolcall_format *f) { return f->force ? f->force : f->think[0][1]; }
+
+const char *toolcall_think_also_ends(const toolcall_format *f) { return f->flags & CALL_ENDS_THINKING ? f->spelling.trigger : NULL; }
 
 bool toolcall_prompt_thinks(const toolcall_format *f, const char *prompt, size_t size)
 {

@@ -270,6 +270,7 @@ bool toolcall_feed(toolcall_parser *p, const char *text, size_t size, bool speci
     if (p->failed || p->final) return !p->failed;
     recycle_queue(p);
     compact(p);
+    if (p->response) return template_feed(p, text, size);
     if (special && p->options.is_token && !note_special(p)) p->failed = true;
     if (!buf_add(&p->in, text, size)) p->failed = true;
     return run(p);
@@ -279,6 +280,10 @@ bool toolcall_finish(toolcall_parser *p, const char *finish_reason)
 {
     if (p->failed || p->final) return !p->failed;
     recycle_queue(p);
+    if (p->response && template_finish(p) && p->response) {
+        p->queue.visible = p->queue.count;
+        return !p->failed;
+    }
     p->final = true;
     p->length = finish_reason && !strcmp(finish_reason, "length");
     if (!buf_add(&p->in, "", 0)) p->failed = true;
@@ -301,6 +306,10 @@ toolcall_parser *toolcall_parser_new(const toolcall_format *f, const toolcall_op
     prepare_text(p);
     think_prepare(p);
     tags_prepare(p);
+    if (options && options->response && !template_open(p, options, error)) {
+        toolcall_parser_free(p);
+        return NULL;
+    }
     return p;
 }
 
@@ -308,6 +317,7 @@ void toolcall_parser_free(toolcall_parser *p)
 {
     if (!p) return;
     json_decref(p->tools);
+    response_parser_free(p->response);
     buf_free(&p->in);
     buf_free(&p->queue.text);
     buf_free(&p->reasoning.pending);

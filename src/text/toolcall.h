@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "text/response.h"
 #include "vlm.h"
 
 /* ---- how calls are written: enough to force a model to write one ----
@@ -60,6 +61,8 @@ const toolcall_spelling *toolcall_format_spelling(const toolcall_format *f);
 /* Thinking markers; NULL when the format has none. */
 const char *toolcall_think_open(const toolcall_format *f);
 const char *toolcall_think_close(const toolcall_format *f);
+/* Text of a call that ends thinking as well; NULL when a call does not. */
+const char *toolcall_think_also_ends(const toolcall_format *f);
 /* What a model has to be made to print in order to end its thinking and begin to answer: the end marker and what must follow it. */
 const char *toolcall_think_force(const toolcall_format *f);
 /* Did the prompt leave a thinking block open? */
@@ -90,6 +93,10 @@ typedef struct toolcall_options {
     bool thinking_open;            /* the prompt left thinking open, see toolcall_prompt_thinks */
     bool eager;                    /* tell calls while they are written; right when a grammar enforces them */
     bool keep_space;               /* white space around the content is told, and at once */
+    const char *think_open, *think_close;   /* instead of the format's markers; kept, not copied. NULL: the format's */
+    const response_template *response;      /* the checkpoint's own; NULL: the format says it all. Must outlive the parser */
+    const char *prompt;            /* with response: the prompt, whose end may have begun the message; not kept */
+    size_t prompt_size;
     uint64_t seed;                 /* generated ids depend on seed and the call's index only */
     /* The text of a token that the tokenizer knows as a control token of its own: such a marker counts only in pieces that were fed as
      * special; typed in a string it is text. NULL: markers count wherever they stand. */

@@ -5,7 +5,7 @@
  * toolcall_body.c     lists of calls, names, what is complete toolcall_value.c  JSON, Python literals, pairs -> JSON, as it comes
  * toolcall_json.c     calls that are JSON objects             toolcall_tags.c   arguments in tags, nested tags
  * toolcall_python.c   calls that are Python                   toolcall_type.c   texts become values by the tool's schema
- * toolcall_message.c  messages with headers (harmony)
+ * toolcall_message.c  messages with headers (harmony)            toolcall_response.c  response_template instead of the table
  *
  * All of them read one buffer, p->in, from p->pos on, and all can stop anywhere: a step function returns STEP_MORE without having changed
  * anything when what it needs is not there yet, and is called again when more has come or p->final says that nothing will. */
@@ -180,6 +180,8 @@ struct toolcall_parser {
     bool token_answer[MARKERS_MAX];
     int token_count;
     buf payload;                   /* headers: the recipient */
+    response_parser *response;     /* in the place of the format, or NULL */
+    bool in_prompt;
 };
 
 /* ---- toolcall.c ---- */
@@ -241,6 +243,11 @@ bool type_value(unsigned types, uint32_t flags, const char *text, size_t size, b
 /* ---- toolcall_message.c ---- */
 step_result header_step(toolcall_parser *p);
 step_result payload_step(toolcall_parser *p);
+
+/* ---- toolcall_response.c ---- */
+bool template_open(toolcall_parser *p, const toolcall_options *o, vlm_error *error);
+bool template_feed(toolcall_parser *p, const char *text, size_t size);
+bool template_finish(toolcall_parser *p);
 
 /* ---- toolcall_out.c ---- */
 void out_text(toolcall_parser *p, out_channel *c, const char *text, size_t size);
