@@ -147,6 +147,32 @@ static void cut(step *s, tensor *x, tensor *h)
 
 /* ---- a layer ------------------------------------------------------------------------------------------------------ */
 
+static tensor norm(const step *s, tensor x, const float *w)
+{
+    const decoder_spec *spec = &s->d->spec;
+    return spec->layernorm ? op_layernorm(s->r, x, w, NULL, spec->eps) : op_rmsnorm(s->r, x, w, spec->norm_offset, spec->eps);
+}
+
+/* What attention reads: x itself when the only norms are behind. */
+static tensor before_attention(const step *s, int i, tensor x) { return s->d->spec.norms == NORM_POST ? x : norm(s, x, s->d->layer[i].norm1); }
+
+/* Norms of the heads of queries or keys. */
+static void norm_heads(step *s, tensor x, const float *w, const decoder_layer_spec *l)
+{
+    const decoder_spec *spec = &s->d->spec;
+    if (spec->qk_norm) op_rmsnorm_heads(s->r, x, w, spec->norm_offset, spec->eps, spec->qk_norm_whole ? (int)x.cols : l->head_dim);
+}
+
+/* Llama 4's way with long texts: queries grow with the logarithm of the position. */
+static void scale_queries(step *s, tensor q)
+{
+    const decoder_spec *spec = &s->d->spec;
+    tensor factor = run_tensor(s->r, q.rows, 1);
+    for (int64_t t = 0; run_ok(s->r) && t < q.rows; t++)
+        *tensor_row(factor, t) = 1 + spec->query_beta * logf(1 + floorf((float)s->rows->token_position[t] / (float)spec->query_trained));
+    op_scale_rows(s->r, q, factor);
+}
+
 static void rotate(step *s, tensor x, int heads, const decoder_layer_spec *l)
 {
     if (l->rope < 0) return;
@@ -181,7 +207,7 @@ static void write_keys_and_values(step *s, const decoder_layer *w, const decoder
     const decoder_spec *spec = &s->d->spec;
     run *r = s->r;
     if (l->v_is_k) v = copy_of(r, k);
-    if (spec->qk_norm) op_rmsnorm_heads(r, k, w->k_norm, spec->norm_offset, spec->eps, l->head_dim);
+    norm_heads(s, k, w->k_norm, l);
     if (spec->v_norm) op_rmsnorm_heads(r, v, NULL, 0, spec->eps, l->head_dim);
     rotate(s, k, l->kv_heads, l);
     op_kv_write(r, &s->b->ragged, l->group, l->slot, k, v);
@@ -216,11 +242,13 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
         q = op_linear(r, h, &w->q, w->q_bias);
     }
     tensor gate = spec->attn_gate ? split_gate(s, l, &q) : q;
-    if (spec->qk_norm) op_rmsnorm_heads(r, q, w->q_norm, spec->norm_offset, spec->eps, l->head_dim);
+    norm_heads(s, q, w->q_norm, l);
     rotate(s, q, l->heads, l);
+    if (spec->query_beta > 0) scale_queries(s, q);
     attention_spec a = {.heads = l->heads, .kv_heads = l->kv_heads, .head_dim = l->head_dim, .softcap = spec->attn_softcap,
                         .scale = spec->attn_scale > 0 ? spec->attn_scale : (float)pow(l->head_dim, -0.5),
-                        .group = l->group, .slot = l->slot, .bidirectional = l->bidirectional, .whole_blocks = l->whole_blocks};
+                        .group = l->group, .slot = l->slot, .bidirectional = l->bidirectional, .whole_blocks = l->whole_blocks,
+                        .sinks = w->sinks};
     tensor out = op_attention(r, q, s->rows, &a);
     if (spec->attn_gate) out = op_glu(r, gate, out, ACT_SIGMOID);
     TAP(r, "attn", i, out);
@@ -276,19 +304,20 @@ static tensor shared_expert(step *s, const decoder_layer *w, tensor h)
     return out;
 }
 
-static tensor feed_forward(step *s, int i, tensor x)
+/* h: what the MLP reads; x: what came before its norm. */
+static tensor feed_forward(step *s, int i, tensor x, tensor h)
 {
     const decoder_spec *spec = &s->d->spec;
     const decoder_layer_spec *l = &spec->layer[i];
     const decoder_layer *w = &s->d->layer[i];
     run *r = s->r;
-    tensor h = op_rmsnorm(r, x, w->norm2, spec->norm_offset, spec->eps), out;
+    tensor out;
     if (l->moe && spec->moe == MOE_BESIDE) {
-        out = op_rmsnorm(r, mlp(s, w, h), w->moe_post1, spec->norm_offset, spec->eps);
+        out = norm(s, mlp(s, w, h), w->moe_post1);
         tensor router_in = op_rmsnorm(r, x, w->router_scale, 0, spec->eps);
         op_scale(r, router_in, (float)pow(spec->hidden, -0.5), NULL);
-        tensor e = experts(s, w, router_in, op_rmsnorm(r, x, w->moe_norm, spec->norm_offset, spec->eps));
-        op_add_inplace(r, out, op_rmsnorm(r, e, w->moe_post2, spec->norm_offset, spec->eps));
+        tensor e = experts(s, w, router_in, norm(s, x, w->moe_norm));
+        op_add_inplace(r, out, norm(s, e, w->moe_post2));
     } else
         out = l->moe ? experts(s, w, h, h) : mlp(s, w, h);
     if (l->moe && spec->shared_ffn) op_add_inplace(r, out, shared_expert(s, w, h));
@@ -310,23 +339,35 @@ static void deepstack(step *s, int i, tensor x)
     }
 }
 
+static void add_residual(step *s, tensor x, tensor y)
+{
+    float scale = s->d->spec.residual_scale;
+    if (scale > 0) op_add_scaled(s->r, x, y, scale);
+    else op_add_inplace(s->r, x, y);
+}
+
 static tensor layer(step *s, int i, tensor x)
 {
     const decoder_spec *spec = &s->d->spec;
     const decoder_layer *w = &s->d->layer[i];
     run *r = s->r;
-    tensor h = op_rmsnorm(r, x, w->norm1, spec->norm_offset, spec->eps);
+    bool after = spec->norms == NORM_SANDWICH || spec->norms == NORM_POST;
+    tensor h = before_attention(s, i, x);
     tensor y = spec->layer[i].recurrent ? recurrent_layer(s, i, &x, h) : attention(s, i, &x, h);
-    if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post1, spec->norm_offset, spec->eps);
-    op_add_inplace(r, x, y);
-    y = feed_forward(s, i, x);
-    if (spec->norms == NORM_SANDWICH) y = op_rmsnorm(r, y, w->post2, spec->norm_offset, spec->eps);
-    op_add_inplace(r, x, y);
+    if (spec->norms == NORM_PARALLEL) {
+        if (s->cut && h.rows != x.rows) h = norm(s, x, w->norm1);
+        op_add_inplace(r, y, feed_forward(s, i, x, h));
+        add_residual(s, x, y);
+    } else {
+        add_residual(s, x, after ? norm(s, y, w->post1) : y);
+        y = feed_forward(s, i, x, spec->norms == NORM_POST ? x : norm(s, x, w->norm2));
+        add_residual(s, x, after ? norm(s, y, w->post2) : y);
+    }
     if (!run_ok(r)) return x;                                                              /* no views of what is not there */
     if (spec->ple) {
         tensor gate = op_linear(r, x, &w->ple_gate, NULL);                                 /* [n, ple] */
         y = op_linear(r, op_glu(r, gate, tensor_cols(s->ple, (int64_t)i * spec->ple, spec->ple), spec->act), &w->ple_proj, NULL);
-        op_add_inplace(r, x, op_rmsnorm(r, y, w->ple_norm, spec->norm_offset, spec->eps));
+        op_add_inplace(r, x, norm(s, y, w->ple_norm));
     }
     if (spec->layer_scalar) op_scale(r, x, w->scalar, NULL);
     if (s->b->n_embeds && run_ok(r)) deepstack(s, i, x);
@@ -345,7 +386,7 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
         TAP(r, "hidden", i, x);
         arena_mark mark = arena_get_mark(r->scratch);
         if (!b->n_logits && i == d->last_owner) {                                          /* nobody reads what follows */
-            tensor h = op_rmsnorm(r, x, d->layer[i].norm1, spec->norm_offset, spec->eps);
+            tensor h = before_attention(&s, i, x);
             if (spec->layer[i].recurrent) delta_net_forward(r, &spec->delta, &d->layer[i].delta, b, h);
             else keys_and_values(&s, i, h);
             return nothing;
@@ -353,9 +394,10 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
         x = layer(&s, i, x);
         if (i != d->last_owner) arena_release(r->scratch, mark);                           /* the cut leaves new tensors behind */
     }
-    x = op_rmsnorm(r, x, d->norm, spec->norm_offset, spec->eps);
+    x = norm(&s, x, d->norm);
     TAP(r, "hidden", spec->layers, x);
     tensor logits = op_linear(r, x, &d->head, NULL);                                       /* [m, vocab] */
+    if (spec->logit_scale > 0) op_scale(r, logits, spec->logit_scale, NULL);
     if (spec->final_softcap > 0) op_softcap(r, logits, spec->final_softcap);
     TAP(r, "logits", 0, logits);
     return run_ok(r) ? logits : nothing;

@@ -30,15 +30,21 @@
 
 enum { DECODER_MAX_ROPES = 4, DECODER_MAX_LAYERS = 1024 };
 
-/* Where norms stand. Names in the checkpoint:
+/* Where norms stand. Names in the checkpoint, unless spec.names says otherwise (norm1 before attention, post1 after it; norm2, post2: of the MLP):
  *   NORM_PRE       input_layernorm, post_attention_layernorm (which is before the MLP)
- *   NORM_SANDWICH  input_layernorm, post_attention_layernorm, pre_feedforward_layernorm, post_feedforward_layernorm (Gemma 2, 3, 4) */
-typedef enum norm_style { NORM_PRE, NORM_SANDWICH } norm_style;
+ *   NORM_SANDWICH  input_layernorm, post_attention_layernorm, pre_feedforward_layernorm, post_feedforward_layernorm (Gemma 2, 3, 4)
+ *   NORM_POST      post_attention_layernorm, post_feedforward_layernorm (OLMo 2)
+ *   NORM_PARALLEL  input_layernorm; attention and MLP both read it: x += attention(norm x) + mlp(norm x) (Cohere) */
+typedef enum norm_style { NORM_PRE, NORM_SANDWICH, NORM_POST, NORM_PARALLEL } norm_style;
+typedef struct norm_names { const char *norm1, *post1, *norm2, *post2; } norm_names;
 
 /* MOE_INSTEAD: experts take the MLP's place (mlp.gate is the router, mlp.experts the experts; Qwen3-MoE).
  * MOE_BESIDE:  Gemma 4 26B-A4B: x += post(post_1(mlp(pre(x))) + post_2(experts(pre_2(x)))); the router (router.proj) reads
  *              x / rms(x) * router.scale / sqrt(hidden), chosen probabilities are multiplied by router.per_expert_scale. */
 typedef enum moe_style { MOE_NONE, MOE_INSTEAD, MOE_BESIDE } moe_style;
+
+/* Names of router and experts: mlp.gate, mlp.experts; or block_sparse_moe.gate, block_sparse_moe.experts with w1, w3, w2 (as Mixtral is published). */
+typedef enum moe_names { MOE_USUAL, MOE_MIXTRAL } moe_names;
 
 typedef struct decoder_layer_spec {
     int heads, kv_heads, head_dim;
@@ -60,19 +66,29 @@ typedef struct decoder_spec {
     float eps;
     float norm_offset;             /* norms multiply by w + offset: 0, or 1 */
     norm_style norms;
+    norm_names names;              /* NULL: the style's */
+    bool layernorm;                /* layer norms without biases instead of rms norms */
     activation act;
     float embed_scale;             /* 1, or Gemma's sqrt(hidden) */
     float attn_scale;              /* scores = attn_scale * q.k; 0: 1 / sqrt(head_dim) */
     float attn_softcap;            /* 0: none */
     float final_softcap;           /* 0: none */
+    float residual_scale;          /* what attention and MLP add to x is times that; 0: 1 */
+    float logit_scale;             /* 0: 1 */
+    float query_beta;              /* queries are times 1 + beta ln(1 + floor(position / query_trained)); 0: they are not */
+    int query_trained;
     bool tied;                     /* the head is the embedding, unless the file has one */
     bool qkv_bias, o_bias, mlp_bias;
+    bool fused_qkv, fused_gate_up; /* the file holds q, k, v (gate, up) as one matrix, qkv_proj (gate_up_proj); or apart, as some converters write them */
+    bool sinks;                    /* self_attn.sinks: a logit for each head that nothing is read from */
     bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */
+    bool qk_norm_whole;            /* ... of all heads at once; weight [heads * head_dim] */
     bool v_norm;                   /* rms norm of each head of v, without a weight */
     bool attn_gate;                /* q_proj gives each head's query and gate side by side; attention's output is times sigmoid(gate) */
     bool layer_scalar;             /* x *= layers.N.layer_scalar at the end of each layer */
 
     moe_style moe;
+    moe_names moe_names;
     int experts, top_k, expert_ffn;
     bool normalize_top_k;
     int shared_ffn;                /* MOE_INSTEAD: width of an expert that every token takes, times sigmoid(shared_expert_gate x); 0: none */
@@ -96,7 +112,7 @@ typedef struct decoder_layer {
     const float *post1, *post2;                          /* NORM_SANDWICH: after them */
     weight q, k, v, o;
     const float *q_bias, *k_bias, *v_bias, *o_bias;
-    const float *q_norm, *k_norm;
+    const float *q_norm, *k_norm, *sinks;
     weight gate, up, down;
     const float *gate_bias, *up_bias, *down_bias;
     weight router, experts_gate_up, experts_gate, experts_up, experts_down;
@@ -124,6 +140,8 @@ typedef struct decoder {
  * head_dim, ffn, eps, activation, tied, rope 0 (M-RoPE sections included), sliding windows (layer_types, or use_sliding_window with
  * max_window_layers). Allocates spec.layer with all layers alike; a family changes what differs. */
 bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const *prefixes);
+/* Without layer_types: all layers but every `pattern`-th see a window (sliding_window, else `fallback`). */
+bool decoder_config_windows(decoder_spec *s, config *c, const char *const *prefixes, int fallback, int pattern);
 /* Qwen's mixture of experts in place of the MLP: num_experts, num_experts_per_tok, moe_intermediate_size, norm_topk_prob; mlp_only_layers and
  * decoder_sparse_step say where. */
 bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefixes);

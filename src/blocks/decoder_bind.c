@@ -11,10 +11,14 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
 {
     int64_t q = (int64_t)l->heads * l->head_dim, kv = (int64_t)l->kv_heads * l->head_dim;
     bool own = l->kv_from < 0;
-    bind_linear(b, &w->q, s->attn_gate ? 2 * q : q, s->hidden, "layers.%d.self_attn.q_proj", i);
     bind_linear(b, &w->o, s->hidden, q, "layers.%d.self_attn.o_proj", i);
-    if (own) bind_linear(b, &w->k, kv, s->hidden, "layers.%d.self_attn.k_proj", i);
-    if (own && !l->v_is_k) bind_linear(b, &w->v, kv, s->hidden, "layers.%d.self_attn.v_proj", i);
+    if (s->fused_qkv && bind_exists(b, "layers.%d.self_attn.qkv_proj.weight", i)) {
+        bind_linear_parts(b, 3, (weight *[]){&w->q, &w->k, &w->v}, (int64_t[]){q, kv, kv}, s->hidden, "layers.%d.self_attn.qkv_proj", i);
+    } else {
+        bind_linear(b, &w->q, s->attn_gate ? 2 * q : q, s->hidden, "layers.%d.self_attn.q_proj", i);
+        if (own) bind_linear(b, &w->k, kv, s->hidden, "layers.%d.self_attn.k_proj", i);
+        if (own && !l->v_is_k) bind_linear(b, &w->v, kv, s->hidden, "layers.%d.self_attn.v_proj", i);
+    }
     if (s->qkv_bias) {
         bind_vector(b, &w->q_bias, s->attn_gate ? 2 * q : q, "layers.%d.self_attn.q_proj.bias", i);
         if (own) bind_vector(b, &w->k_bias, kv, "layers.%d.self_attn.k_proj.bias", i);
@@ -22,15 +26,20 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
     }
     if (s->o_bias) bind_vector(b, &w->o_bias, s->hidden, "layers.%d.self_attn.o_proj.bias", i);
     if (s->qk_norm) {
-        bind_vector(b, &w->q_norm, l->head_dim, "layers.%d.self_attn.q_norm.weight", i);
-        if (own) bind_vector(b, &w->k_norm, l->head_dim, "layers.%d.self_attn.k_norm.weight", i);
+        bind_vector(b, &w->q_norm, s->qk_norm_whole ? q : l->head_dim, "layers.%d.self_attn.q_norm.weight", i);
+        if (own) bind_vector(b, &w->k_norm, s->qk_norm_whole ? kv : l->head_dim, "layers.%d.self_attn.k_norm.weight", i);
     }
+    if (s->sinks) bind_vector(b, &w->sinks, l->heads, "layers.%d.self_attn.sinks", i);
 }
 
 static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_layer_spec *l, binder *b, int i)
 {
-    bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.mlp.gate_proj", i);
-    bind_linear(b, &w->up, l->ffn, s->hidden, "layers.%d.mlp.up_proj", i);
+    if (s->fused_gate_up && bind_exists(b, "layers.%d.mlp.gate_up_proj.weight", i)) {
+        bind_linear_parts(b, 2, (weight *[]){&w->gate, &w->up}, (int64_t[]){l->ffn, l->ffn}, s->hidden, "layers.%d.mlp.gate_up_proj", i);
+    } else {
+        bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.mlp.gate_proj", i);
+        bind_linear(b, &w->up, l->ffn, s->hidden, "layers.%d.mlp.up_proj", i);
+    }
     bind_linear(b, &w->down, s->hidden, l->ffn, "layers.%d.mlp.down_proj", i);
     if (!s->mlp_bias) return;
     bind_vector(b, &w->gate_bias, l->ffn, "layers.%d.mlp.gate_proj.bias", i);
@@ -42,18 +51,21 @@ static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_laye
 static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
     bool beside = s->moe == MOE_BESIDE;
-    const char *fused = beside ? "experts" : "mlp.experts", *apart = beside ? "experts.switch_glu" : "mlp.switch_mlp";
+    bool mixtral = s->moe_names == MOE_MIXTRAL && bind_exists(b, "layers.%d.block_sparse_moe.gate.weight", i);
+    const char *fused = beside ? "experts" : "mlp.experts", *apart = beside ? "experts.switch_glu" : mixtral ? "block_sparse_moe.switch_mlp" : "mlp.switch_mlp";
+    const char *each = mixtral ? "block_sparse_moe.experts" : "mlp.experts", *gate = mixtral ? "w1" : "gate_proj", *up = mixtral ? "w3" : "up_proj";
+    const char *down = mixtral ? "w2" : "down_proj";
     int64_t n = s->experts, ffn = s->expert_ffn;
-    bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : "mlp.gate");
+    bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : mixtral ? "block_sparse_moe.gate" : "mlp.gate");
     if (s->experts_transposed && b->files && bind_exists(b, "layers.%d.%s.gate_up_proj", i, fused)) {
         bind_experts_transposed(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused);
         bind_experts_transposed(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
     } else if (bind_experts_optional(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused))
         bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
-    else if (!beside && bind_exists(b, "layers.%d.mlp.experts.0.gate_proj.weight", i)) {
-        bind_experts_each(b, &w->experts_gate, n, ffn, s->hidden, "gate_proj", "layers.%d.mlp.experts", i);
-        bind_experts_each(b, &w->experts_up, n, ffn, s->hidden, "up_proj", "layers.%d.mlp.experts", i);
-        bind_experts_each(b, &w->experts_down, n, s->hidden, ffn, "down_proj", "layers.%d.mlp.experts", i);
+    else if (!beside && bind_exists(b, "layers.%d.%s.0.%s.weight", i, each, gate)) {
+        bind_experts_each(b, &w->experts_gate, n, ffn, s->hidden, gate, "layers.%d.%s", i, each);
+        bind_experts_each(b, &w->experts_up, n, ffn, s->hidden, up, "layers.%d.%s", i, each);
+        bind_experts_each(b, &w->experts_down, n, s->hidden, ffn, down, "layers.%d.%s", i, each);
     } else {
         bind_experts(b, &w->experts_gate, n, ffn, s->hidden, "layers.%d.%s.gate_proj", i, apart);
         bind_experts(b, &w->experts_up, n, ffn, s->hidden, "layers.%d.%s.up_proj", i, apart);
@@ -73,16 +85,26 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
     bind_vector(b, &w->moe_post2, s->hidden, "layers.%d.post_feedforward_layernorm_2.weight", i);
 }
 
+static void bind_norms(const decoder_spec *s, decoder_layer *w, binder *b, int i)
+{
+    static const norm_names usual[] = {
+        [NORM_PRE] = {"input_layernorm", NULL, "post_attention_layernorm", NULL},
+        [NORM_SANDWICH] = {"input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"},
+        [NORM_POST] = {NULL, "post_attention_layernorm", NULL, "post_feedforward_layernorm"},
+        [NORM_PARALLEL] = {"input_layernorm", NULL, NULL, NULL},
+    };
+    const norm_names *n = &usual[s->norms], *own = &s->names;
+    struct { const float **out; const char *usual, *own; } norms[] = {
+        {&w->norm1, n->norm1, own->norm1}, {&w->post1, n->post1, own->post1}, {&w->norm2, n->norm2, own->norm2}, {&w->post2, n->post2, own->post2},
+    };
+    for (size_t k = 0; k < sizeof norms / sizeof *norms; k++)
+        if (norms[k].usual) bind_vector(b, norms[k].out, s->hidden, "layers.%d.%s.weight", i, norms[k].own ? norms[k].own : norms[k].usual);
+}
+
 static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
     const decoder_layer_spec *l = &s->layer[i];
-    bind_vector(b, &w->norm1, s->hidden, "layers.%d.input_layernorm.weight", i);
-    if (s->norms == NORM_PRE) bind_vector(b, &w->norm2, s->hidden, "layers.%d.post_attention_layernorm.weight", i);
-    else {
-        bind_vector(b, &w->post1, s->hidden, "layers.%d.post_attention_layernorm.weight", i);
-        bind_vector(b, &w->norm2, s->hidden, "layers.%d.pre_feedforward_layernorm.weight", i);
-        bind_vector(b, &w->post2, s->hidden, "layers.%d.post_feedforward_layernorm.weight", i);
-    }
+    bind_norms(s, w, b, i);
     if (l->recurrent) delta_net_bind(&s->delta, &w->delta, b, s->hidden, i);
     else bind_attention(s, w, l, b, i);
     if (l->ffn) bind_mlp(s, w, l, b, i);

@@ -46,6 +46,15 @@ static void configure_windows(decoder_spec *s, config *c, where *w)
     }
 }
 
+bool decoder_config_windows(decoder_spec *s, config *c, const char *const *prefixes, int fallback, int pattern)
+{
+    where w = {prefixes, {0}};
+    if (config_has(c, at(&w, "layer_types"))) return !c->failed;             /* decoder_config has done it */
+    int window = (int)config_int(c, at(&w, "sliding_window"), fallback, 0, INT32_MAX);
+    for (int i = 0; i < s->layers; i++) s->layer[i].window = (i + 1) % pattern ? window : 0;
+    return !c->failed;
+}
+
 bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const *prefixes)
 {
     where w = {prefixes, {0}};

@@ -111,6 +111,23 @@ static void rope_yarn(rope_table *t, rope_source *s, double theta, int dim)
     }
 }
 
+/* LongRoPE, arXiv 2402.13753: a factor for each frequency, of the list for texts up to the trained length. */
+static void rope_long(rope_table *t, arena *memory, rope_source *s, double theta, int dim)
+{
+    double trained = config_need_number(s->c, rope_path(s, "original_max_position_embeddings", true));
+    double factor = rope_number(s, "factor", 0), attention = rope_number(s, "attention_factor", 0);
+    if (factor == 0) factor = config_number(s->c, rope_path(s, "max_position_embeddings", true), trained) / (trained > 0 ? trained : 1);
+    double *stretch = arena_alloc(memory, (size_t)t->half * sizeof *stretch);
+    int n = stretch ? config_numbers(s->c, rope_path(s, "short_factor", false), stretch, t->half) : 0;
+    if (s->c->failed) return;
+    if (n != t->half || !(trained > 1)) {
+        config_fail(s->c, VLM_FORMAT, "rope_scaling longrope: %d factors (short_factor) and a trained length were expected", t->half);
+        return;
+    }
+    t->factor = (float)(attention > 0 ? attention : factor <= 1 ? 1 : sqrt(1 + log(factor) / log(trained)));
+    for (int i = 0; i < t->half; i++) t->inv_freq[i] = 1.0f / ((float)stretch[i] * frequency(theta, i, dim));
+}
+
 /* Gemma 4: the exponent's denominator is the whole head, and only the first frequencies turn; the others are 0. */
 static void rope_proportional(rope_table *t, rope_source *s, double theta, int head_dim, double part)
 {
@@ -137,12 +154,13 @@ bool rope_configure(rope_table *t, arena *memory, config *c, const char *const *
     if (proportional) rope_proportional(t, &s, theta, head_dim, part);
     else if (!strcmp(type, "llama3")) rope_llama3(t, &s);
     else if (!strcmp(type, "yarn")) rope_yarn(t, &s, theta, dim);
+    else if (!strcmp(type, "longrope") || !strcmp(type, "su")) rope_long(t, memory, &s, theta, dim);
     else if (!strcmp(type, "linear")) {
         double factor = config_need_number(c, rope_path(&s, "factor", false));
         if (!c->failed && factor <= 0) return config_fail(c, VLM_FORMAT, "rope_scaling linear: factor %g", factor);
         for (int i = 0; i < t->half; i++) t->inv_freq[i] /= (float)factor;
     } else if (strcmp(type, "default") && strcmp(type, "mrope") && strcmp(type, "dynamic"))
-        return config_fail(c, VLM_UNSUPPORTED, "rope_type \"%s\"; default, mrope, linear, dynamic, llama3, yarn and proportional are known", type);
+        return config_fail(c, VLM_UNSUPPORTED, "rope_type \"%s\"; default, mrope, linear, dynamic, llama3, yarn, longrope and proportional are known", type);
     return !c->failed;
 }
 

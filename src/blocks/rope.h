@@ -19,7 +19,8 @@ typedef struct rope_table {
 /* inv_freq[i] = 1 / theta^(2i / dim): `dim` rotated columns, float32. False when out of memory. */
 bool rope_default(rope_table *t, arena *memory, double theta, int dim);
 /* What config.json asks for: rope_theta, rope_scaling (older) or rope_parameters (newer), the latter per layer type when `layer_type` is
- * given. Types: default, mrope, linear, dynamic (as default below the trained length), llama3, yarn, proportional. `prefixes`: where to look, in
+ * given. Types: default, mrope, linear, dynamic (as default below the trained length), llama3, yarn, longrope (up to the
+ * trained length), proportional. `prefixes`: where to look, in
  * order, e.g. {"text_config.", "", NULL}. Reads are sticky in c. */
 bool rope_configure(rope_table *t, arena *memory, config *c, const char *const *prefixes, const char *layer_type, int head_dim,
                     double default_theta);

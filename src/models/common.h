@@ -8,6 +8,8 @@
 /* Text fields lie at the top of config.json, or below text_config (newer transformers). */
 extern const char *const text_prefixes[];                    /* {"text_config.", "", NULL} */
 
+/* Where a language model's weights lie: alone (model.), or in a model with towers, as published, in newer files, in MLX's. */
+void decoder_names(decoder_spec *s);
 /* Sets what the engine needs to know of a planned decoder: sizes, context, layer groups. */
 void model_use_decoder(vlm_model *m, const decoder *d);
 

@@ -1,45 +1,37 @@
-/* llama.c - Llama 1 to 3.x and what has its shape (Mistral). Text only.  https://arxiv.org/abs/2407.21783
+/* llama.c - Llama 1 to 3.x and what has its shape: Mistral, Ministral, Mixtral. Text only.  https://arxiv.org/abs/2407.21783
  *
- *   ids -> embedding -> [ rms norm, attention with rope, rms norm, down(silu(gate) * up) ] x layers -> rms norm -> head
+ *   ids -> embedding -> [ rms norm, attention with rope, rms norm, down(silu(gate) * up) or experts ] x layers -> rms norm -> head
  *
- * Bites: Llama 3 stretches its low rope frequencies (rope_scaling "llama3"); head_dim may be given and need not be hidden / heads;
- * Mistral's older releases see a window of 4096 in every layer. */
+ * Bites: Llama 3 stretches its low rope frequencies (rope_scaling "llama3"); head_dim may be given and need not be hidden / heads; Mistral's
+ * sliding_window is for every layer unless layer_types says where; Ministral 3 makes queries grow with the logarithm of the position. */
 #include <string.h>
 
-#include "models/common.h"
+#include "models/text.h"
 
-static bool configure(vlm_model *m, config *c)
+bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *type)
 {
-    decoder *d = m->family = arena_alloc(&m->memory, sizeof *d);
-    if (!d) return config_fail(c, VLM_MEMORY, "out of memory");
-    decoder_spec *s = &d->spec;
-    if (!decoder_config(s, &m->memory, c, text_prefixes)) return false;
-    s->qkv_bias = s->o_bias = config_bool(c, "attention_bias", false);
-    s->mlp_bias = config_bool(c, "mlp_bias", false);
-    s->prefix[0] = "model.";
-    s->prefix[1] = "language_model.model.";
-    s->head_prefix[0] = "";
-    s->head_prefix[1] = "language_model.";
-    bool mistral = !strcmp(config_string(c, "model_type", "llama"), "mistral");
-    int window = mistral && !config_has(c, "layer_types") ? (int)config_int(c, "sliding_window", 0, 0, INT32_MAX) : 0;
+    bool mistral = strcmp(type, "llama") != 0;
+    if (!decoder_config(s, memory, c, text_prefixes)) return false;
+    s->qkv_bias = s->o_bias = config_bool(c, TEXT("attention_bias"), false);
+    s->mlp_bias = config_bool(c, TEXT("mlp_bias"), false);
+    int window = mistral && !config_has(c, TEXT("layer_types")) ? (int)config_int(c, TEXT("sliding_window"), 0, 0, INT32_MAX) : 0;
     for (int i = 0; i < s->layers && window; i++) s->layer[i].window = window;
-    if (!decoder_plan(d, &m->memory, c)) return false;
-    model_use_decoder(m, d);
+    if (!strcmp(type, "ministral3")) {
+        s->query_beta = (float)config_number(c, TEXT("rope_parameters.llama_4_scaling_beta"), 0);
+        s->query_trained = (int)config_int(c, TEXT("rope_parameters.original_max_position_embeddings"), 16384, 1, INT32_MAX);
+    }
+    if (!strcmp(type, "mixtral")) {
+        s->moe = MOE_INSTEAD;
+        s->moe_names = MOE_MIXTRAL;
+        s->experts = (int)config_need_int(c, TEXT("num_local_experts"), 1, 1 << 16);
+        s->top_k = (int)config_need_int(c, TEXT("num_experts_per_tok"), 1, 1 << 16);
+        s->normalize_top_k = true;
+        s->expert_ffn = s->layer[0].ffn;
+        for (int i = 0; i < s->layers; i++) s->layer[i].moe = true, s->layer[i].ffn = 0;
+    }
     return !c->failed;
 }
 
-static bool bind(vlm_model *m, binder *b) { return decoder_bind(m->family, b); }
+static const char *const types[] = {"llama", "mistral", "ministral", "ministral3", "mixtral", NULL};
 
-static tensor forward(run *r, const vlm_model *m, const batch *b) { return decoder_forward(r, m->family, b); }
-
-static const char *const types[] = {"llama", "mistral", NULL};
-
-const vlm_arch vlm_arch_llama = {
-    .name = "llama",
-    .title = "Llama, Mistral (text)",
-    .model_types = types,
-    .task = TASK_GENERATE,
-    .configure = configure,
-    .bind = bind,
-    .forward = forward,
-};
+const vlm_arch vlm_arch_llama = {.name = "llama", .title = "Llama, Mistral, Ministral, Mixtral (text)", .model_types = types, TEXT_ARCH};

@@ -42,7 +42,7 @@ static bool configure(vlm_model *m, config *c)
     if (!q) return config_fail(c, VLM_MEMORY, "out of memory");
     if (!decoder_config(&q->text.spec, &m->memory, c, text_prefixes)) return false;
     q->text.spec.qkv_bias = true;
-    qwen_vl_text_names(&q->text.spec);
+    decoder_names(&q->text.spec);
     return qwen_vl_configure(&q->processor, m->processor, c) && configure_vision(q, m, c) && qwen_vl_plan(q, m, c);
 }
 

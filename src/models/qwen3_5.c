@@ -40,7 +40,7 @@ static bool configure(vlm_model *m, config *c)
     s->qkv_bias = s->o_bias = config_bool(c, "text_config.attention_bias|attention_bias", false);
     s->normalize_top_k = true;
     if (config_has(c, "text_config.num_experts|num_experts")) decoder_config_experts(s, c, text_prefixes);
-    qwen_vl_text_names(s);
+    decoder_names(s);
     return qwen3_vl_configure(q, m->processor, c) && qwen_vl_plan(q, m, c);
 }
 

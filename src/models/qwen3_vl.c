@@ -21,7 +21,7 @@ static bool configure(vlm_model *m, config *c)
     s->qkv_bias = s->o_bias = config_bool(c, "text_config.attention_bias|attention_bias", false);
     s->experts_transposed = true;
     if (!strcmp(config_string(c, "model_type", ""), "qwen3_vl_moe")) decoder_config_experts(s, c, text_prefixes);
-    qwen_vl_text_names(s);
+    decoder_names(s);
     return qwen3_vl_configure(q, m->processor, c) && qwen_vl_plan(q, m, c);
 }
 

@@ -268,15 +268,6 @@ bool qwen_vl_positions(const qwen_vl_processor *p, int n, const media_span *span
 
 /* ---- decoder, processor and tower together -------------------------------------------------------------------------- */
 
-void qwen_vl_text_names(decoder_spec *s)
-{
-    s->prefix[0] = "model.language_model.";
-    s->prefix[1] = "language_model.model.";
-    s->prefix[2] = "model.";
-    s->head_prefix[0] = "";
-    s->head_prefix[1] = "language_model.";
-}
-
 bool qwen_vl_plan(qwen_vl *q, vlm_model *m, config *c)
 {
     if (!decoder_plan(&q->text, &m->memory, c)) return false;

@@ -41,8 +41,6 @@ typedef struct qwen_vl {
     qwen_tower tower;
 } qwen_vl;
 
-/* Where the decoder's weights lie: as published, in newer files, in MLX's. */
-void qwen_vl_text_names(decoder_spec *s);
 /* After the decoder's spec and the processor are there: decoder_plan, qwen_tower_plan, and what the engine needs to know. */
 bool qwen_vl_plan(qwen_vl *q, vlm_model *m, config *c);
 

@@ -100,19 +100,22 @@ size_t weight_bytes(const weight *w)
     return bytes;
 }
 
-weight weight_expert(const weight *w, int64_t expert)
+weight weight_rows(const weight *w, int64_t first, int64_t rows)
 {
-    weight one = *w;
-    one.experts = 0;
-    one.packed = NULL;
-    one.data = (const char *)w->data + (size_t)(expert * w->rows) * weight_row_bytes(w);
+    weight part = *w;
+    part.experts = 0;
+    part.rows = rows;
+    part.packed = NULL;
+    part.data = (const char *)w->data + (size_t)first * weight_row_bytes(w);
     if (w->format == WF_AFFINE) {
-        size_t skip = (size_t)(expert * w->rows * (w->cols / w->group)) * dtype_size(w->scale_type);
-        one.scales = (const char *)w->scales + skip;
-        one.biases = (const char *)w->biases + skip;
+        size_t skip = (size_t)(first * (w->cols / w->group)) * dtype_size(w->scale_type);
+        part.scales = (const char *)w->scales + skip;
+        part.biases = (const char *)w->biases + skip;
     }
-    return one;
+    return part;
 }
+
+weight weight_expert(const weight *w, int64_t expert) { return weight_rows(w, expert * w->rows, w->rows); }
 
 void weight_row_f32(const weight *w, int64_t row, float *out)
 {

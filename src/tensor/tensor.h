@@ -56,6 +56,7 @@ typedef struct weight {
 size_t weight_row_bytes(const weight *w);          /* of data */
 size_t weight_bytes(const weight *w);              /* data + scales + biases, all experts */
 weight weight_expert(const weight *w, int64_t expert);  /* view of one expert's matrix (packed is NULL: backends look at the whole) */
+weight weight_rows(const weight *w, int64_t first, int64_t rows);      /* view of some rows, likewise */
 /* Row `row` widened to float32: the definition that every kernel is checked against. */
 void weight_row_f32(const weight *w, int64_t row, float *out);
 

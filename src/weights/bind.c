@@ -226,8 +226,8 @@ bool bind_plain_format(binder *b, weight *w, const stored_tensor *t)
                      dtype_name(t->type));
 }
 
-/* Matrix or matrices `name` into w, whose rows, cols and experts are set; false when absent or failed. */
-static bool bind_matrix(binder *b, weight *w, const char *name)
+/* Matrix or matrices `name` into w, whose rows, cols and experts are set, not on the list yet; false when absent or failed. */
+static bool read_matrix(binder *b, weight *w, const char *name)
 {
     const stored_tensor *t = bind_find_matrix(b, name);
     if (!t) return false;
@@ -243,8 +243,10 @@ static bool bind_matrix(binder *b, weight *w, const char *name)
         int skip = w->experts ? 0 : 1;
         ok = bind_plain_format(b, w, t) && bind_check_shape(b, t, 3 - skip, dim + skip) && (w->data = bind_aligned(b, t)) != NULL;
     }
-    return ok && bind_add(b, w);
+    return ok;
 }
+
+static bool bind_matrix(binder *b, weight *w, const char *name) { return read_matrix(b, w, name) && bind_add(b, w); }
 
 /* A made-up matrix in w, whose sizes are set. */
 bool bind_dummy(binder *b, weight *w, const char *name)
@@ -319,6 +321,28 @@ bool bind_experts_optional(binder *b, weight *out, int64_t experts, int64_t rows
     bool ok = bind_any(b, out, experts, rows, cols, false, format, args);
     va_end(args);
     return ok;
+}
+
+void bind_linear_parts(binder *b, int count, weight *const *out, const int64_t *rows, int64_t cols, const char *format, ...)
+{
+    char name[NAME_MAX_BYTES / 2];
+    weight whole = {.cols = cols};
+    for (int i = 0; i < count; i++) {
+        *out[i] = (weight){.rows = rows[i], .cols = cols};
+        whole.rows += rows[i];
+    }
+    if (b->failed) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    bool ok = b->files ? read_matrix(b, &whole, name) : bind_dummy(b, &whole, name);
+    if (!ok && !b->failed) bind_missing(b, name, ".weight");
+    int64_t first = 0;
+    for (int i = 0; ok && i < count; first += rows[i++]) {
+        *out[i] = weight_rows(&whole, first, rows[i]);
+        if (!(ok = bind_add(b, out[i]))) out[i]->data = NULL;
+    }
 }
 
 /* Expert `e` of NAME.e.SUFFIX into the room for all, which the first one's type decides; false after a failure. */

@@ -45,6 +45,8 @@ void bind_linear(binder *b, weight *out, int64_t rows, int64_t cols, const char 
 void bind_table(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* Like bind_linear, but absent is fine: out->data == NULL, returns false. */
 bool bind_linear_optional(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Several matrices that the file holds as one, one below the other (q, k, v): out[i] are the rows[i] next rows. */
+void bind_linear_parts(binder *b, int count, weight *const *out, const int64_t *rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
 /* `experts` matrices in one tensor [experts, rows, cols] (plain or affine). The full tensor name is given, without ".weight" added
  * when a tensor of just that name exists. */
 void bind_experts(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
