@@ -63,7 +63,7 @@ static uint32_t build(gpool *p, const sequence *q, size_t from, size_t to, int a
     for (size_t i = from; i < to && !p->failed;) {
         size_t end = i + 1;
         while (end < to && q[end].first[at] == q[i].first[at]) end++;
-        const uint32_t then = left == 1 ? GE_EMPTY : build(p, q, i, end, at + 1);
+        const uint32_t then = left == 1 || at >= 3 ? GE_EMPTY : build(p, q, i, end, at + 1);
         size_t k = 0;
         while (k < n && b[k].then != then) k++;
         if (k == n) {

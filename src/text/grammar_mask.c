@@ -63,12 +63,13 @@ static void walk(gstore *s, int trie, uint32_t from, uint32_t to, uint64_t *bits
 
 /* ---- any plain text ---- */
 /* Adds to set[] the rows after the byte sequences lead.. of every character whose bytes are in these ranges; false: some are not taken. */
-typedef struct rowset { uint32_t row[8]; int count; bool full; } rowset;
+enum { MOST_ROWS = 24 };
+typedef struct rowset { uint32_t row[MOST_ROWS]; int count; bool full; } rowset;
 
 static bool rowset_add(rowset *s, uint32_t row)
 {
     for (int i = 0; i < s->count; i++) if (s->row[i] == row) return true;
-    if (s->count == 8) return !(s->full = true);
+    if (s->count == MOST_ROWS) return !(s->full = true);
     s->row[s->count++] = row;
     return true;
 }
@@ -93,7 +94,7 @@ static bool plain_step(gstore *s, uint32_t row, rowset *to)
         {3, 0xED, 0xED, 0x80, 0x9F, 0x80, 0xBF}, {3, 0xEE, 0xEF, 0x80, 0xBF, 0x80, 0xBF}, {4, 0xF0, 0xF0, 0x90, 0xBF, 0x80, 0xBF, 0x80, 0xBF},
         {4, 0xF1, 0xF3, 0x80, 0xBF, 0x80, 0xBF, 0x80, 0xBF}, {4, 0xF4, 0xF4, 0x80, 0x8F, 0x80, 0xBF, 0x80, 0xBF}};
     for (size_t f = 0; f < sizeof form / sizeof *form; f++) {
-        rowset at = {{row}, 1, false};
+        rowset at = {.row = {row}, .count = 1};
         for (int k = 0; k < form[f][0]; k++) {
             rowset next = {.count = 0};
             if (!spread(s, &at, form[f][1 + 2 * k], form[f][2 + 2 * k], &next)) return false;
@@ -107,7 +108,7 @@ static bool plain_step(gstore *s, uint32_t row, rowset *to)
 /* How many plain characters may come whatever they are, up to 33 (UINT32_MAX: no end in sight). */
 static uint32_t plain_length(gstore *s, uint32_t row)
 {
-    rowset at = {{row}, 1, false};
+    rowset at = {.row = {row}, .count = 1};
     for (uint32_t n = 0; n < 33; n++) {
         rowset next = {.count = 0};
         for (int i = 0; i < at.count; i++) {
