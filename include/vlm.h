@@ -232,7 +232,7 @@ typedef struct vlm_event {
     vlm_event_type type;
     const char *text;              /* not zero-terminated; valid until the next event */
     size_t text_bytes;
-    int32_t token;
+    int32_t token;                 /* DONE: the end-of-sequence id that ended it, or -1 */
     float logprob;
     const vlm_top_logprob *top;
     int top_count;

@@ -37,10 +37,12 @@ json_t *result_json(const vlm_result *result)
                                 "first_token_seconds", u->first_token_seconds, "total_seconds", u->total_seconds);
     json_t *ids = json_array();
     for (size_t i = 0; i < result->token_count; i++) json_array_append_new(ids, json_integer(result->tokens[i]));
-    return json_pack("{s:s, s:o, s:s, s:o, s:o}", "text", result->text ? result->text : "", "token_ids", ids, "finish_reason",
-                     result->finish_reason ? result->finish_reason : "", "usage", usage, "timings", timings);
+    const char *text = result->text ? result->text : "";
+    json_t *calls = result->tool_calls ? json_loads(result->tool_calls, 0, NULL) : NULL;
+    return json_pack("{s:s, s:s?, s:s?, s:o?, s:o, s:s, s:o, s:o}", "text", text, "content", *text || !calls ? text : NULL, "reasoning", result->reasoning,
+                     "tool_calls", calls, "token_ids", ids, "finish_reason", result->finish_reason ? result->finish_reason : "", "usage", usage,
+                     "timings", timings);
 }
-
 
 vlm_status request_run(vlm_engine *engine, const vlm_request_options *options, vlm_event_fn on_event, void *user, vlm_result *result, vlm_error *error)
 {
@@ -98,6 +100,21 @@ static void take_int(const json_t *line, const char *key, int *out)
     if (json_is_integer(value)) *out = (int)json_integer_value(value);
 }
 
+static void take_bool(const json_t *line, const char *key, int *out)
+{
+    json_t *value = json_object_get(line, key);
+    if (json_is_boolean(value)) *out = json_is_true(value);
+}
+
+/* JSON as text; where a string is meant (tool_choice), the string itself. */
+static bool take_text(const json_t *line, const char *key, bool string, const char **out, kept *keep)
+{
+    json_t *value = json_object_get(line, key);
+    if (!value || json_is_null(value)) return true;
+    if (string && json_is_string(value)) return *out = json_string_value(value), true;
+    return (*out = keep_json(keep, json_incref(value))) != NULL;
+}
+
 static bool request_of_line(const json_t *line, int number, vlm_request_options *request, kept *keep, vlm_error *error)
 {
     if (!json_is_object(line)) return line_error(error, number, "no JSON object");
@@ -107,6 +124,13 @@ static bool request_of_line(const json_t *line, int number, vlm_request_options 
     take_int(line, "max_tokens", &request->max_tokens);
     take_float(line, "temperature", &request->sampling.temperature);
     take_float(line, "top_p", &request->sampling.top_p);
+    take_int(line, "min_tokens", &request->min_tokens);
+    take_int(line, "thinking_budget", &request->thinking_budget);
+    take_bool(line, "parse", &request->parse);
+    take_bool(line, "parallel_tool_calls", &request->parallel_tool_calls);
+    take_bool(line, "include_stop", &request->include_stop);
+    take_bool(line, "ignore_eos", &request->ignore_eos);
+    take_bool(line, "skip_special_tokens", &request->skip_special_tokens);
     take_int(line, "top_k", &request->sampling.top_k);
     take_float(line, "min_p", &request->sampling.min_p);
     take_float(line, "repetition_penalty", &request->sampling.repetition_penalty);
@@ -114,13 +138,14 @@ static bool request_of_line(const json_t *line, int number, vlm_request_options 
     take_float(line, "frequency_penalty", &request->sampling.frequency_penalty);
     json_t *seed = json_object_get(line, "seed");
     if (json_is_integer(seed)) request->sampling.seed = (uint64_t)json_integer_value(seed);
-    struct { const char *key; const char **field; } texts_of[] = {
-        {"stop", &request->stop}, {"tools", &request->chat.tools}, {"template_kwargs", &request->chat.template_kwargs},
-        {"logit_bias", &request->sampling.logit_bias}, {"media_options", &request->media_options}};
-    for (size_t i = 0; i < sizeof texts_of / sizeof *texts_of; i++) {
-        json_t *value = json_object_get(line, texts_of[i].key);
-        if (value && !(*texts_of[i].field = keep_json(keep, json_incref(value)))) return err_memory(error, 0);
-    }
+    struct { const char *key; bool string; const char **field; } texts_of[] = {
+        {"stop", false, &request->stop}, {"tools", false, &request->chat.tools}, {"template_kwargs", false, &request->chat.template_kwargs},
+        {"logit_bias", false, &request->sampling.logit_bias}, {"media_options", false, &request->media_options},
+        {"response_format", false, &request->response_format}, {"tool_choice", true, &request->tool_choice},
+        {"tool_format", true, &request->tool_format}, {"stop_token_ids", false, &request->stop_token_ids},
+        {"thinking_start_token", true, &request->thinking_start}, {"thinking_end_token", true, &request->thinking_end}};
+    for (size_t i = 0; i < sizeof texts_of / sizeof *texts_of; i++)
+        if (!take_text(line, texts_of[i].key, texts_of[i].string, texts_of[i].field, keep)) return err_memory(error, 0);
     return true;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "cli/answer.h"
 #include "cli/batch.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
@@ -15,8 +16,9 @@ typedef struct generate_options {
     model_flags model;
     sampling_flags sampling;
     media_flags media;
+    answer_flags answer;
     texts prompt, image, audio, video;
-    const char *system, *tools, *batch;
+    const char *system, *batch;
     int64_t prefill_step_size, max_kv_size;
     bool verbose, json, raw;
 } generate_options;
@@ -29,10 +31,10 @@ static const option options_table[] = {
     {OPT_TEXTS, "video", "SRC", "videos", FIELD(video), NULL, 0},
     {OPT_TEXTS, "audio", "SRC", "sound", FIELD(audio), NULL, 0},
     {OPT_TEXT, "system", "TEXT", "system message", FIELD(system), NULL, 0},
-    {OPT_TEXT, "tools", "FILE", "JSON array of tool definitions", FIELD(tools), NULL, 0},
     {OPT_SWITCH, "raw", NULL, "the prompt is used as it is, without the chat template", FIELD(raw), NULL, 0},
     {OPT_TEXT, "batch", "FILE", "JSON lines, one request each, answered together (see below)", FIELD(batch), NULL, 0},
     SAMPLING_OPTIONS(generate_options, sampling),
+    ANSWER_OPTIONS(generate_options, answer),
     MEDIA_OPTIONS(generate_options, media),
     MODEL_OPTIONS(generate_options, model),
     {OPT_INT, "prefill-step-size", "N", "most prompt tokens of a request in one step (chosen)", FIELD(prefill_step_size), NULL, 0},
@@ -48,6 +50,7 @@ static void defaults(void *memory)
     generate_options *o = memory;
     model_flags_default(&o->model);
     sampling_flags_default(&o->sampling);
+    answer_flags_default(&o->answer);
 }
 
 /* ---- messages ---- */
@@ -91,17 +94,14 @@ static json_t *media_of(const generate_options *o)
 static atomic_bool interrupted;
 static void on_interrupt(int number) { atomic_store(&interrupted, true); }
 
-typedef struct printing { bool text; json_t *tokens; } printing;
+typedef struct printing { bool text; printer look; json_t *tokens; } printing;
 
 static int on_event(const vlm_event *event, void *user)
 {
     printing *p = user;
     if (event->type == VLM_EVENT_PROGRESS) progress_bar(NULL, event->progress_what, event->progress_done, event->progress_total);
     else progress_clear();
-    if (event->type == VLM_EVENT_TEXT && p->text) {
-        fwrite(event->text, 1, event->text_bytes, stdout);
-        fflush(stdout);
-    }
+    if (p->text) printer_event(&p->look, event);
     if (event->type == VLM_EVENT_TOKEN && p->tokens) {
         json_t *top = json_array();
         for (int i = 0; i < event->top_count; i++)
@@ -150,12 +150,12 @@ static int answer(vlm_model *model, const generate_options *o, vlm_request_optio
     engine_options.context = (int)o->max_kv_size;
     engine_options.prefix_cache = 0;                 /* the engine ends with the answer: nobody would hit them */
     engine_options.vision_cache_bytes = 0;
-    printing p = {.text = !o->json, .tokens = o->json && o->sampling.top_logprobs >= 0 ? json_array() : NULL};
+    printing p = {.text = !o->json, .look = printer_new(o->verbose), .tokens = o->json && o->sampling.top_logprobs >= 0 ? json_array() : NULL};
     signal(SIGINT, on_interrupt);
     if (o->verbose && !o->json) print_head(model, o, request);
     vlm_engine *engine = vlm_engine_new(model, &engine_options, &error);
     vlm_status status = engine ? request_run(engine, request, on_event, &p, &result, &error) : error.code;
-    if (!o->json && (result.token_count || !status)) putchar('\n');
+    if (!o->json && (result.token_count || !status)) printer_end(&p.look);
     if (!status && o->json) {
         json_t *out = result_json(&result);
         if (p.tokens) json_object_set(out, "logprobs", p.tokens);
@@ -177,16 +177,10 @@ static int run(const command *self, void *memory, texts words)
         return usage_error("generate: --batch takes its requests from the file; --prompt and media do not go with it");
     kept keep = {0};
     vlm_request_options request;
-    buf tools = {0};
-    vlm_error error = {0};
     int exit_code = 2;
     vlm_model *model = NULL;
-    if (!request_from_flags(&o->sampling, &o->media, &request, &keep)) goto done;
-    if (o->tools && !file_read(o->tools, 16 << 20, &tools, &error)) {
-        exit_code = report(&error);
-        goto done;
-    }
-    if (o->tools) request.chat.tools = tools.data ? tools.data : "";
+    if (!request_from_flags(&o->sampling, &o->media, &request, &keep) || !answer_flags_apply(&o->answer, &request, &keep, &exit_code)) goto done;
+    exit_code = 2;
     if (!(model = model_flags_load(&o->model, &exit_code))) goto done;
     if (o->batch) {
         exit_code = batch_run(model, o->batch, &request, (int)o->prefill_step_size, (int)o->max_kv_size);
@@ -201,7 +195,6 @@ static int run(const command *self, void *memory, texts words)
     exit_code = answer(model, o, &request);
 done:
     vlm_model_free(model);
-    buf_free(&tools);
     kept_free(&keep);
     return exit_code;
 }
@@ -212,6 +205,7 @@ const command command_generate = {
     .description =
         "  vlm generate -m DIR --image receipt.jpg --prompt \"Extract the total.\"\n\n"
         "--batch FILE: each line is a JSON object, {\"messages\": [...]} or {\"prompt\": \"...\", \"image\": [...], \"audio\": [...], \"video\": [...]}, with\n"
-        "\"id\", \"max_tokens\", \"temperature\", \"top_p\", \"top_k\", \"seed\", \"stop\", \"tools\" and the like where they differ from the flags. All are\n"
+        "\"id\", \"max_tokens\", \"temperature\", \"top_p\", \"top_k\", \"seed\", \"stop\", \"tools\", \"tool_choice\", \"response_format\",\n"
+        "\"thinking_budget\" and the like where they differ from the flags (\"template_kwargs\" for variables of the chat template). All are\n"
         "computed together; each answer is a JSON line in the order of the file, the same text as alone.",
 };

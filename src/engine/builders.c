@@ -12,18 +12,43 @@ static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
 {
     prompt_source source = {
         .messages = r->messages, .text = r->text, .media = r->media, .media_options = r->media_options, .policy = r->policy,
-        .chat = {.add_generation_prompt = r->add_generation_prompt, .tools = r->tools, .kwargs = r->kwargs},
+        .chat = {.add_generation_prompt = r->add_generation_prompt, .tools = request_tools(r), .kwargs = r->kwargs},
         .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant,
         .media_done = media_done, .user = r,
     };
     return prompt_build(e->m, &source, &r->prompt, error) && engine_guide(e, r, error);
 }
 
+/* May the answer begin with thinking that the prompt has not opened? Unless the template was told that it must not. */
+static bool may_think(const vlm_request *r)
+{
+    const char *mode = json_string_value(json_object_get(r->kwargs, "thinking_mode"));
+    return !json_is_false(json_object_get(r->kwargs, "enable_thinking")) || (mode && !strcmp(mode, "enabled"));
+}
+
+static uint64_t call_seed(const vlm_engine *e, const vlm_request *r)
+{
+    uint64_t salt;
+    memcpy(&salt, e->salt.byte, sizeof salt);
+    return salt ^ r->seq.arrival * 0x9e3779b97f4a7c15u;
+}
+
 bool engine_guide(vlm_engine *e, vlm_request *r, vlm_error *error)
 {
-    guide_options options = {.start = r->thinking_start, .end = r->thinking_end, .budget = r->thinking_budget, .min_tokens = r->min_tokens,
+    if (r->tool_format && !output_marks_init(&r->marks, e->m, r->tool_format, error)) return false;
+    const output_marks *marks = r->tool_format ? &r->marks : &e->marks;
+    grammar *kept_to = NULL;
+    bool thinks = may_think(r) && (r->thinking_end || toolcall_think_close(marks->format));
+    if (!constraint_make(e, r, marks->format, thinks, &kept_to, error)) return false;
+    guide_options options = {.marks = marks, .start = r->thinking_start, .end = r->thinking_end, .budget = r->thinking_budget,
+                             .min_tokens = r->min_tokens, .may_think = thinks, .grammar = kept_to, .calls = constraint_of_calls(r),
                              .ends = r->output.eos, .n_ends = r->output.n_eos};
-    return guide_init(&r->guide, e->m, &options, &r->prompt.ids, error);
+    bool ok = guide_init(&r->guide, e->m, &options, &r->prompt.ids, error);
+    grammar_unref(kept_to);
+    if (!ok) return false;
+    output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = guide_thinks(&r->guide), .enforced = r->guide.matcher != NULL,
+                              .one_call = r->one_call, .think_open = r->thinking_start, .think_close = r->thinking_end, .seed = call_seed(e, r)};
+    return output_begin(&r->output, r->parse ? &parsing : NULL, error);
 }
 
 void engine_leave_queue(vlm_engine *e, vlm_request *r)

@@ -11,6 +11,7 @@
 #define VLM_ENGINE_CORE_H
 
 #include "engine/batch.h"
+#include "engine/constraint.h"
 #include "engine/request.h"
 
 enum { MAX_BUILDERS = 8 };
@@ -49,6 +50,8 @@ struct vlm_engine {
     engine_tuning tuning;
     digest salt;
     vision_cache *vision;
+    output_marks marks;            /* of the chat template */
+    constraints constraints;
 
     pthread_mutex_t lock;
     pthread_cond_t work, settled;

@@ -101,6 +101,7 @@ vlm_engine *vlm_engine_new(vlm_model *m, const vlm_engine_options *options, vlm_
     if (getentropy(&e->salt, sizeof e->salt)) { err_set(error, VLM_IO, "no random numbers from the system"); goto fail; }
     if (!pages_init(&e->pages, m->group, m->n_groups, m->state_bytes, o->kv_bytes, o->prefix_cache, error)) goto fail;
     if (!(e->vision = vision_cache_new(o->vision_cache_bytes, &m->identity, &e->salt, error))) goto fail;
+    if (!output_marks_init(&e->marks, m, NULL, error)) goto fail;
     e->scheduler = (scheduler){.pages = &e->pages, .step_tokens = o->step_tokens, .chunk = o->prefill_chunk, .max_running = o->max_sequences,
                                .media_ready = engine_media_ready, .user = e};
     e->scratch.block_size = SCRATCH_BLOCK;        /* large: steps of changing sizes share blocks; untouched memory costs nothing */
@@ -135,6 +136,8 @@ void vlm_engine_free(vlm_engine *e)
     arena_free(&e->scratch);
     pages_free(&e->pages);
     vision_cache_free(e->vision);
+    output_marks_free(&e->marks);
+    constraints_free(&e->constraints);
     pthread_cond_destroy(&e->text.work);
     pthread_cond_destroy(&e->media.work);
     pthread_cond_destroy(&e->settled);

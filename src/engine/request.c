@@ -45,14 +45,54 @@ static bool any_media(const json_t *messages)
     return false;
 }
 
+/* Is there a tool of that name? */
+static bool has_tool(const json_t *tools, const char *name)
+{
+    size_t i;
+    const json_t *tool;
+    json_array_foreach(tools, i, tool) {
+        const json_t *function = json_object_get(tool, "function");
+        const char *its = json_string_value(json_object_get(function ? function : tool, "name"));
+        if (its && !strcmp(its, name)) return true;
+    }
+    return false;
+}
+
+/* "auto" and NULL leave r->tool_choice NULL. */
+static bool take_choice(vlm_request *r, const char *text, vlm_error *error)
+{
+    if (!text || !strcmp(text, "auto") || !strcmp(text, "\"auto\"")) return true;
+    json_error_t why;
+    r->tool_choice = *text == '{' || *text == '"' ? json_loads(text, JSON_DECODE_ANY, &why) : json_string(text);
+    const char *word = json_string_value(r->tool_choice);
+    const json_t *function = json_object_get(r->tool_choice, "function");
+    const char *name = json_string_value(json_object_get(function ? function : r->tool_choice, "name"));
+    if (word ? strcmp(word, "none") && strcmp(word, "required") : !name)
+        return err_set(error, VLM_INVALID, "tool_choice: \"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": ...}} was expected");
+    if (word && !strcmp(word, "none")) return true;
+    if (!json_array_size(r->tools)) return err_set(error, VLM_INVALID, "tool_choice asks for a call, but there are no tools");
+    if (name && !has_tool(r->tools, name)) return err_set(error, VLM_INVALID, "tool_choice names '%.100s', which is none of the tools", name);
+    return true;
+}
+
+/* {"type": "text"} leaves r->response_format NULL. */
+static bool take_format(vlm_request *r, const char *text, vlm_error *error)
+{
+    if (!read_json(text, "response_format", false, &r->response_format, error)) return false;
+    const char *type = json_string_value(json_object_get(r->response_format, "type"));
+    if (text && !type) return err_set(error, VLM_INVALID, "response_format: \"type\" is missing");
+    if (!text || strcmp(type, "text")) return true;
+    json_decref(r->response_format);
+    r->response_format = NULL;
+    return true;
+}
+
 static bool take_options(vlm_request *r, const vlm_request_options *o, const engine_extra *extra, vlm_error *error)
 {
     if (!read_json(o->media_options, "media_options", false, &r->media_options, error) || !copy_text(o->tenant, &r->tenant, error) ||
         !copy_text(o->thinking_start, &r->thinking_start, error) || !copy_text(o->thinking_end, &r->thinking_end, error) ||
         !copy_text(extra ? extra->media_dir : NULL, &r->media_dir, error))
         return false;
-    if (o->response_format || o->tool_choice || o->tool_format || o->parse == 1)
-        return err_set(error, VLM_UNSUPPORTED, "structured output and parsed tool calls are not there yet");
     r->prebuilt = extra && extra->prompt;
     if (!r->prebuilt) {
         if (!o->messages == !o->prompt) return err_set(error, VLM_INVALID, "a request has either messages or a prompt text");
@@ -61,6 +101,10 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
             !read_json(o->chat.template_kwargs, "template_kwargs", false, &r->kwargs, error))
             return false;
     }
+    r->parse = o->parse < 0 ? r->messages != NULL : o->parse != 0;
+    r->one_call = !o->parallel_tool_calls;
+    if (!take_choice(r, o->tool_choice, error) || !take_format(r, o->response_format, error) || !copy_text(o->tool_format, &r->tool_format, error))
+        return false;
     r->has_media = any_media(r->messages) || json_array_size(r->media) > 0;
     r->add_generation_prompt = o->chat.add_generation_prompt;
     if (o->max_tokens < 0) return err_set(error, VLM_INVALID, "max_tokens is %d; at least 0 was expected", o->max_tokens);
@@ -79,6 +123,12 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
     r->probe = extra ? extra->probe : NULL;
     r->deadline = o->timeout_seconds > 0 ? r->submitted + o->timeout_seconds : 0;
     return true;
+}
+
+const json_t *request_tools(const vlm_request *r)
+{
+    const char *word = json_string_value(r->tool_choice);
+    return json_array_size(r->tools) && !(word && !strcmp(word, "none")) ? r->tools : NULL;
 }
 
 /* ---- life ---- */
@@ -130,9 +180,12 @@ void request_unref(vlm_request *r)
     json_decref(r->media_options);
     json_decref(r->tools);
     json_decref(r->kwargs);
+    json_decref(r->tool_choice);
+    json_decref(r->response_format);
     mem_free(r->text);
     mem_free(r->tenant);
     mem_free(r->media_dir);
+    mem_free(r->tool_format);
     mem_free(r->thinking_start);
     mem_free(r->thinking_end);
     mem_free(r->encoded);
@@ -141,8 +194,8 @@ void request_unref(vlm_request *r)
     sampler_free(&r->sampler);
     guide_free(&r->guide);
     output_free(&r->output);
+    output_marks_free(&r->marks);
     sequence_free(&r->seq);
-    buf_free(&r->shown);
     pthread_cond_destroy(&r->news);
     pthread_mutex_destroy(&r->lock);
     mem_free(r);
@@ -168,15 +221,25 @@ bool request_emit_started(vlm_request *r)
     return true;
 }
 
-bool request_emit_text(vlm_request *r)
+bool request_emit_piece(void *user, const toolcall_event *piece)
 {
-    if (!r->shown.size) return true;
     event_node *node = MEM_NEW(event_node);
     if (!node) return false;
-    node->text = r->shown;
-    r->shown = (buf){0};
-    node->event = (vlm_event){.type = VLM_EVENT_TEXT, .text = node->text.data, .text_bytes = node->text.size};
-    push(r, node);
+    vlm_event *event = &node->event;
+    if (piece->type == TOOLCALL_START) {
+        const char *id = piece->id ? piece->id : "", *name = piece->name ? piece->name : "";
+        if (!buf_add(&node->text, id, strlen(id) + 1) || !buf_add(&node->text, name, strlen(name) + 1)) return node_free(node), false;
+        event->call_id = node->text.data;
+        event->call_name = node->text.data + strlen(id) + 1;
+    } else if (piece->type != TOOLCALL_END) {
+        if (!buf_add(&node->text, piece->text, piece->size)) return node_free(node), false;
+        event->text = node->text.data;
+        event->text_bytes = node->text.size;
+    }
+    event->type = piece->type == TOOLCALL_CONTENT ? VLM_EVENT_TEXT : piece->type == TOOLCALL_REASONING ? VLM_EVENT_REASONING : VLM_EVENT_TOOL_CALL;
+    event->call_event = piece->type == TOOLCALL_START ? VLM_CALL_START : piece->type == TOOLCALL_END ? VLM_CALL_END : VLM_CALL_ARGUMENTS;
+    event->call_index = (int)piece->index;
+    push(user, node);
     return true;
 }
 
@@ -216,7 +279,10 @@ static void emit_final(vlm_request *r, vlm_event event)
 
 void request_emit_done(vlm_request *r, const char *reason, const char *stop_string)
 {
-    emit_final(r, (vlm_event){.type = VLM_EVENT_DONE, .finish_reason = reason, .stop_string = stop_string});
+    const sequence *seq = &r->seq;
+    int32_t last = seq->n > seq->n_prompt ? seq->tokens[seq->n - 1] : -1;
+    emit_final(r, (vlm_event){.type = VLM_EVENT_DONE, .finish_reason = reason, .stop_string = stop_string,
+                              .token = last >= 0 && output_ends(&r->output, last) ? last : -1});
 }
 
 void request_emit_error(vlm_request *r, const vlm_error *error)
@@ -253,46 +319,6 @@ int vlm_request_next(vlm_request *r, vlm_event *event, int timeout_ms)
     *event = node->event;
     if (event->type == VLM_EVENT_DONE || event->type == VLM_EVENT_ERROR) r->over = true;
     return 1;
-}
-
-/* The answer's tokens: the request keeps them, whether or not token events were asked for. */
-static bool keep_tokens(const vlm_request *r, vlm_result *result)
-{
-    size_t n = (size_t)(r->seq.n - r->seq.n_prompt);
-    if (!(result->tokens = MEM_ARRAY(n, int32_t))) return false;
-    if (n) memcpy(result->tokens, r->seq.tokens + r->seq.n_prompt, n * sizeof *result->tokens);
-    result->token_count = n;
-    return true;
-}
-
-vlm_status vlm_request_collect(vlm_request *r, vlm_event_fn on_event, void *user, vlm_result *result, vlm_error *error)
-{
-    vlm_event event;
-    vlm_error failure = {0};
-    buf text = {0};
-    if (result) *result = (vlm_result){0};
-    while (vlm_request_next(r, &event, -1) == 1) {
-        if (on_event && on_event(&event, user)) vlm_request_cancel(r);
-        if (result && event.type == VLM_EVENT_TEXT) buf_add(&text, event.text, event.text_bytes);
-        if (event.type == VLM_EVENT_ERROR) failure = *event.error;
-        if (event.type != VLM_EVENT_DONE || !result) continue;
-        result->finish_reason = event.finish_reason;
-        result->usage = event.usage;
-        if (!keep_tokens(r, result) || !(result->text = buf_take(&text))) err_memory(&failure, text.size);
-    }
-    buf_free(&text);
-    if (!failure.code) return VLM_OK;
-    if (result) vlm_result_clear(result);
-    if (error) *error = failure;
-    return failure.code;
-}
-
-void vlm_result_clear(vlm_result *result)
-{
-    if (!result) return;
-    mem_free(result->text);
-    mem_free(result->tokens);
-    *result = (vlm_result){0};
 }
 
 void vlm_request_free(vlm_request *r)

@@ -22,7 +22,7 @@ enum { PROGRESS_MS = 100 };
 typedef struct event_node {
     struct event_node *next;
     vlm_event event;
-    buf text;
+    buf text;                      /* of a call's beginning: its id and name, each with its zero */
     vlm_top_logprob top[MAX_TOP_LOGPROBS];
 } event_node;
 
@@ -43,8 +43,10 @@ struct vlm_request {
 
     /* copies of the options, fixed after submit */
     json_t *messages, *media, *media_options, *tools, *kwargs;
-    char *text, *tenant, *media_dir;
-    bool add_generation_prompt, has_media, prebuilt, progress;
+    json_t *tool_choice;           /* "none", "required" or an object that names one; NULL: the model decides */
+    json_t *response_format;       /* NULL: any text */
+    char *text, *tenant, *media_dir, *tool_format;
+    bool add_generation_prompt, has_media, prebuilt, progress, parse, one_call;
     char *thinking_start, *thinking_end;
     int max_tokens, min_tokens, thinking_budget;
     media_policy policy;
@@ -53,10 +55,10 @@ struct vlm_request {
     /* prompt thread, then engine thread */
     prompt prompt;
     sampler sampler;
+    output_marks marks;            /* of the tool format that it names */
     guide guide;
     output output;
     sequence seq;
-    buf shown;                     /* text of one event under construction */
     bool counted;                  /* among the engine's waiting ones; under the engine's lock */
     bool tapped;                   /* the probe has seen the last prompt token */
     uint8_t *encoded;              /* [n_media] 1: encoded for this request, not cached */
@@ -71,14 +73,17 @@ vlm_request *request_new(vlm_engine *engine, const vlm_request_options *options,
 void request_ref(vlm_request *r);
 void request_unref(vlm_request *r);
 
-/* Events. False: out of memory. text: what r->shown holds; moved into the event. */
+/* Events. False: out of memory. piece: text, reasoning or a part of a call; an output_sink's emit. */
 bool request_emit_started(vlm_request *r);
-bool request_emit_text(vlm_request *r);
+bool request_emit_piece(void *r, const toolcall_event *piece);
 bool request_emit_token(vlm_request *r, const sampled *token);
 /* Only when asked for, and not more often than PROGRESS_MS. One that cannot be allocated is left out. */
 void request_emit_progress(vlm_request *r, const char *what, uint64_t done, uint64_t total);
 void request_emit_done(vlm_request *r, const char *reason, const char *stop_string);
 void request_emit_error(vlm_request *r, const vlm_error *error);
+
+/* The tools that the model may call; NULL: none, or tool_choice says none. */
+const json_t *request_tools(const vlm_request *r);
 
 double engine_now(void);           /* seconds, monotonic */
 

@@ -57,14 +57,14 @@ static void end_memory(vlm_engine *e, vlm_request *r)
     engine_end(e, r, NULL, NULL, &error);
 }
 
-/* The rest of the held-back text, then the end. */
+/* The rest of the held-back text, then the end. A call made is what the answer ended with, unless it was cut. */
 static void finish(vlm_engine *e, vlm_request *r, const char *reason)
 {
     vlm_error error = {0};
-    if (!output_finish(&r->output, &r->shown, &error)) { engine_end(e, r, NULL, NULL, &error); return; }
-    if (!request_emit_text(r)) { end_memory(e, r); return; }
-    if (r->output.stopped) engine_end(e, r, "stop", r->output.stop_string, NULL);
-    else engine_end(e, r, reason, NULL, NULL);
+    output *o = &r->output;
+    if (!output_finish(o, reason, &(output_sink){request_emit_piece, r}, &error)) { engine_end(e, r, NULL, NULL, &error); return; }
+    if (o->stopped && o->stop_string) engine_end(e, r, "stop", o->stop_string, NULL);
+    else engine_end(e, r, o->calls && (o->stopped || !strcmp(reason, "stop")) ? "tool_calls" : reason, NULL, NULL);
 }
 
 /* ---- taking in ---- */
@@ -245,11 +245,13 @@ static bool deliver(vlm_engine *e, vlm_request *r, const sampled *token)
         r->usage.prefill_seconds = r->first_token - r->admitted;
     }
     r->usage.completion_tokens++;
-    if (!output_add(&r->output, token->token, &r->shown, &end, &error)) return engine_end(e, r, NULL, NULL, &error), false;
-    if (r->sampler.options.logprobs && end != OUTPUT_EOS && !request_emit_token(r, token)) return end_memory(e, r), false;
-    if (end == OUTPUT_EOS) return finish(e, r, "stop"), false;
-    if (end == OUTPUT_STOP_STRING || r->seq.n_prompt + r->usage.completion_tokens >= r->length_limit) return finish(e, r, "length"), false;
-    return request_emit_text(r) ? true : (end_memory(e, r), false);
+    bool quiet = !r->sampler.options.logprobs || output_ends(&r->output, token->token);
+    if (!quiet && !request_emit_token(r, token)) return end_memory(e, r), false;
+    if (!output_add(&r->output, token->token, &(output_sink){request_emit_piece, r}, &end, &error))
+        return engine_end(e, r, NULL, NULL, &error), false;
+    bool full = r->seq.n_prompt + r->usage.completion_tokens >= r->length_limit;
+    if (end != OUTPUT_GOES_ON || full) finish(e, r, end != OUTPUT_GOES_ON ? "stop" : "length");
+    return end == OUTPUT_GOES_ON && !full;
 }
 
 /* What has to come next. probed: memory for what a test wants. */
@@ -280,13 +282,33 @@ static bool follow(vlm_engine *e, vlm_request *r)
     return true;
 }
 
+static bool end_drawless(vlm_engine *e, vlm_request *r)
+{
+    vlm_error error = r->guide.error;
+    if (!error.code && r->guide.matcher) {
+        err_set(&error, VLM_UNSUPPORTED, "the grammar allows no token after token %d of the answer", r->seq.n - r->seq.n_prompt);
+        err_hint(&error, "the model's vocabulary or suppressed tokens leave no way to go on");
+    } else if (!error.code) {
+        err_set(&error, VLM_INTERNAL, "no logit of position %d is a number", r->seq.n - 1);
+    }
+    return engine_end(e, r, NULL, NULL, &error), false;
+}
+
+/* Ends an answer whose grammar takes nothing more, once all of it is delivered. */
+static bool goes_on(vlm_engine *e, vlm_request *r)
+{
+    if (r->seq.n > r->seq.n_prompt + r->usage.completion_tokens || !guide_finished(&r->guide)) return true;
+    return finish(e, r, "stop"), false;
+}
+
 /* The token that was drawn. */
 static bool take(vlm_engine *e, vlm_request *r, const sampled *token)
 {
     vlm_error error = {0};
-    if (token->token < 0) err_set(&error, VLM_INTERNAL, "no logit of position %d is a number", r->seq.n - 1);
-    else if (!sequence_add(&r->seq, token->token)) err_memory(&error, sizeof(int32_t));
-    else if (guide_add(&r->guide, token->token, &error)) return deliver(e, r, token) && follow(e, r);
+    if (!goes_on(e, r)) return false;
+    if (token->token < 0) return end_drawless(e, r);
+    if (!sequence_add(&r->seq, token->token)) err_memory(&error, sizeof(int32_t));
+    else if (guide_add(&r->guide, token->token, &error)) return deliver(e, r, token) && follow(e, r) && goes_on(e, r);
     return engine_end(e, r, NULL, NULL, &error), false;
 }
 

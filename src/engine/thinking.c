@@ -38,21 +38,25 @@ static bool encode_line(thinking *t, const tokenizer *tok, const char *close, vl
     return ok;
 }
 
-bool thinking_init(thinking *t, const tokenizer *tok, const char *start, const char *end, const char *close, const char *before,
-                   int budget, vlm_error *error)
+static bool copy(const char *text, char **out)
 {
-    *t = (thinking){.budget = budget, .state = THINKING_OVER, .whole = true};
-    if (!tok || !end || !*end) return true;
-    if (!close) close = end;
-    if (!(t->end = mem_strdup(end)) || (start && *start && !(t->start = mem_strdup(start)))) {
+    return !text || !*text || (*out = mem_strdup(text)) != NULL;
+}
+
+bool thinking_init(thinking *t, const tokenizer *tok, const thinking_marks *marks, const char *before, int budget, vlm_error *error)
+{
+    *t = (thinking){.budget = budget, .state = THINKING_OVER};
+    if (!tok || !marks->end || !*marks->end) return true;
+    const char *close = marks->close ? marks->close : marks->end;
+    if (!copy(marks->start, &t->start) || !copy(marks->end, &t->end) || !copy(marks->also, &t->also)) {
         thinking_free(t);
-        return err_memory(error, strlen(end));
+        return err_memory(error, strlen(close));
     }
     if (budget >= 0 && (!encode(tok, close, &t->close, error) || !encode_line(t, tok, close, error))) {
         thinking_free(t);
         return false;
     }
-    if (t->start) t->state = before && ends_with(before, t->start) ? THINKING_INSIDE : before && ends_with(before, end) ? THINKING_OVER : THINKING_MAYBE;
+    if (t->start) t->state = before && ends_with(before, t->start) ? THINKING_INSIDE : before && ends_with(before, t->end) ? THINKING_OVER : THINKING_MAYBE;
     t->new_line = before && *before && before[strlen(before) - 1] == '\n';
     return true;
 }
@@ -61,6 +65,7 @@ void thinking_free(thinking *t)
 {
     mem_free(t->start);
     mem_free(t->end);
+    mem_free(t->also);
     ids_free(&t->close);
     ids_free(&t->close_line);
     buf_free(&t->tail);
@@ -86,24 +91,53 @@ static void look_for_start(thinking *t)
     }
 }
 
-/* Inside: the tail is cut down to what may be the beginning of the end marker. */
+/* How much of the marker is at `at` in the tail: all, a beginning at its end, or (0) nothing. */
+static size_t match(const buf *tail, size_t at, const char *marker)
+{
+    size_t n = marker ? strlen(marker) : 0, left = tail->size - at;
+    if (n > left) n = left;
+    return n && !memcmp(tail->data + at, marker, n) ? n : 0;
+}
+
+/* Inside: the tail is cut down to what may be the beginning of a marker that ends it. */
 static void look_for_end(thinking *t)
 {
-    size_t n = strlen(t->end), i = 0;
-    for (; i < t->tail.size; i++) {
-        size_t left = t->tail.size - i;
-        if (memcmp(t->tail.data + i, t->end, left < n ? left : n)) continue;
-        if (left >= n) t->state = THINKING_OVER;
-        break;
+    for (size_t i = 0; i < t->tail.size; i++) {
+        size_t end = match(&t->tail, i, t->end), also = match(&t->tail, i, t->also);
+        if (!end && !also) continue;
+        drop(&t->tail, i);
+        if (end && end == strlen(t->end)) {
+            t->state = THINKING_OVER;
+            t->rest = end;
+        } else if (also && also == strlen(t->also)) {
+            t->state = THINKING_OVER;
+            t->rest = 0;
+        }
+        return;
     }
-    drop(&t->tail, i);
+    drop(&t->tail, t->tail.size);
+}
+
+const char *thinking_rest(const thinking *t, size_t *size)
+{
+    *size = t->tail.size - t->rest;
+    return t->tail.data + t->rest;
+}
+
+static void count_missing(thinking *t, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if ((c & 0xC0) == 0x80 && t->missing) t->missing--;
+        else t->missing = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC0 ? 1 : 0;
+    }
 }
 
 bool thinking_add(thinking *t, const char *text, size_t size)
 {
     thinking_state before = t->state;
     if (before == THINKING_OVER) return true;
-    t->whole = size > 0;
+    count_missing(t, text, size);
     if (size) t->new_line = text[size - 1] == '\n';
     if (!buf_add(&t->tail, text, size)) return false;
     if (!size && !t->tail.data) return true;
@@ -116,6 +150,6 @@ bool thinking_add(thinking *t, const char *text, size_t size)
 const ids *thinking_close(const thinking *t)
 {
     if (t->state != THINKING_INSIDE || t->budget < 0 || t->tokens < t->budget) return NULL;
-    if (t->tokens < t->budget + 8 && (!t->whole || t->tail.size)) return NULL;      /* not amid a character, nor in the end marker itself */
+    if (t->tokens < t->budget + 8 && (t->missing || t->tail.size)) return NULL;      /* not amid a character, nor in the end marker itself */
     return t->new_line ? &t->close : &t->close_line;
 }

@@ -218,6 +218,7 @@ void vlm_model_free(vlm_model *m)
     bind_release(&m->binder);
     if (m->dev.ops) device_close(&m->dev);
     chat_template_free(m->chat);
+    grammar_vocab_unref(atomic_load(&m->vocabulary));
     tokenizer_free(m->tok);
     checkpoint_close(m->files);
     config_free(m->processor);
@@ -225,6 +226,17 @@ void vlm_model_free(vlm_model *m)
     arena_free(&m->memory);
     mem_free(m->path);
     mem_free(m);
+}
+
+grammar_vocab *model_vocabulary(vlm_model *m, vlm_error *error)
+{
+    grammar_vocab *made = atomic_load(&m->vocabulary), *expected = NULL;
+    if (made) return made;
+    if (!m->tok) return err_set(error, VLM_UNSUPPORTED, "this model has no tokenizer"), NULL;
+    if (!(made = grammar_vocab_from_tokenizer(m->tok, NULL, 0, error))) return NULL;
+    if (atomic_compare_exchange_strong(&m->vocabulary, &expected, made)) return made;
+    grammar_vocab_unref(made);                    /* another thread was faster */
+    return expected;
 }
 
 /* ---- facts --------------------------------------------------------------------------------------------------------------- */

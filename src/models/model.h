@@ -10,6 +10,7 @@
 #include "tensor/ops.h"
 #include "tensor/tap.h"
 #include "text/chat.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
 #include "weights/bind.h"
 #include "weights/checkpoint.h"
@@ -124,6 +125,7 @@ struct vlm_model {
     checkpoint *files;
     tokenizer *tok;
     chat_template *chat;           /* NULL: none */
+    _Atomic(grammar_vocab *) vocabulary;       /* model_vocabulary() */
     device dev;
     binder binder;
     arena memory;
@@ -149,6 +151,9 @@ struct vlm_model {
 
 /* vlm_load with a family that is given (NULL: found by model_type); load options as there. */
 vlm_model *model_load(const char *path, const vlm_arch *arch, const vlm_load_options *options, vlm_error *error);
+
+/* The tokens' bytes as grammars want them; made when it is first asked for, lives as long as the model. Any thread. */
+grammar_vocab *model_vocabulary(vlm_model *m, vlm_error *error);
 
 /* NULL-terminated list from models.def. */
 extern const vlm_arch *const vlm_archs[];

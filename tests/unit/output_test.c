@@ -39,21 +39,24 @@ static int tear_down(void **state)
 
 /* Feeds letters one by one; after each the text shown so far is noted with '|'. A '.' is the end-of-sequence token. Returns all of it,
  * then what output_finish adds after '+'. */
+static bool see(void *seen, const toolcall_event *event) { return buf_add(seen, event->text, event->size); }
+
 static const char *feed(const char *stop, const char *eos, bool ignore_eos, const char *text, output_end *end)
 {
     static buf seen;
     buf_clear(&seen);
     output o;
     vlm_error error = {0};
+    output_sink sink = {see, &seen};
     *end = OUTPUT_GOES_ON;
     output_options options = {.stop = stop, .eos_tokens = eos, .ignore_eos = ignore_eos, .skip_special = true};
-    if (!output_init(&o, &model, &options, &error)) fail_msg("%s", error.message);
+    if (!output_init(&o, &model, &options, &error) || !output_begin(&o, NULL, &error)) fail_msg("%s", error.message);
     for (; *text && *end == OUTPUT_GOES_ON; text++) {
-        assert_true(output_add(&o, *text == '.' ? 2 : *text - 'a' + 3, &seen, end, &error));
+        assert_true(output_add(&o, *text == '.' ? 2 : *text - 'a' + 3, &sink, end, &error));
         buf_addc(&seen, '|');
     }
     buf_addc(&seen, '+');
-    assert_true(output_finish(&o, &seen, &error));
+    assert_true(output_finish(&o, "length", &sink, &error));
     output_free(&o);
     return seen.data;
 }

@@ -1,0 +1,99 @@
+/* constraint.c - see constraint.h. */
+#include "engine/constraint.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "engine/core.h"
+
+void constraints_free(constraints *c)
+{
+    for (int i = 0; i < MAX_CONSTRAINTS; i++) {
+        mem_free(c->entry[i].key);
+        grammar_unref(c->entry[i].grammar);
+    }
+    *c = (constraints){0};
+}
+
+/* ---- kept ones ---- */
+
+static grammar *find(vlm_engine *e, const char *key)
+{
+    constraints *c = &e->constraints;
+    grammar *found = NULL;
+    pthread_mutex_lock(&e->lock);
+    for (int i = 0; i < MAX_CONSTRAINTS && !found; i++) {
+        if (!c->entry[i].key || strcmp(c->entry[i].key, key)) continue;
+        c->entry[i].used = ++c->clock;
+        found = grammar_ref(c->entry[i].grammar);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return found;
+}
+
+/* In the place of the one that was not used for longest. Takes the key over. */
+static void keep(vlm_engine *e, char *key, grammar *g)
+{
+    constraints *c = &e->constraints;
+    grammar *old;
+    int oldest = 0;
+    pthread_mutex_lock(&e->lock);
+    for (int i = 1; i < MAX_CONSTRAINTS; i++)
+        if (c->entry[i].used < c->entry[oldest].used) oldest = i;
+    old = c->entry[oldest].grammar;
+    mem_free(c->entry[oldest].key);
+    c->entry[oldest].key = key;
+    c->entry[oldest].grammar = grammar_ref(g);
+    c->entry[oldest].used = ++c->clock;
+    pthread_mutex_unlock(&e->lock);
+    grammar_unref(old);
+}
+
+/* ---- making one ---- */
+
+static bool is_strict(const json_t *tool)
+{
+    const json_t *function = json_object_get(tool, "function");
+    return json_is_true(json_object_get(tool, "strict")) || json_is_true(json_object_get(function, "strict"));
+}
+
+bool constraint_of_calls(const vlm_request *r)
+{
+    size_t i;
+    const json_t *tool;
+    if (!request_tools(r)) return false;
+    if (r->tool_choice) return true;
+    json_array_foreach(r->tools, i, tool)
+        if (is_strict(tool)) return true;
+    return false;
+}
+
+static char *key_of(const vlm_request *r, const toolcall_format *format, bool calls, bool lead)
+{
+    json_t *all = json_pack("{s:O?, s:O?, s:O?, s:s, s:b, s:b}", "response", r->response_format, "tools", calls ? r->tools : NULL, "choice",
+                            calls ? r->tool_choice : NULL, "format", calls ? toolcall_format_name(format) : "", "one", calls && r->one_call, "lead", lead);
+    char *text = all ? json_dumps(all, JSON_COMPACT) : NULL, *key = text ? mem_strdup(text) : NULL;
+    free(text);
+    json_decref(all);
+    return key;
+}
+
+static grammar *compile(vlm_engine *e, const vlm_request *r, const toolcall_format *format, bool calls, bool lead, vlm_error *error)
+{
+    err_set(error, VLM_UNSUPPORTED, "%s is not enforced yet", calls ? "tool_choice" : "response_format");
+    return NULL;
+}
+
+bool constraint_make(vlm_engine *e, vlm_request *r, const toolcall_format *format, bool lead, grammar **out, vlm_error *error)
+{
+    bool calls = constraint_of_calls(r);
+    *out = NULL;
+    if (!calls && !r->response_format) return true;
+    if (!e->m->tok) return err_set(error, VLM_UNSUPPORTED, "this model has no tokenizer");
+    char *key = key_of(r, format, calls, lead);
+    if (!key) return err_memory(error, 256);
+    if ((*out = find(e, key)) || !(*out = compile(e, r, format, calls, lead, error))) mem_free(key);
+    else keep(e, key, *out);
+    return *out != NULL;
+}
