@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "cli/options.h"
+#include "text/json_wide.h"
 #include "text/utf8.h"
 
 enum { READ_BLOCK = 1 << 16, WRITE_BLOCK = 1 << 18 };
@@ -39,7 +40,7 @@ const char *jsonl_raw_text(const json_t *answer) { return json_string_value(json
 static int add_text(const char *text, size_t size, void *out) { return buf_add(out, text, size) ? 0 : -1; }
 
 /* Appends the answer to one line; false when out of memory. */
-static bool answer_line(jsonl_fn *answer, void *user, const char *line, size_t size, buf *out)
+static bool answer_line(jsonl_fn *answer, void *user, bool wide, const char *line, size_t size, buf *out)
 {
     size_t blank = 0, begin = out->size;
     while (blank < size && strchr(" \t\r", line[blank]) && line[blank]) blank++;
@@ -47,6 +48,7 @@ static bool answer_line(jsonl_fn *answer, void *user, const char *line, size_t s
     vlm_error error = {0};
     json_error_t bad;
     json_t *input = json_loadb(line, size, JSON_ALLOW_NUL | JSON_DECODE_ANY, &bad), *result = NULL;
+    if (!input && wide) input = json_load_wide(line, size, JSON_ALLOW_NUL | JSON_DECODE_ANY, &bad);
     if (!input) input = json_loadb(line, size, JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);   /* integers of any size */
     if (!input) err_set(&error, VLM_INVALID, "not JSON: %s (at byte %d)", bad.text, bad.position);
     else result = answer(user, input, &error);
@@ -76,7 +78,7 @@ static bool answer_line(jsonl_fn *answer, void *user, const char *line, size_t s
     return buf_addc(out, '\n');
 }
 
-int jsonl_run(jsonl_fn *answer, void *user)
+static int run(jsonl_fn *answer, void *user, bool wide)
 {
     buf in = {0}, out = {0};
     vlm_error error = {0};
@@ -96,11 +98,11 @@ int jsonl_run(jsonl_fn *answer, void *user)
         const char *newline;
         while (ok && in.size && (newline = memchr(in.data + searched, '\n', in.size - searched)) != NULL) {
             searched = (size_t)(newline - in.data);
-            ok = answer_line(answer, user, in.data + at, searched - at, &out);
+            ok = answer_line(answer, user, wide, in.data + at, searched - at, &out);
             at = ++searched;
             if (out.size >= WRITE_BLOCK && !flush(&out)) goto write_error;
         }
-        if (ok && end) ok = answer_line(answer, user, in.data + at, in.size - at, &out);
+        if (ok && end) ok = answer_line(answer, user, wide, in.data + at, in.size - at, &out);
         if (at) memmove(in.data, in.data + at, in.size - at);
         in.size -= at;
         searched = in.size;
@@ -115,6 +117,9 @@ done:
     buf_free(&out);
     return error.code ? report(&error) : 0;
 }
+
+int jsonl_run(jsonl_fn *answer, void *user) { return run(answer, user, false); }
+int jsonl_run_wide(jsonl_fn *answer, void *user) { return run(answer, user, true); }
 
 json_t *jsonl_string(const char *text, size_t size)
 {

@@ -14,6 +14,8 @@
 typedef json_t *jsonl_fn(void *user, const json_t *input, vlm_error *error);
 /* Reads to the end of standard input. Returns the exit code: 0 also when lines were bad; not 0 when reading or writing failed. */
 int jsonl_run(jsonl_fn *answer, void *user);
+/* The same with numbers of any size: see text/json_wide.h. */
+int jsonl_run_wide(jsonl_fn *answer, void *user);
 
 /* An answer that is JSON text already: numbers of any size stay as they are. Takes text over. */
 json_t *jsonl_raw(char *json);

@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/jsonl.h"
 #include "text/chat.h"
+#include "text/json_wide.h"
 
 typedef struct template_options {
     const char *model, *chat_template;
@@ -161,7 +162,7 @@ static int run_one(const session *s, texts words)
     json_t *request = NULL, *result = NULL;
     if (file_read(words.count ? words.item[0] : "-", 1u << 30, &text, &error)) {
         json_error_t bad;
-        request = json_loadb(text.data ? text.data : "", text.size, JSON_ALLOW_NUL, &bad);
+        request = json_load_wide(text.data ? text.data : "", text.size, JSON_ALLOW_NUL, &bad);
         if (!request) err_set(&error, VLM_INVALID, "not JSON: line %d: %s", bad.line, bad.text);
         else result = answer((void *)s, request, &error);
     }
@@ -182,7 +183,7 @@ static int run_template(const command *self, void *memory, texts words)
     int exit_code;
     if (words.count > (s.options->jsonl ? 0 : 1)) return usage_error("one request at most: %s", words.item[1 - s.options->jsonl]);
     if (!open_session(&s, &error)) exit_code = report(&error);
-    else exit_code = s.options->jsonl ? jsonl_run(answer, &s) : run_one(&s, words);
+    else exit_code = s.options->jsonl ? jsonl_run_wide(answer, &s) : run_one(&s, words);
     chat_template_free(s.chat);
     tokenizer_free(s.tok);
     return exit_code;

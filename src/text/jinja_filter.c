@@ -95,25 +95,45 @@ FILTER(float)
     return jarg(a, 0, jv_float(0));
 }
 
+/* round(int, -n): to a multiple of a power of ten, halves to the even one. */
+static jint round_int(jrun *r, jint i, jint precision)
+{
+    jint by = 1;
+    for (; precision < 0; precision++)
+        if (__builtin_mul_overflow(by, (jint)10, &by)) return 0;
+    jint rest = i % by, down = i - (rest < 0 ? rest + by : rest);
+    rest = i - down;
+    bool up = rest > by / 2 || (by > 1 && rest == by / 2 && (down / by) % 2 != 0);
+    if (up && __builtin_add_overflow(down, by, &down)) jinja_fail(&r->m, VLM_LIMIT, "an integer needs more than 128 bits");
+    return down;
+}
+
+static jval round_up_or_down(jrun *r, double f, jint precision, bool up)
+{
+    double scale = pow(10, (double)precision), scaled = up ? ceil(f * scale) : floor(f * scale);
+    if (!isfinite(scaled)) jinja_fail(&r->m, VLM_FORMAT, "cannot convert float %s to integer", isnan(scaled) ? "NaN" : "infinity");
+    return jv_float(scaled == 0 ? 0 : scaled / scale);         /* an int in between: there is no -0 */
+}
+
 FILTER(round)
 {
     jint precision = jv_to_int(r, jarg(a, 0, jv_int(0)), "round");
     const jstr *method = jv_string(r, jarg(a, 1, jv_text(&r->m, "common")));
+    bool up = jstr_is(method, "ceil");
+    if (!up && !jstr_is(method, "floor") && !jstr_is(method, "common")) jinja_fail(&r->m, VLM_FORMAT, "method must be common, ceil or floor");
     if (self.kind == J_UNDEFINED) jinja_undefined_error(r, self);
     if (!jv_is_number(self)) jinja_fail(&r->m, VLM_FORMAT, "type %s doesn't define __round__ method", jv_type(self));
     if (precision > 300 || precision < -300) jinja_fail(&r->m, VLM_FORMAT, "round: precision out of range");
-    double f = jv_to_double(self), scale = pow(10, (double)precision);
-    if (jstr_is(method, "ceil")) return jv_float(ceil(f * scale) / scale);
-    if (jstr_is(method, "floor")) return jv_float(floor(f * scale) / scale);
-    if (!jstr_is(method, "common")) jinja_fail(&r->m, VLM_FORMAT, "method must be common, ceil or floor");
-    if (self.kind != J_FLOAT && precision >= 0) return jv_int(self.kind == J_BOOL ? self.b : self.i);
+    double f = jv_to_double(self);
+    if (!jstr_is(method, "common")) return round_up_or_down(r, f, precision, up);
+    if (self.kind != J_FLOAT) return jv_int(round_int(r, self.kind == J_BOOL ? (jint)self.b : self.i, precision));
     if (precision < 0) {
         double by = pow(10, (double)-precision), rounded = rint(f / by) * by;
-        return self.kind == J_FLOAT ? jv_float(rounded) : jv_int((jint)rounded);
+        return jv_float(isfinite(by) ? rounded : copysign(0, f));
     }
     if (!isfinite(f) || fabs(f) > 1e22) return jv_float(f);
     char text[400];
-    snprintf(text, sizeof text, "%.*f", (int)(precision > 30 ? 30 : precision), f);      /* exact, half to even */
+    snprintf(text, sizeof text, "%.*f", (int)(precision > 323 ? 323 : precision), f);      /* exact, half to even */
     return jv_float(strtod(text, NULL));
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "text/jinja_internal.h"
+#include "text/jinja_names.h"
 
 typedef struct lexer {
     jmem *m;
@@ -109,6 +110,27 @@ static unsigned hex(lexer *l, size_t at, int digits)
     return value;
 }
 
+static bool same_letters(const char *name, const char *s, size_t n)
+{
+    if (strlen(name) != n) return false;
+    for (size_t i = 0; i < n; i++)
+        if (name[i] != (s[i] >= 'a' && s[i] <= 'z' ? s[i] - 32 : s[i])) return false;
+    return true;
+}
+
+/* \N{BULLET} at s[at]; returns the offset after it. */
+static size_t named_character(lexer *l, size_t at, jbuf *out)
+{
+    const char *s = l->s + at + 3, *end = l->s[at + 2] == '{' ? strchr(s, '}') : NULL;
+    if (!end || end == s) jinja_fail(l->m, VLM_FORMAT, "malformed \\N character escape");
+    for (size_t i = 0; i < sizeof character_names / sizeof *character_names; i++)
+        if (same_letters(character_names[i].name, s, (size_t)(end - s))) {
+            jbuf_utf8(out, character_names[i].c);
+            return (size_t)(end - l->s) + 1;
+        }
+    jinja_fail(l->m, VLM_UNSUPPORTED, "unknown Unicode character name '%.*s'", (int)(end - s < 60 ? end - s : 60), s);
+}
+
 /* One escape sequence at s[at] == '\\'; returns the offset after it. */
 static size_t lex_escape(lexer *l, size_t at, jbuf *out)
 {
@@ -135,7 +157,7 @@ static size_t lex_escape(lexer *l, size_t at, jbuf *out)
         while (n < 3 && l->s[at + 1 + n] >= '0' && l->s[at + 1 + n] <= '7') code = code * 8 + (unsigned)(l->s[at + 1 + n++] - '0');
         jbuf_utf8(out, code);
         return at + 1 + n;
-    } else if (c == 'N') jinja_fail(l->m, VLM_UNSUPPORTED, "\\N{...} in a string: characters by name are not known");
+    } else if (c == 'N') return named_character(l, at, out);
     else {
         jbuf_addc(out, '\\');                      /* unknown: both characters stay */
         return at + 1;

@@ -217,7 +217,7 @@ static void json_string_(jbuf *b, const jstr *s, bool ascii)
         if (short_form) {
             jbuf_addc(b, '\\');
             jbuf_addc(b, to[short_form - from]);
-        } else if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000 && c != 0x7F)) {
+        } else if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000)) {
             snprintf(text, sizeof text, "\\u%04x", c);
             jbuf_adds(b, text);
         } else if (ascii && c >= 0x10000) {

@@ -2,8 +2,10 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "text/jinja_internal.h"
+#include "text/json_wide.h"
 
 /* ---- growing text ---- */
 
@@ -124,6 +126,18 @@ void jlist_add(jmem *m, jlist *l, jval v)
     l->item[l->count++] = v;
 }
 
+static jval wide_number(jrun *r, const char *text)
+{
+    if (strpbrk(text, ".eENI")) return jv_float(strtod(text, NULL));
+    jint i = 0;
+    bool negative = *text == '-';
+    for (text += negative; *text; text++)
+        if (*text < '0' || *text > '9' || __builtin_mul_overflow(i, (jint)10, &i) || __builtin_sub_overflow(i, (jint)(*text - '0'), &i))
+            jinja_fail(&r->m, VLM_LIMIT, "an integer needs more than 128 bits");
+    if (!negative && __builtin_sub_overflow((jint)0, i, &i)) jinja_fail(&r->m, VLM_LIMIT, "an integer needs more than 128 bits");
+    return jv_int(i);
+}
+
 jval jv_from_json(jrun *r, const json_t *j)
 {
     if (++r->depth > 1000) jinja_fail(&r->m, VLM_LIMIT, "variables are nested too deeply");
@@ -134,7 +148,12 @@ jval jv_from_json(jrun *r, const json_t *j)
     case JSON_FALSE: v = jv_bool(json_is_true(j)); break;
     case JSON_INTEGER: v = jv_int(json_integer_value(j)); break;
     case JSON_REAL: v = jv_float(json_real_value(j)); break;
-    case JSON_STRING: v = jv_textn(&r->m, json_string_value(j), json_string_length(j)); break;
+    case JSON_STRING:
+        if (json_wide_number(j)) {
+            v = wide_number(r, json_wide_number(j));
+            break;
+        }
+        v = jv_textn(&r->m, json_string_value(j), json_string_length(j)); break;
     case JSON_ARRAY: {
         jlist *l = jlist_new(&r->m, json_array_size(j));
         for (size_t i = 0; i < json_array_size(j); i++) jlist_add(&r->m, l, jv_from_json(r, json_array_get(j, i)));
