@@ -47,7 +47,7 @@ bool engine_guide(vlm_engine *e, vlm_request *r, vlm_error *error)
     grammar_unref(kept_to);
     if (!ok) return false;
     output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = guide_thinks(&r->guide), .enforced = r->guide.matcher != NULL,
-                              .one_call = r->one_call, .think_open = r->thinking_start, .think_close = r->thinking_end, .seed = call_seed(e, r)};
+                              .one_call = r->one_call, .prompt = r->prompt.text, .think_open = r->thinking_start, .think_close = r->thinking_end, .seed = call_seed(e, r)};
     return output_begin(&r->output, r->parse ? &parsing : NULL, error);
 }
 

@@ -114,7 +114,9 @@ bool output_begin(output *o, const output_parsing *parsing, vlm_error *error)
     bool safe = spelling->trigger && is_marker_text((void *)o->marks, spelling->trigger, strlen(spelling->trigger));
     toolcall_options options = {.tools = parsing->tools, .no_calls = !parsing->tools, .thinking_open = parsing->thinking_open,
                                 .eager = parsing->enforced || safe,
-                                .keep_space = true, .think_open = parsing->think_open, .think_close = parsing->think_close, .seed = parsing->seed,
+                                .keep_space = true, .think_open = parsing->think_open, .think_close = parsing->think_close,
+                                .response = o->marks->response, .prompt = parsing->prompt ? parsing->prompt : "",
+                                .prompt_size = parsing->prompt ? strlen(parsing->prompt) : 0, .seed = parsing->seed,
                                 .is_token = is_marker_text, .user = (void *)o->marks};
     return (o->parser = toolcall_parser_new(o->marks->format, &options, error)) != NULL;
 }
@@ -139,6 +141,8 @@ bool output_marks_init(output_marks *m, const vlm_model *model, const char *name
     const char *source = model->chat ? chat_template_source(model->chat) : NULL;
     *m = (output_marks){.format = name ? toolcall_format_find(name) : toolcall_format_detect(source), .tok = model->tok};
     if (!m->format) return err_set(error, VLM_INVALID, "tool_format: there is no format '%.60s'", name);
+    const json_t *own = m->tok && !name ? json_object_get(tokenizer_config(m->tok), "response_template") : NULL;
+    if (json_is_object(own)) m->response = response_template_new(own, NULL);      /* one that is broken is not followed */
     size_t n = m->tok ? tokenizer_added_count(m->tok) : 0;
     for (size_t i = 0; i < n; i++) {
         bool special;
@@ -163,6 +167,7 @@ bool output_is_mark(const output_marks *m, int32_t token)
 void output_marks_free(output_marks *m)
 {
     mem_free(m->id);
+    response_template_free(m->response);
     *m = (output_marks){0};
 }
 
@@ -289,7 +294,7 @@ static bool drain(output *o, const output_sink *sink, output_end *end)
 /* The text of one token to the parser; a marker apart from what the detokenizer had kept before it. Other control tokens are left out. */
 static bool feed(output *o, int32_t token, vlm_error *error)
 {
-    bool marker = output_is_mark(o->marks, token), special = tokenizer_is_special(o->model->tok, token);
+    bool special = tokenizer_is_special(o->model->tok, token), marker = output_is_mark(o->marks, token) || (special && o->marks->response);
     if (special && !marker && o->skip_special) return true;
     buf_clear(&o->piece);
     if (!detokenizer_add(o->detok, token, &o->piece, error)) return false;

@@ -20,8 +20,9 @@ typedef struct output_marks {
     const tokenizer *tok;
     int32_t *id;                   /* added tokens that are markers */
     int count;
+    response_template *response;   /* the checkpoint's own description, which goes before the format; NULL: none */
 } output_marks;
-/* name: of a format; NULL: the one of the chat template. */
+/* name: of a format; NULL: the one of the chat template, or the checkpoint's response_template. */
 bool output_marks_init(output_marks *m, const vlm_model *model, const char *name, vlm_error *error);
 void output_marks_free(output_marks *m);
 bool output_is_mark(const output_marks *m, int32_t token);
@@ -62,6 +63,7 @@ typedef struct output_parsing {
     const output_marks *marks;     /* borrowed */
     const json_t *tools;           /* NULL: calls are text */
     bool thinking_open, enforced, one_call;      /* enforced: a grammar makes calls come out right; one_call: nothing after the first */
+    const char *prompt;            /* its text, for response templates; may be NULL */
     const char *think_open, *think_close;      /* markers instead of the format's, or NULL; borrowed */
     uint64_t seed;                 /* of call ids */
 } output_parsing;
