@@ -8,7 +8,7 @@
 
 const command *const commands[] = {
     &command_generate, &command_chat, &command_check, &command_bench, &command_inspect, &command_models,
-    &command_tokenize, &command_parse, &command_template,
+    &command_tokenize, &command_parse, &command_template, &command_grammar,
     &command_completion, &command_man, NULL,
 };
 
