@@ -16,7 +16,7 @@
 
 typedef struct template_options {
     const char *model, *chat_template;
-    bool jsonl, normalize;
+    bool jsonl, normalize, steps;
 } template_options;
 
 static const option options_table[] = {
@@ -24,6 +24,7 @@ static const option options_table[] = {
     {OPT_TEXT, "chat-template", "FILE", "Jinja template that replaces the checkpoint's", offsetof(template_options, chat_template), NULL, 0},
     {OPT_SWITCH, "jsonl", NULL, "in bulk: one JSON object a line", offsetof(template_options, jsonl), NULL, 0},
     {OPT_SWITCH, "normalize", NULL, "as generate and server do: messages normalised, media collected", offsetof(template_options, normalize), NULL, 0},
+    {OPT_SWITCH, "steps", NULL, "with --jsonl: how many steps the template took", offsetof(template_options, steps), NULL, 0},
     {0},
 };
 
@@ -83,6 +84,7 @@ static json_t *render_raw(const session *s, const json_t *request, vlm_error *er
     bool stranger = !s->options->model && json_object_get(request, "chat_template");       /* the demo model's tokens are none of its */
     if (chat_render_raw(s->chat, stranger ? NULL : s->tok, request, now, &report, &text, error)) {
         result = json_pack("{s:o}", "text", jsonl_string(text.data ? text.data : "", text.size));
+        if (result && s->options->steps) json_object_set_new(result, "steps", json_integer((json_int_t)report.steps));
         if (!result) err_memory(error, text.size);
     } else result = failure(&report.raised, error);
     buf_free(&report.raised);

@@ -3,10 +3,10 @@
  * A template is compiled once and may be rendered by many threads. Templates come from strangers: a render is bounded in steps,
  * output, memory and depth; it reads nothing but its variables and the given clock.
  *
- * Known: all of jinja2's statements but include, import, extends and trans; loop controls; {% generation %} (renders its body); all
- * published filters and tests but urlize and pprint; str, list, dict, int and float methods that change nothing; globals range, dict, namespace,
- * cycler, joiner, raise_exception, strftime_now. Environment: trim_blocks, lstrip_blocks, no autoescape, tojson = json.dumps(ensure_ascii
- * = False). Integers have 128 bits; beyond is an error. */
+ * Known: all of jinja2's statements but autoescape and trans (include, import and extends fail when they are reached: there are no other templates);
+ * loop controls; {% generation %} (renders its body); all filters and tests; methods of str, list, dict, int, float and bytes that change
+ * nothing; globals range, dict, namespace, cycler, joiner, raise_exception, strftime_now. Environment: trim_blocks, lstrip_blocks, no autoescape,
+ * tojson = json.dumps(ensure_ascii=False). Integers have 128 bits; beyond is an error. */
 #ifndef VLM_TEXT_JINJA_H
 #define VLM_TEXT_JINJA_H
 
@@ -17,11 +17,13 @@
 
 typedef struct jinja jinja;
 
+/* 0: a default that suits a template alone, and grows with the variables: with every value and every 16 bytes of text by so much. The defaults stop a
+ * template that wants to run for ever within a tenth of a second. */
 typedef struct jinja_limits {
-    uint64_t steps;                /* nodes evaluated, items and 64 bytes of text gone through; 0: 50 million */
-    size_t output;                 /* bytes; 0: 64 MiB */
-    size_t memory;                 /* bytes; 0: 512 MiB */
-    int depth;                     /* nested expressions, statements and macro calls; 0: 1000 */
+    uint64_t steps;                /* nodes evaluated, items and 64 bytes of text gone through; 2.5 million + 2000 each */
+    size_t output;                 /* bytes; 16 MiB + 256 each */
+    size_t memory;                 /* bytes; 48 MiB + 2048 each */
+    int depth;                     /* nested expressions, statements and macro calls; 1000 */
 } jinja_limits;
 
 jinja *jinja_compile(const char *source, size_t size, vlm_error *error);

@@ -360,20 +360,44 @@ jflow jinja_exec(jrun *r, const jnodes *body)
 
 /* ---- a render ---- */
 
+enum { DEFAULT_STEPS = 2500 * 1000, DEFAULT_MEMORY = 48 << 20, DEFAULT_OUTPUT = 16 << 20 };
+
+/* How much there is to render: values, and 16 bytes of text. */
+static size_t json_extent(const json_t *j, int depth)
+{
+    size_t n = 1, i;
+    const char *key;
+    json_t *item;
+    if (depth > 1000) return n;
+    if (json_is_string(j)) n += json_string_length(j) / 16;
+    else if (json_is_array(j)) json_array_foreach((json_t *)j, i, item) n += json_extent(item, depth + 1);
+    else if (json_is_object(j)) json_object_foreach((json_t *)j, key, item) n += json_extent(item, depth + 1) + strlen(key) / 16;
+    return n;
+}
+
+/* Limits that nobody has set grow with what there is to render: a long conversation may cost more than a short one, a template alone may not. */
+static void grant(jrun *r, const jinja_limits *l, size_t extent)
+{
+    uint64_t more = extent < UINT64_C(1) << 32 ? extent : UINT64_C(1) << 32;
+    if (!l->steps) r->m.steps += more * 2000;
+    if (!l->memory) r->m.limit += more * 2048;
+    if (!l->output) r->max_output += more * 256;
+}
+
 bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now, const jinja_limits *limits, buf *out, jinja_report *report,
                   vlm_error *error)
 {
     static const jinja_limits none = {0};
-    const jinja_limits *l = limits ? limits : &none;
+    const jinja_limits *const volatile l = limits ? limits : &none;      /* volatile: lives through the jump back */
     jrun *r = MEM_NEW(jrun);
     if (!r) return err_memory(error, sizeof *r);
-    r->m.limit = l->memory ? l->memory : (size_t)512 << 20;
+    r->m.limit = l->memory ? l->memory : DEFAULT_MEMORY;
     r->m.error = error;
     r->t = t;
-    const uint64_t steps = r->m.steps = l->steps ? l->steps : 50u * 1000 * 1000;
+    r->m.steps = l->steps ? l->steps : DEFAULT_STEPS;
     r->report = report;
     r->max_depth = l->depth ? l->depth : 1000;
-    r->max_output = l->output ? l->output : (size_t)64 << 20;
+    r->max_output = l->output ? l->output : DEFAULT_OUTPUT;
     if (now) r->now = *now;
     else {
         time_t seconds = time(NULL);
@@ -385,7 +409,12 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
         return false;
     }
     r->variables = jinja_alloc(&r->m, sizeof *r->variables);
-    if (json_is_object(variables)) *r->variables = *jv_from_json(r, variables).dict;
+    if (json_is_object(variables)) {
+        size_t extent = json_extent(variables, 0);
+        grant(r, l, extent);
+        *r->variables = *jv_from_json(r, variables).dict;
+    }
+    const uint64_t steps = r->m.steps;
     jbuf text = {.m = &r->m, .limit = r->max_output};
     r->out = &text;
     r->scope = new_frame(r, t->root->plan[0], NULL);

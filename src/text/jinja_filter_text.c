@@ -220,40 +220,6 @@ FILTER(xmlattr)
     return jv_buf(&out);
 }
 
-/* Tags and comments go, white space becomes single blanks, the five common entities become characters. */
-FILTER(striptags)
-{
-    const jstr *s = jv_string(r, self);
-    static const char *const entities[][2] = {{"&lt;", "<"}, {"&gt;", ">"}, {"&quot;", "\""}, {"&#34;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}};
-    jbuf out = {.m = &r->m};
-    bool space = false;
-    for (size_t i = 0; i < s->size;) {
-        if (s->data[i] == '<') {
-            bool comment = s->size - i >= 4 && memcmp(s->data + i, "<!--", 4) == 0;
-            size_t end = bytes_find(s->data, s->size, i, comment ? "-->" : ">", comment ? 3 : 1);
-            if (end != SIZE_MAX) {
-                i = end + (comment ? 3 : 1);
-                continue;
-            }
-        }
-        uint32_t c;
-        size_t n = utf8_next_lossy(s->data + i, s->size - i, &c);
-        if (unicode_is_space(c)) space = out.size > 0;
-        else {
-            if (space) jbuf_addc(&out, ' ');
-            space = false;
-            size_t e = 0;
-            while (e < 6 && (s->size - i < strlen(entities[e][0]) || memcmp(s->data + i, entities[e][0], strlen(entities[e][0])) != 0)) e++;
-            if (e < 6) {
-                jbuf_adds(&out, entities[e][1]);
-                n = strlen(entities[e][0]);
-            } else jbuf_add(&out, s->data + i, n);
-        }
-        i += n;
-    }
-    return jv_buf(&out);
-}
-
 FILTER(filesizeformat)
 {
     static const char *const si[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}, *const iec[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"};
@@ -310,7 +276,7 @@ static const jbuiltin filters[] = {
     {"indent", f_indent, 0, 3, "width,first,blank"}, {"truncate", f_truncate, 0, 4, "length,killwords,end,leeway"},
     {"center", f_center, 0, 1, "width"}, {"wordcount", f_wordcount, 0, 0, ""},
     {"wordwrap", jinja_wordwrap, 0, 4, "width,break_long_words,wrapstring,break_on_hyphens"}, {"urlencode", f_urlencode, 0, 0, ""},
-    {"xmlattr", f_xmlattr, 0, 1, "autospace"}, {"striptags", f_striptags, 0, 0, ""}, {"filesizeformat", f_filesizeformat, 0, 1, "binary"},
+    {"xmlattr", f_xmlattr, 0, 1, "autospace"}, {"striptags", jinja_striptags, 0, 0, ""}, {"filesizeformat", f_filesizeformat, 0, 1, "binary"},
     {"urlize", jinja_urlize, 0, 5, "trim_url_limit,nofollow,target,rel,extra_schemes"}, {"pprint", jinja_pprint, 0, 0, ""},
     {"tojson", f_tojson, 0, 4, "ensure_ascii,indent,separators,sort_keys"},
 };

@@ -303,6 +303,7 @@ const jstr *jstr_replace(jmem *m, const jstr *s, const jstr *from, const jstr *t
 jlist *jstr_splitlines(jmem *m, const jstr *s, bool keep_ends);
 jval jinja_urlize(jrun *r, jval self, jargs *a);                      /* filters with files of their own */
 jval jinja_pprint(jrun *r, jval self, jargs *a);
+jval jinja_striptags(jrun *r, jval self, jargs *a);
 jval jinja_wordwrap(jrun *r, jval self, jargs *a);
 bool jchar_is_alnum(uint32_t c);
 bool jchar_is_decimal(uint32_t c);

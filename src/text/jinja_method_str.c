@@ -173,6 +173,7 @@ static jint find(jrun *r, jval self, jargs *a, bool last, const char *what)
     size_t skipped;
     const jstr *needle = text_arg(r, a, 0, what), *s = window(r, self, a, &skipped);
     if (!s) return -1;
+    jinja_work(&r->m, s->size / 16);
     size_t hit = last ? find_last(r, s, s->size, needle) : bytes_find(s->data, s->size, 0, needle->data, needle->size);
     return hit == SIZE_MAX ? -1 : (jint)(skipped + utf8_length(s->data, hit));
 }
@@ -193,6 +194,7 @@ METHOD(count)
     size_t skipped, n = 0;
     const jstr *needle = text_arg(r, a, 0, "count"), *s = window(r, self, a, &skipped);
     if (!s) return jv_int(0);
+    jinja_work(&r->m, s->size / 16);
     if (!needle->size) return jv_int((jint)s->chars + 1);
     for (size_t at = 0; (at = bytes_find(s->data, s->size, at, needle->data, needle->size)) != SIZE_MAX; at += needle->size) n++;
     return jv_int((jint)n);

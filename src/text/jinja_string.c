@@ -14,20 +14,26 @@ size_t jstr_offset(const jstr *s, size_t chars)
 /* Python's isspace: White_Space and the four separators of ASCII. */
 static bool is_space(uint32_t c) { return unicode_is_space(c) || (c >= 0x1C && c <= 0x1F); }
 
-static bool in_set(const jstr *set, const char *c, size_t n)
+typedef struct char_set { const jstr *text; bool ascii[128]; } char_set;
+
+static char_set make_set(jmem *m, const jstr *text)
 {
-    for (size_t i = 0; i < set->size;) {
-        size_t k = utf8_size((unsigned char)set->data[i]);
-        if (k == n && memcmp(set->data + i, c, n) == 0) return true;
-        i += k;
-    }
-    return false;
+    char_set set = {.text = text};
+    if (!text) return set;
+    jinja_work(m, text->size / 16);
+    for (size_t i = 0; i < text->size; i++)
+        if ((unsigned char)text->data[i] < 128) set.ascii[(unsigned char)text->data[i]] = true;
+    return set;
 }
 
-static bool strips(const jstr *set, const char *c, size_t n)
+static bool strips(jmem *m, const char_set *set, const char *c, size_t n)
 {
     uint32_t code;
-    if (set) return in_set(set, c, n);
+    if (set->text && n == 1) return set->ascii[(unsigned char)*c & 127];
+    if (set->text) {
+        jinja_work(m, set->text->size / 64);
+        return bytes_find(set->text->data, set->text->size, 0, c, n) != SIZE_MAX;
+    }
     utf8_next_lossy(c, n, &code);
     return is_space(code);
 }
@@ -35,17 +41,19 @@ static bool strips(const jstr *set, const char *c, size_t n)
 const jstr *jstr_strip(jmem *m, const jstr *s, const jstr *set, bool left, bool right)
 {
     size_t from = 0, to = s->size;
+    char_set allowed = make_set(m, set);
     while (left && from < to) {
         size_t n = utf8_size((unsigned char)s->data[from]);
-        if (!strips(set, s->data + from, n)) break;
+        if (!strips(m, &allowed, s->data + from, n)) break;
         from += n;
     }
     while (right && to > from) {
         size_t i = to - 1;
         while (i > from && ((unsigned char)s->data[i] & 0xC0) == 0x80) i--;
-        if (!strips(set, s->data + i, to - i)) break;
+        if (!strips(m, &allowed, s->data + i, to - i)) break;
         to = i;
     }
+    jinja_work(m, (s->size - (to - from)) / 4);
     return jstr_new(m, s->data + from, to - from);
 }
 

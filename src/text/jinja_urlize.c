@@ -252,7 +252,7 @@ jval jinja_urlize(jrun *r, jval self, jargs *a)
         uint32_t c = ' ';
         size_t n = i < escaped.size ? utf8_next_lossy(s + i, escaped.size - i, &c) : 1;
         if (jchar_is_space(c)) {
-            jinja_work(&r->m, (i - from) / 16 + 1);
+            jinja_work(&r->m, (i - from) / 2 + 1);
             if (i > from) add_word(&u, &out, (piece){s + from, i - from});
             if (i < escaped.size) jbuf_add(&out, s + i, n);
             from = i + n;

@@ -404,7 +404,7 @@ bool jv_contains(jrun *r, jval container, jval item)
     switch (container.kind) {
     case J_STRING:
         if (item.kind == J_UNDEFINED) jinja_fail(&r->m, VLM_FORMAT, "'in <string>' requires string as left operand, not Undefined");
-        jinja_work(&r->m, container.s->size / 64);
+        jinja_work(&r->m, container.s->size / 16);
         if (item.kind != J_STRING) jinja_fail(&r->m, VLM_FORMAT, "'in <string>' requires string as left operand, not %s", jv_type(item));
         return bytes_find(container.s->data, container.s->size, 0, item.s->data, item.s->size) != SIZE_MAX;
     case J_DICT: return jdict_get(r, container.dict, item) != NULL;
