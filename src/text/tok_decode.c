@@ -127,6 +127,53 @@ static bool push_strip(detokenizer *d, size_t step, const char *text, size_t siz
     return ok;
 }
 
+/* A literal in one long string: held back is only an end that may become the literal's beginning. */
+static bool push_fused_literal(detokenizer *d, size_t step, const tok_step *s, const char *text, size_t size, bool end, buf *out)
+{
+    buf *held = &d->state[step].held, changed = {0};
+    if (!buf_add(held, text, size)) return false;
+    size_t at = 0, hit;
+    bool ok = true;
+    while (ok && (hit = bytes_find(held->data, held->size, at, s->text, s->text_size)) != SIZE_MAX) {
+        ok = buf_add(&changed, held->data + at, hit - at) && buf_add(&changed, s->content, s->content_size);
+        at = hit + s->text_size;
+    }
+    size_t keep = held->size - at < s->text_size ? held->size - at : s->text_size - 1;
+    while (keep && (end || memcmp(held->data + held->size - keep, s->text, keep) != 0)) keep--;
+    ok = ok && buf_add(&changed, held->data + at, held->size - at - keep);
+    if (held->size) memmove(held->data, held->data + held->size - keep, keep);
+    held->size = keep;
+    ok = ok && (!changed.size || push(d, step + 1, changed.data, changed.size, out));
+    buf_free(&changed);
+    return ok;
+}
+
+/* The literal that the step replaces in one long string; false: the step has to see it whole. */
+static bool fused_literal(const tok_step *s, tok_step *literal)
+{
+    if (s->kind != DECODE_METASPACE && (s->kind != DECODE_REPLACE || s->re)) return false;
+    *literal = *s;
+    if (s->kind == DECODE_METASPACE) {             /* one long string is the first token: its marks go */
+        literal->content = " ";
+        literal->content_size = s->prepend == PREPEND_NEVER;
+    }
+    return s->text_size > 0;
+}
+
+static bool push_fused(detokenizer *d, size_t step, const char *text, size_t size, bool end, buf *out)
+{
+    tok_step literal;
+    if (fused_literal(&d->t->decoder.step[step], &literal)) return push_fused_literal(d, step, &literal, text, size, end, out);
+    buf *held = &d->state[step].held, whole;
+    if (!end) return buf_add(held, text, size);
+    whole = *held;
+    *held = (buf){0};
+    d->state[step].fused = false;
+    bool ok = push(d, step, whole.data ? whole.data : "", whole.size, out);
+    buf_free(&whole);
+    return ok;
+}
+
 static bool push_replace(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
 {
     const tok_step *s = &d->t->decoder.step[step];
@@ -233,7 +280,9 @@ static bool push_bpe(detokenizer *d, size_t step, const char *text, size_t size,
 static bool push(detokenizer *d, size_t step, const char *text, size_t size, buf *out)
 {
     if (step == d->t->decoder.count) return buf_add(out, text, size);
-    switch (d->t->decoder.step[step].kind) {
+    tok_step_kind kind = d->t->decoder.step[step].kind;
+    if (d->state[step].fused && kind != DECODE_STRIP && kind != DECODE_FUSE) return push_fused(d, step, text, size, false, out);
+    switch (kind) {
     case DECODE_BYTE_LEVEL: return push_bytes(d, step, text, size, false, out);
     case DECODE_BYTE_FALLBACK: return push_byte_fallback(d, step, text, size, out);
     case DECODE_STRIP: return push_strip(d, step, text, size, false, out);
@@ -250,7 +299,9 @@ static bool finish(detokenizer *d, size_t step, buf *out)
 {
     if (step == d->t->decoder.count) return true;
     bool ok = true;
-    switch (d->t->decoder.step[step].kind) {
+    tok_step_kind kind = d->t->decoder.step[step].kind;
+    if (d->state[step].fused && kind != DECODE_STRIP && kind != DECODE_FUSE && !push_fused(d, step, "", 0, true, out)) return false;
+    switch (kind) {
     case DECODE_BYTE_LEVEL: ok = push_bytes(d, step, "", 0, true, out); break;
     case DECODE_BYTE_FALLBACK: ok = flush_byte_run(d, step, out); break;
     case DECODE_STRIP: ok = !d->state[step].fused || push_strip(d, step, "", 0, true, out); break;
