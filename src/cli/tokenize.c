@@ -1,7 +1,9 @@
 /* tokenize.c - `vlm tokenize`: text to token ids and back, for one text or in bulk. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -13,6 +15,7 @@
 typedef struct tokenize_options {
     const char *model, *tokenizer;
     bool jsonl, decode, add_special, skip_special;
+    int64_t time;
 } tokenize_options;
 
 static void defaults(void *memory) { ((tokenize_options *)memory)->add_special = true; }
@@ -24,6 +27,7 @@ static const option options_table[] = {
     {OPT_SWITCH, "decode", NULL, "the words are ids; print their text", offsetof(tokenize_options, decode), NULL, 'd'},
     {OPT_SWITCH, "add-special-tokens", NULL, "as the tokenizer's template says: BOS and the like (yes)", offsetof(tokenize_options, add_special), NULL, 0},
     {OPT_SWITCH, "skip-special-tokens", NULL, "leave control tokens out of the text", offsetof(tokenize_options, skip_special), NULL, 0},
+    {OPT_INT, "time", "N", "encode the text N times; print the best time and the number of tokens as JSON", offsetof(tokenize_options, time), NULL, 0},
     {0},
 };
 
@@ -141,6 +145,31 @@ static bool print_ids(const session *s, const buf *text, vlm_error *error)
     return ok;
 }
 
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static bool time_ids(const session *s, const buf *text, vlm_error *error)
+{
+    encode_options options = {.special = true, .add_special = s->options->add_special};
+    double best = INFINITY;
+    size_t count = 0;
+    bool ok = true;
+    for (int64_t i = 0; ok && i < s->options->time; i++) {
+        ids list = {0};
+        double begin = seconds();
+        ok = tokenizer_encode(s->t, text->data ? text->data : "", text->size, &options, &list, error);
+        best = fmin(best, seconds() - begin);
+        count = list.count;
+        ids_free(&list);
+    }
+    if (ok) printf("{\"seconds\": %.6f, \"bytes\": %zu, \"tokens\": %zu}\n", best, text->size, count);
+    return ok;
+}
+
 static bool print_text(const session *s, const buf *numbers, vlm_error *error)
 {
     ids list = {0};
@@ -176,7 +205,8 @@ static int run_tokenize(const command *self, void *memory, texts words)
     if (o->jsonl) exit_code = jsonl_run(answer, &s);
     else {
         buf text = {0};
-        if (!read_text(words, &text, &error) || !(o->decode ? print_text(&s, &text, &error) : print_ids(&s, &text, &error)))
+        bool (*run)(const session *, const buf *, vlm_error *) = o->time > 0 ? time_ids : o->decode ? print_text : print_ids;
+        if (!read_text(words, &text, &error) || !run(&s, &text, &error))
             exit_code = report(&error);
         buf_free(&text);
     }
