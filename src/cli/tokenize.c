@@ -22,7 +22,7 @@ static void defaults(void *memory) { ((tokenize_options *)memory)->add_special =
 
 static const option options_table[] = {
     {OPT_TEXT, "model", "DIR", "checkpoint directory (the demo model)", offsetof(tokenize_options, model), NULL, 'm'},
-    {OPT_TEXT, "tokenizer", "FILE", "a tokenizer's file alone: tokenizer.json", offsetof(tokenize_options, tokenizer), NULL, 0},
+    {OPT_TEXT, "tokenizer", "FILE", "a tokenizer's file alone: tokenizer.json, tekken.json, tiktoken, sentencepiece .model", offsetof(tokenize_options, tokenizer), NULL, 0},
     {OPT_SWITCH, "jsonl", NULL, "in bulk: one JSON object a line", offsetof(tokenize_options, jsonl), NULL, 0},
     {OPT_SWITCH, "decode", NULL, "the words are ids; print their text", offsetof(tokenize_options, decode), NULL, 'd'},
     {OPT_SWITCH, "add-special-tokens", NULL, "as the tokenizer's template says: BOS and the like (yes)", offsetof(tokenize_options, add_special), NULL, 0},

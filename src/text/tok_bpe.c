@@ -144,6 +144,49 @@ static bool add_merges(tokenizer *t, const json_t *merges, const tok_spans *span
     return ok;
 }
 
+static bool make_merges(tokenizer *t, size_t count, vlm_error *error)
+{
+    t->merge_capacity = 16;
+    while (t->merge_capacity < count * 2) t->merge_capacity *= 2;
+    t->merges = MEM_ARRAY(t->merge_capacity, tok_merge);
+    if (!t->merges) return err_memory(error, t->merge_capacity * sizeof *t->merges);
+    for (size_t i = 0; i < t->merge_capacity; i++) t->merges[i].id = -1;
+    return true;
+}
+
+/* The two tokens that make up token `whole` when it is cut after `at` bytes. */
+static bool halves(const tokenizer *t, int32_t whole, size_t at, bool utf8, const uint32_t *rank, int32_t id[2])
+{
+    const tok_token *k = &t->token[whole];
+    if (utf8 && ((unsigned char)k->raw[at] & 0xC0) == 0x80) return false;
+    id[0] = tok_map_find(&t->vocab, k->raw, at);
+    if (id[0] < 0 || rank[id[0]] == UINT32_MAX) return false;
+    id[1] = tok_map_find(&t->vocab, k->raw + at, k->raw_size - at);
+    return id[1] >= 0 && rank[id[1]] != UINT32_MAX;
+}
+
+bool tok_bpe_by_ranks(tokenizer *t, const uint32_t *rank, bool utf8, vlm_error *error)
+{
+    enum { LONGEST = 1024 };                       /* what it costs to cut a token grows with the square of its length */
+    size_t count = 0;
+    int32_t id[2];
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass && !make_merges(t, count, error)) return false;
+        for (size_t i = 0; i < t->size; i++) {
+            if (!t->token[i].known || rank[i] == UINT32_MAX) continue;
+            if (t->token[i].raw_size > LONGEST) return err_set(error, VLM_LIMIT, "token %zu has %u bytes, at most %d are read", i, t->token[i].raw_size, LONGEST);
+            for (size_t at = 1; at < t->token[i].raw_size; at++) {
+                if (!halves(t, (int32_t)i, at, utf8, rank, id)) continue;
+                count++;
+                if (!pass) continue;
+                uint64_t pair = (uint64_t)(uint32_t)id[0] << 32 | (uint32_t)id[1];
+                t->merges[merge_slot(t, pair)] = (tok_merge){pair, rank[i], (int32_t)i};
+            }
+        }
+    }
+    return true;
+}
+
 bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm_error *error)
 {
     t->fuse_unk = json_is_true(json_object_get(model, "fuse_unk"));
@@ -155,17 +198,11 @@ bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm
     const json_t *merges = json_object_get(model, "merges");
     if (merges && !json_is_null(merges) && !json_is_array(merges)) return err_set(error, VLM_FORMAT, "tokenizer.json: model.merges is not a list");
     size_t count = spans && spans->merges ? count_merges(spans) : json_array_size(merges);
-    t->merge_capacity = 16;
-    while (t->merge_capacity < count * 2) t->merge_capacity *= 2;
-    t->merges = MEM_ARRAY(t->merge_capacity, tok_merge);
-    if (!t->merges) return err_memory(error, t->merge_capacity * sizeof *t->merges);
-    for (size_t i = 0; i < t->merge_capacity; i++) t->merges[i].id = -1;
-    if (!add_merges(t, merges, spans, error)) return false;
-    for (int b = 0; b < 256; b++) {
-        char name[8] = "<0xXX>", byte = (char)b;
-        name[3] = "0123456789ABCDEF"[b >> 4];
-        name[4] = "0123456789ABCDEF"[b & 15];
-        t->byte_id[b] = t->raw_bytes ? tok_map_find(&t->vocab, &byte, 1) : tok_map_find(&t->vocab, name, 6);
+    if (!make_merges(t, count, error) || !add_merges(t, merges, spans, error)) return false;
+    tok_byte_tokens(t);
+    for (int b = 0; b < 256 && t->raw_bytes; b++) {
+        char byte = (char)b;
+        t->byte_id[b] = tok_map_find(&t->vocab, &byte, 1);
     }
     return true;
 }

@@ -48,7 +48,7 @@ int32_t tok_trie_find(const tok_trie *t, const char *text, size_t size, size_t f
 typedef enum tok_step_kind {
     STEP_NONE,
     NORM_NFC, NORM_NFD, NORM_NFKC, NORM_NFKD, NORM_LOWERCASE, NORM_REPLACE, NORM_PREPEND, NORM_STRIP, NORM_STRIP_ACCENTS, NORM_BERT,
-    NORM_PRECOMPILED, NORM_NMT, NORM_BYTE_LEVEL,
+    NORM_PRECOMPILED, NORM_NMT, NORM_BYTE_LEVEL, NORM_SENTENCEPIECE,
     SPLIT_PATTERN, SPLIT_BYTE_LEVEL, SPLIT_METASPACE, SPLIT_DIGITS, SPLIT_WHITESPACE, SPLIT_BERT, SPLIT_WORDS, SPLIT_PUNCTUATION, SPLIT_FIXED, SPLIT_SCRIPTS,
     DECODE_BYTE_LEVEL, DECODE_REPLACE, DECODE_BYTE_FALLBACK, DECODE_FUSE, DECODE_STRIP, DECODE_METASPACE, DECODE_WORDPIECE, DECODE_BPE, DECODE_CTC
 } tok_step_kind;
@@ -67,7 +67,7 @@ typedef struct tok_step {
     bool invert;
     bool flag, flag2, flag3, flag4;/* by kind: add_prefix_space, individual_digits, cleanup, left, right ... */
     size_t left, right;            /* Strip decoder: how many; FixedLength */
-    const void *table;             /* Precompiled: struct tok_charsmap */
+    const void *table;             /* Precompiled: struct tok_charsmap; sentencepiece: struct tok_spm */
 } tok_step;
 typedef struct tok_steps { tok_step step[TOK_MAX_STEPS]; size_t count; } tok_steps;
 
@@ -107,6 +107,7 @@ struct tokenizer {
     /* Unigram */
     double *score;                 /* by id */
     double unk_score;
+    bool float_scores;             /* sums are rounded to float, as sentencepiece does */
     size_t longest;                /* bytes of the longest piece */
     tok_trie pieces;               /* prefix search over the vocabulary */
     /* WordPiece */
@@ -127,6 +128,28 @@ bool tok_pieces_push(tok_pieces *p, size_t start, size_t size, bool first);
 bool tok_pieces_add(tok_pieces *p, size_t start, size_t size, bool first);     /* but for empty ones */
 void tok_pieces_free(tok_pieces *p);
 
+/* ---- building ---- */
+
+/* Strings of a vocabulary, in one block of known size (t->pool). */
+typedef struct tok_pool { char *data; size_t used, size; } tok_pool;
+const char *tok_pool_add(tok_pool *p, const char *text, size_t size);       /* zero-terminated copy; NULL: no room */
+/* tok_load.c. Room for tokens and strings, and an added token for text. */
+bool tok_make_room(tokenizer *t, tok_pool *p, size_t tokens, size_t added, vlm_error *error);
+bool tok_add_token(tokenizer *t, tok_pool *p, int32_t id, const char *content, size_t size, bool special, bool normalized, vlm_error *error);
+/* BPE without a list of merges: every two tokens that make up a token may merge, that of the lowest rank (by id of the result; UINT32_MAX: never) first.
+ * utf8: tokens are cut between characters only. */
+bool tok_bpe_by_ranks(tokenizer *t, const uint32_t *rank, bool utf8, vlm_error *error);
+/* Bytes of base64 text, at most size / 4 * 3 + 3 of them; what is no digit is skipped. */
+size_t tok_base64(const char *text, size_t size, unsigned char *out);
+
+/* tok_ranks.c: the texts of tekken.json and of tiktoken's files. name: the file's. */
+tokenizer *tok_from_tekken(const json_t *root, const json_t *config, vlm_error *error);
+tokenizer *tok_from_tiktoken(const char *text, size_t size, const char *name, const json_t *config, vlm_error *error);
+/* tok_sentencepiece.c: a .model file. */
+tokenizer *tok_from_sentencepiece(const void *data, size_t size, const json_t *config, vlm_error *error);
+void tok_spm_free(const void *table);
+bool tok_spm_normalize(const void *table, const char *text, size_t size, bool first, buf *out);
+
 /* tok_parse.c: the JSON of the three pipelines. */
 bool tok_parse_normalizer(tokenizer *t, const json_t *j, vlm_error *error);
 bool tok_parse_split(tokenizer *t, const json_t *j, vlm_error *error);
@@ -146,6 +169,9 @@ bool tok_replace(const tok_step *s, const char *text, size_t size, buf *out, vlm
 /* sentencepiece's precompiled character map (base64 in the file). */
 bool tok_charsmap_load(tokenizer *t, const char *base64, const void **table, vlm_error *error);
 bool tok_charsmap_run(const void *table, const char *text, size_t size, buf *out);
+bool tok_charsmap_from(tokenizer *t, const void *data, size_t size, const void **table, vlm_error *error);      /* from the bytes themselves */
+/* The longest rule that text begins with: how many bytes it takes, with what it is replaced by; 0: none. */
+size_t tok_charsmap_longest(const void *table, const char *text, size_t size, const char **replacement);
 /* One piece (the whole of p->text) becomes many; p->text may be rewritten. */
 bool tok_split(const tokenizer *t, tok_pieces *p, vlm_error *error);
 
@@ -170,6 +196,7 @@ bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm
 
 bool tok_unigram(const tokenizer *t, const char *text, size_t size, tok_scratch *s, ids *out);
 bool tok_unigram_load(tokenizer *t, const json_t *model, vlm_error *error);
+void tok_byte_tokens(tokenizer *t);      /* finds <0x00> to <0xFF> */
 bool tok_wordpiece(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out);
 bool tok_wordpiece_load(tokenizer *t, const json_t *model, vlm_error *error);
 

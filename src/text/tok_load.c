@@ -1,17 +1,11 @@
 /* tok_load.c - tokenizer.json and tokenizer_config.json become a struct tokenizer. */
 #include <string.h>
 
-#include "base/file.h"
 #include "text/tok_internal.h"
-
-enum { MAX_FILE = 256 << 20 };
 
 /* ---- vocabulary ---- */
 
-/* Strings of the vocabulary lie in one block: as stored, and as raw bytes where that differs. */
-typedef struct pool { char *data; size_t used, size; } pool;
-
-static const char *pool_add(pool *p, const char *text, size_t size)
+const char *tok_pool_add(tok_pool *p, const char *text, size_t size)
 {
     if (size >= p->size - p->used) return NULL;
     char *copy = p->data + p->used;
@@ -22,7 +16,7 @@ static const char *pool_add(pool *p, const char *text, size_t size)
 }
 
 /* The bytes that a token of a byte-level vocabulary stands for; false when a character is not of the byte alphabet. */
-static bool token_bytes(const char *text, size_t size, pool *p, const char **raw, uint32_t *raw_size)
+static bool token_bytes(const char *text, size_t size, tok_pool *p, const char **raw, uint32_t *raw_size)
 {
     char *out = p->data + p->used;
     size_t n = 0;
@@ -49,11 +43,11 @@ static bool has_byte_level_decoder(const tokenizer *t)
     return false;
 }
 
-static bool set_token(tokenizer *t, pool *p, int32_t id, const char *text, size_t size, bool byte_decoder, vlm_error *error)
+static bool set_token(tokenizer *t, tok_pool *p, int32_t id, const char *text, size_t size, bool byte_decoder, vlm_error *error)
 {
     tok_token *k = &t->token[id];
     k->known = true;
-    k->text = pool_add(p, text, size);
+    k->text = tok_pool_add(p, text, size);
     k->text_size = (uint32_t)size;
     k->raw = k->text;
     k->raw_size = k->text_size;
@@ -137,7 +131,7 @@ static bool measure_vocab(entries *e, const json_t *vocab, json_int_t *largest, 
     return true;
 }
 
-static bool load_vocab(tokenizer *t, entries *e, const json_t *vocab, pool *p, vlm_error *error)
+static bool load_vocab(tokenizer *t, entries *e, const json_t *vocab, tok_pool *p, vlm_error *error)
 {
     bool byte_decoder = has_byte_level_decoder(t);
     if (e->spans || json_is_object(vocab)) {
@@ -214,6 +208,25 @@ static bool index_added(tokenizer *t, size_t index, vlm_error *error)
     return ok;
 }
 
+bool tok_make_room(tokenizer *t, tok_pool *p, size_t tokens, size_t added, vlm_error *error)
+{
+    t->token = MEM_ARRAY(tokens, tok_token);
+    t->added = MEM_ARRAY(added, tok_added);
+    p->data = t->pool = mem_new(p->size, 1);
+    return (t->token && t->added && p->data) || err_memory(error, tokens * sizeof *t->token + p->size);
+}
+
+bool tok_add_token(tokenizer *t, tok_pool *p, int32_t id, const char *content, size_t size, bool special, bool normalized, vlm_error *error)
+{
+    const char *text = size ? tok_pool_add(p, content, size) : NULL;
+    if (!text) return !size || err_set(error, VLM_INTERNAL, "tokenizer: string pool is too small");
+    t->token[id] = (tok_token){.text = text, .raw = text, .text_size = (uint32_t)size, .raw_size = (uint32_t)size, .known = true, .special = special,
+                               .skipped = special, .added = (uint32_t)t->added_count + 1};
+    t->added[t->added_count] = (tok_added){.content = text, .size = (uint32_t)size, .id = id, .special = special, .normalized = normalized};
+    return (tok_trie_add(normalized ? &t->trie_normalized : &t->trie, text, size, (int32_t)t->added_count++) && tok_map_add(&t->names, text, size, id)) ||
+           err_memory(error, size);
+}
+
 /* The id of an added token: that of the model's vocabulary, else the one after the largest. What the file says is not asked, as the reference does. */
 typedef struct added_ids { int32_t next; size_t room; } added_ids;
 
@@ -224,12 +237,12 @@ static int32_t added_id(const tokenizer *t, const char *content, size_t size, ad
     return id >= 0 ? id : numbers->next++;
 }
 
-static bool add_one(tokenizer *t, const json_t *item, pool *p, added_ids *numbers, vlm_error *error)
+static bool add_one(tokenizer *t, const json_t *item, tok_pool *p, added_ids *numbers, vlm_error *error)
 {
     const json_t *text = json_object_get(item, "content");
     size_t size = json_string_length(text);
     if (!size) return true;
-    const char *content = pool_add(p, json_string_value(text), size);
+    const char *content = tok_pool_add(p, json_string_value(text), size);
     if (!content) return err_set(error, VLM_INTERNAL, "tokenizer: string pool is too small");
     int32_t id = added_id(t, content, size, numbers);
     if (id < 0 || (size_t)id >= numbers->room) return err_set(error, VLM_FORMAT, "tokenizer.json: more than %d tokens", TOK_MAX_ID);
@@ -245,14 +258,12 @@ static bool add_one(tokenizer *t, const json_t *item, pool *p, added_ids *number
     return tok_map_add(&t->names, content, size, id) || err_memory(error, size);
 }
 
-static bool load_added(tokenizer *t, const json_t *list, size_t room, pool *p, vlm_error *error)
+static bool load_added(tokenizer *t, const json_t *list, size_t room, tok_pool *p, vlm_error *error)
 {
     size_t count = json_array_size(list);
     added_ids numbers = {.next = (int32_t)(t->vocab.count + t->odd.count), .room = room < TOK_MAX_ID ? room : TOK_MAX_ID};
     tok_map specials = {0};
     bool ok = true;
-    t->added = MEM_ARRAY(count, tok_added);
-    if (!t->added) return err_memory(error, count * sizeof *t->added);
     for (size_t i = 0; ok && i < count; i++) ok = add_one(t, json_array_get(list, i), p, &numbers, error);
     if (ok && (size_t)numbers.next > t->size) t->size = (size_t)numbers.next;
     for (size_t i = 0; ok && i < t->added_count; i++) {
@@ -344,16 +355,14 @@ static bool load_all(tokenizer *t, const json_t *root, const json_t *added, entr
         !tok_parse_decoder(t, json_object_get(root, "decoder"), error))
         return false;
     json_int_t largest = -1;
-    pool p = {.size = 1};
+    tok_pool p = {.size = 1};
     const json_t *vocab = json_object_get(model, "vocab");
     e->object = (json_t *)vocab;
     if (!measure_vocab(e, vocab, &largest, &p.size, error) || !check_added(added, &p.size, error)) return false;
     if (json_is_true(json_object_get(model, "byte_fallback"))) t->raw_bytes = false;       /* falls back to bytes of the byte alphabet */
     t->size = (size_t)(largest + 1);
     size_t room = t->size + json_array_size(added);
-    t->token = MEM_ARRAY(room, tok_token);
-    p.data = t->pool = mem_new(p.size, 1);
-    if (!t->token || !p.data) return err_memory(error, room * sizeof *t->token + p.size);
+    if (!tok_make_room(t, &p, room, json_array_size(added), error)) return false;
     return load_vocab(t, e, vocab, &p, error) && load_added(t, added, room, &p, error) && load_model(t, model, e->spans, error) &&
            tok_parse_post(t, json_object_get(root, "post_processor"), error);
 }
@@ -385,40 +394,6 @@ static tokenizer *load(const json_t *root, const json_t *config, const tok_spans
 }
 
 tokenizer *tokenizer_from_json(const json_t *root, const json_t *config, vlm_error *error) { return load(root, config, NULL, error); }
-
-/* An optional file: absent is NULL without an error. */
-static json_t *read_json(const char *dir, const char *name, vlm_error *error)
-{
-    char *path = path_join(dir, name);
-    buf text = {0};
-    json_t *json = NULL;
-    if (!path) err_memory(error, 0);
-    else if (!file_exists(path)) { }
-    else if (file_read(path, MAX_FILE, &text, error)) {
-        json_error_t bad;
-        json = json_loadb(text.data ? text.data : "", text.size, JSON_ALLOW_NUL, &bad);
-        if (!json && json_error_code(&bad) == json_error_numeric_overflow)      /* model_max_length: 10^30 */
-            json = json_loadb(text.data, text.size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &bad);
-        if (!json) err_set(error, VLM_FORMAT, "%s: line %d: %s", path, bad.line, bad.text);
-    }
-    buf_free(&text);
-    mem_free(path);
-    return json;
-}
-
-/* Older checkpoints name bos_token and the like in special_tokens_map.json only. */
-static bool add_roles(const char *dir, json_t **config, vlm_error *error)
-{
-    vlm_error failed = {0};
-    json_t *map = read_json(dir, "special_tokens_map.json", &failed), *value;
-    if (failed.code == VLM_MEMORY) return err_memory(error, 0);
-    if (json_is_object(map) && !*config) *config = json_object();
-    const char *key;
-    json_object_foreach(map, key, value)
-        if (!json_object_get(*config, key) && strlen(key) > 6) json_object_set(*config, key, value);
-    json_decref(map);
-    return true;
-}
 
 /* The file without its vocabulary and merges, and where these are in `text`. */
 static json_t *read_without_vocab(const char *text, size_t size, tok_spans *spans, bool *no_memory)
@@ -463,37 +438,12 @@ tokenizer *tokenizer_from_text(const char *text, size_t size, const json_t *conf
     return t;
 }
 
-tokenizer *tokenizer_load(const char *dir, vlm_error *error)
-{
-    vlm_error local = {0};
-    buf text = {0};
-    json_t *config = read_json(dir, "tokenizer_config.json", &local);
-    tokenizer *t = NULL;
-    char *path = path_join(dir, "tokenizer.json");
-    if (!path) err_memory(error, 0);
-    else if (!config && local.code) {
-        if (error) *error = local;
-    } else if (file_read(path, MAX_FILE, &text, error) && add_roles(dir, &config, error))
-        t = tokenizer_from_text(text.data ? text.data : "", text.size, config, error);
-    buf_free(&text);
-    mem_free(path);
-    json_decref(config);
-    return t;
-}
-
-tokenizer *tokenizer_load_file(const char *path, vlm_error *error)
-{
-    buf text = {0};
-    tokenizer *t = NULL;
-    if (file_read(path, MAX_FILE, &text, error)) t = tokenizer_from_text(text.data ? text.data : "", text.size, NULL, error);
-    buf_free(&text);
-    return t;
-}
-
 void tokenizer_free(tokenizer *t)
 {
     if (!t) return;
     json_decref(t->config);
+    for (size_t i = 0; i < t->normalizer.count; i++)
+        if (t->normalizer.step[i].kind == NORM_SENTENCEPIECE) tok_spm_free(t->normalizer.step[i].table);
     tok_steps_free(&t->normalizer);
     tok_steps_free(&t->split);
     tok_steps_free(&t->decoder);

@@ -207,7 +207,7 @@ static bool nmt(const char *text, size_t size, buf *out)
     return !out->failed;
 }
 
-static bool run_step(const tok_step *s, const char *text, size_t size, buf *out, vlm_error *error)
+static bool run_step(const tok_step *s, const char *text, size_t size, bool first, buf *out, vlm_error *error)
 {
     bool ok = true;
     switch (s->kind) {
@@ -218,6 +218,7 @@ static bool run_step(const tok_step *s, const char *text, size_t size, buf *out,
     case NORM_REPLACE: return tok_replace(s, text, size, out, error);
     case NORM_BERT: return bert(s, text, size, out, error);
     case NORM_PRECOMPILED: return tok_charsmap_run(s->table, text, size, out) || err_memory(error, size);
+    case NORM_SENTENCEPIECE: ok = tok_spm_normalize(s->table, text, size, first, out); break;
     case NORM_LOWERCASE: ok = lowercase(text, size, out); break;
     case NORM_PREPEND: ok = !size || (buf_add(out, s->text, s->text_size) && buf_add(out, text, size)); break;
     case NORM_STRIP: ok = strip(text, size, s->flag, s->flag2, out); break;
@@ -264,7 +265,7 @@ bool tok_normalize(const tokenizer *t, const char *text, size_t size, bool *firs
         buf *to = last ? out : &work[i & 1];
         if (!last) buf_clear(to);
         if (first && *first && t->wants_first) *first = keeps_beginning(s, text, size);
-        ok = run_step(s, text, size, to, error);
+        ok = run_step(s, text, size, !first || *first, to, error);
         text = to->data ? to->data : "";
         size = to->size;
     }

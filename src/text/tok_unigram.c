@@ -7,6 +7,16 @@
 
 static const double UNK_PENALTY = 10.0;
 
+void tok_byte_tokens(tokenizer *t)
+{
+    for (int b = 0; b < 256; b++) {
+        char name[8] = "<0xXX>";
+        name[3] = "0123456789ABCDEF"[b >> 4];
+        name[4] = "0123456789ABCDEF"[b & 15];
+        t->byte_id[b] = tok_map_find(&t->vocab, name, 6);
+    }
+}
+
 bool tok_unigram_load(tokenizer *t, const json_t *model, vlm_error *error)
 {
     const json_t *vocab = json_object_get(model, "vocab");
@@ -22,12 +32,7 @@ bool tok_unigram_load(tokenizer *t, const json_t *model, vlm_error *error)
         if (!tok_trie_add(&t->pieces, json_string_value(piece), json_string_length(piece), (int32_t)i)) return err_memory(error, 0);
     }
     t->unk_score = lowest - UNK_PENALTY;
-    for (int b = 0; b < 256; b++) {
-        char name[8] = "<0xXX>";
-        name[3] = "0123456789ABCDEF"[b >> 4];
-        name[4] = "0123456789ABCDEF"[b & 15];
-        t->byte_id[b] = tok_map_find(&t->vocab, name, 6);
-    }
+    tok_byte_tokens(t);
     return true;
 }
 
@@ -45,6 +50,14 @@ static bool need_lattice(tok_scratch *s, size_t n)
     return true;
 }
 
+static void offer(const tokenizer *t, tok_scratch *s, size_t end, size_t start, double score, int32_t id)
+{
+    if (s->best[end] != -INFINITY && !(score > s->best[end])) return;
+    s->best[end] = t->float_scores ? (float)score : score;
+    s->best_id[end] = id;
+    s->best_start[end] = start;
+}
+
 /* Best way to every position. Id -2: one unknown character. */
 static void fill_lattice(const tokenizer *t, const char *text, size_t size, tok_scratch *s)
 {
@@ -59,26 +72,14 @@ static void fill_lattice(const tokenizer *t, const char *text, size_t size, tok_
         for (size_t j = i + 1; at; j++) {
             int32_t id = t->pieces.node[at].added;
             if (id >= 0) {
-                double score = base + t->score[id];
-                if (s->best[j] == -INFINITY || score > s->best[j]) {
-                    s->best[j] = score;
-                    s->best_id[j] = id;
-                    s->best_start[j] = i;
-                }
+                offer(t, s, j, i, base + t->score[id], id);
                 if (j - i == length) single = true;
             }
             if (j >= size) break;
             at = tok_trie_child(&t->pieces, at, (unsigned char)text[j]);
         }
-        if (!single) {
-            double score = base + t->unk_score;
-            size_t j = i + length;
-            if (s->best[j] == -INFINITY || score > s->best[j]) {
-                s->best[j] = score;
-                s->best_id[j] = -2;
-                s->best_start[j] = i;
-            }
-        }
+        double unknown = base + t->unk_score;
+        if (!single) offer(t, s, i + length, i, t->float_scores ? (float)unknown : unknown, -2);
         i += length;
     }
 }
@@ -132,13 +133,13 @@ static int base64_digit(char c)
     return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-static size_t decode_base64(const char *text, unsigned char *out)
+size_t tok_base64(const char *text, size_t size, unsigned char *out)
 {
     uint32_t bits = 0;
     int have = 0;
     size_t n = 0;
-    for (; *text; text++) {
-        int digit = base64_digit(*text);
+    for (size_t i = 0; i < size; i++) {
+        int digit = base64_digit(text[i]);
         if (digit < 0) continue;
         bits = bits << 6 | (uint32_t)digit;
         have += 6;
@@ -150,28 +151,39 @@ static size_t decode_base64(const char *text, unsigned char *out)
     return n;
 }
 
-bool tok_charsmap_load(tokenizer *t, const char *base64, const void **table, vlm_error *error)
+bool tok_charsmap_from(tokenizer *t, const void *data, size_t size, const void **table, vlm_error *error)
 {
     *table = NULL;
-    if (!base64 || !*base64) return true;          /* no map: nothing is changed */
+    if (!size) return true;                        /* no map: nothing is changed */
     tok_charsmap *map = arena_alloc(&t->strings, sizeof *map);
-    unsigned char *data = arena_alloc(&t->strings, strlen(base64) + 8);
-    if (!map || !data) return err_memory(error, strlen(base64));
-    size_t n = decode_base64(base64, data);
     uint32_t bytes = 0;
-    if (n >= 4) memcpy(&bytes, data, 4);           /* little endian, as all our targets */
-    if (n < 4 || bytes % 4 || bytes > n - 4) return err_set(error, VLM_FORMAT, "tokenizer.json: precompiled_charsmap is damaged");
-    uint32_t *unit = arena_alloc(&t->strings, bytes + 4);
-    if (!unit) return err_memory(error, bytes);
-    memcpy(unit, data + 4, bytes);
-    *map = (tok_charsmap){bytes / 4, unit, (const char *)data + 4 + bytes, n - 4 - bytes};
+    if (size >= 4) memcpy(&bytes, data, 4);        /* little endian, as all our targets */
+    if (size < 4 || bytes % 4 || bytes > size - 4) return err_set(error, VLM_FORMAT, "the tokenizer's precompiled_charsmap is damaged");
+    uint32_t *unit = arena_alloc(&t->strings, size);
+    if (!map || !unit) return err_memory(error, size);
+    memcpy(unit, (const char *)data + 4, size - 4);
+    *map = (tok_charsmap){bytes / 4, unit, (const char *)unit + bytes, size - 4 - bytes};
     *table = map;
     return true;
 }
 
-/* The longest... the first key of the trie that begins text, as sentencepiece's Rust port looks it up; -1: none. */
-static int64_t first_prefix(const tok_charsmap *m, const char *text, size_t size)
+bool tok_charsmap_load(tokenizer *t, const char *base64, const void **table, vlm_error *error)
 {
+    size_t size = base64 ? strlen(base64) : 0;
+    *table = NULL;
+    if (!size) return true;
+    unsigned char *data = mem_new(size + 4, 1);
+    if (!data) return err_memory(error, size);
+    size_t n = tok_base64(base64, size, data);
+    bool ok = n ? tok_charsmap_from(t, data, n, table, error) : err_set(error, VLM_FORMAT, "tokenizer.json: precompiled_charsmap is damaged");
+    mem_free(data);
+    return ok;
+}
+
+/* Walks along text; the value of the first key that begins it, or of the longest; -1: none. *length: the key's. */
+static int64_t find_prefix(const tok_charsmap *m, const char *text, size_t size, bool longest, size_t *length)
+{
+    int64_t found = -1;
     if (!m->units) return -1;
     size_t node = 0;
     uint32_t unit = m->unit[0];
@@ -185,14 +197,29 @@ static int64_t first_prefix(const tok_charsmap *m, const char *text, size_t size
         if ((unit & ((1u << 31) | 0xFF)) != c) break;
         node ^= (unit >> 10) << ((unit & (1u << 9)) >> 6);
         if (node >= m->units) break;
-        if (unit >> 8 & 1) return m->unit[node] & ((1u << 31) - 1);
+        if (unit >> 8 & 1) {
+            found = m->unit[node] & ((1u << 31) - 1);
+            *length = i + 1;
+            if (!longest) break;
+        }
     }
-    return -1;
+    return found;
+}
+
+size_t tok_charsmap_longest(const void *table, const char *text, size_t size, const char **replacement)
+{
+    const tok_charsmap *m = table;
+    size_t length = 0;
+    int64_t at = m ? find_prefix(m, text, size, true, &length) : -1;
+    if (at < 0 || (size_t)at >= m->strings_size || !memchr(m->strings + at, 0, m->strings_size - (size_t)at)) return 0;
+    *replacement = m->strings + at;
+    return length;
 }
 
 static bool add_mapped(const tok_charsmap *m, const char *text, size_t size, buf *out, bool *mapped)
 {
-    int64_t at = first_prefix(m, text, size);
+    size_t length;
+    int64_t at = find_prefix(m, text, size, false, &length);
     *mapped = at >= 0 && (size_t)at < m->strings_size;
     if (!*mapped) return true;
     const char *s = m->strings + at;

@@ -1,4 +1,4 @@
-/* tokenizer.h - tokenizer.json as Hugging Face `tokenizers` runs it; the streaming detokenizer. */
+/* tokenizer.h - tokenizer.json as Hugging Face `tokenizers` runs it; tekken.json, tiktoken's files, sentencepiece's .model; the streaming detokenizer. */
 #ifndef VLM_TEXT_TOKENIZER_H
 #define VLM_TEXT_TOKENIZER_H
 
@@ -11,10 +11,12 @@ typedef struct ids { int32_t *id; size_t count, capacity; bool failed; } ids;
 bool ids_add(ids *list, int32_t id);
 void ids_free(ids *list);
 
-/* dir: checkpoint directory with tokenizer.json (and tokenizer_config.json). */
+/* dir: checkpoint directory with tokenizer.json, else tekken.json, *.tiktoken or *.model (and tokenizer_config.json). */
 tokenizer *tokenizer_load(const char *dir, vlm_error *error);
-/* A tokenizer's file alone. */
+/* A tokenizer's file alone, of any of these kinds. */
 tokenizer *tokenizer_load_file(const char *path, vlm_error *error);
+/* From what such a file holds; name: the file's (tiktoken's files do not say which pattern they go with). */
+tokenizer *tokenizer_from_file(const char *text, size_t size, const char *name, const json_t *config, vlm_error *error);
 /* From the text of tokenizer.json; config may be NULL. The vocabulary and merges are read from the text, without a tree of JSON values. */
 tokenizer *tokenizer_from_text(const char *text, size_t size, const json_t *config, vlm_error *error);
 /* From parsed JSON. For tests and other containers. */
