@@ -226,16 +226,16 @@ static bool load_bpe(tokenizer *t, const spm_model *m, vlm_error *error)
 
 static bool load_unigram(tokenizer *t, const spm_model *m, vlm_error *error)
 {
-    float least = INFINITY, most = -INFINITY;
+    float least = INFINITY;
     t->float_scores = true;
     t->score = MEM_ARRAY(t->size, double);
     if (!t->score) return err_memory(error, t->size * sizeof *t->score);
     for (size_t i = 0; i < m->count; i++)
-        if (m->piece[i].type == PIECE_NORMAL) least = fminf(least, m->piece[i].score), most = fmaxf(most, m->piece[i].score);
+        if (m->piece[i].type == PIECE_NORMAL) least = fminf(least, m->piece[i].score);
     for (size_t i = 0; i < m->count; i++) {
         const spm_piece *p = &m->piece[i];
         if (p->type != PIECE_NORMAL && p->type != PIECE_USER) continue;
-        t->score[i] = p->type == PIECE_USER ? (double)((float)p->size * most) - 0.1 : (double)p->score;      /* always chosen */
+        t->score[i] = p->type == PIECE_USER ? (double)(float)(0.1 * (double)p->size - 0.1) : (double)p->score;      /* as good as always chosen */
         if (!tok_trie_add(&t->pieces, p->text, p->size, (int32_t)i)) return err_memory(error, 0);
     }
     t->unk_score = isfinite(least) ? least - 10.0f : -10.0f;
@@ -273,7 +273,7 @@ static void make_decoder(tokenizer *t, const spm_model *m)
     *s++ = (tok_step){.kind = DECODE_REPLACE, .text = MARK, .text_size = 3, .content = " ", .content_size = 1};
     *s++ = (tok_step){.kind = DECODE_BYTE_FALLBACK};
     *s++ = (tok_step){.kind = DECODE_FUSE};
-    if (m->dummy) *s++ = (tok_step){.kind = DECODE_STRIP, .text = " ", .text_size = 1, .left = m->suffix ? 0 : 1, .right = m->suffix ? 1 : 0};
+    if (m->dummy || m->remove_extra) *s++ = (tok_step){.kind = DECODE_STRIP, .text = " ", .text_size = 1, .left = m->remove_extra ? SIZE_MAX : 1};
     t->decoder.count = (size_t)(s - t->decoder.step);
     t->has_decoder = true;
 }

@@ -52,8 +52,9 @@ static bool need_lattice(tok_scratch *s, size_t n)
 
 static void offer(const tokenizer *t, tok_scratch *s, size_t end, size_t start, double score, int32_t id)
 {
+    if (t->float_scores) score = (float)score;
     if (s->best[end] != -INFINITY && !(score > s->best[end])) return;
-    s->best[end] = t->float_scores ? (float)score : score;
+    s->best[end] = score;
     s->best_id[end] = id;
     s->best_start[end] = start;
 }
@@ -78,8 +79,7 @@ static void fill_lattice(const tokenizer *t, const char *text, size_t size, tok_
             if (j >= size) break;
             at = tok_trie_child(&t->pieces, at, (unsigned char)text[j]);
         }
-        double unknown = base + t->unk_score;
-        if (!single) offer(t, s, i + length, i, t->float_scores ? (float)unknown : unknown, -2);
+        if (!single) offer(t, s, i + length, i, base + t->unk_score, -2);
         i += length;
     }
 }
