@@ -508,7 +508,10 @@ static bool recursion_step(compiler *c, grammar *g)
             g->rule[order[i]].rank = i;
             g->by_rank[i] = order[i];
         }
-    } else done = false;
+    } else if (done) {
+        err_memory(c->error, 0);
+        done = false;
+    }
     mem_free(start);
     mem_free(calls.first);
     mem_free(calls.to);
@@ -548,6 +551,7 @@ grammar *grammar_compile(grammar_builder *b, grammar_expr root, grammar_vocab *v
     } else gpool_free(&c.q);
     mem_free(c.body);
     if (done && (g->store = gstore_new(g, c.error))) return g;
+    if (c.error->code == VLM_OK) err_memory(c.error, 0);
     grammar_unref(g);
     return NULL;
 }

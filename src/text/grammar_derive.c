@@ -36,7 +36,7 @@ static uint32_t checked(gpool *p, uint32_t x, bool check)
 
 static uint32_t derive(gpool *p, uint32_t x, uint8_t byte, gset *same, bool check)
 {
-    if (p->failed) return GE_FAILED;
+    if (p->failed || !gpool_work(p, 1)) return GE_FAILED;
     const gnode n = p->node[x];
     switch ((gkind)n.kind) {
     case G_BYTES: {

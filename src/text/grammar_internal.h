@@ -60,6 +60,7 @@ typedef struct gpool {
     gset *set;
     size_t count, capacity, table_size, list_count, list_capacity, bytes_count, bytes_capacity, set_count, set_capacity;
     size_t limit;                  /* nodes */
+    uint64_t work;                 /* steps done; a step is some 20 to 100 ns */
     uint32_t character, text;      /* any character; any UTF-8 text */
     gdfa **dfa;
     size_t dfa_count, dfa_capacity;
@@ -74,6 +75,13 @@ bool gpool_copy(gpool *to, const gpool *from);
 void gpool_free(gpool *p);
 size_t gpool_bytes(const gpool *p);
 uint32_t gpool_fail(gpool *p, const char *reason);
+/* Steps are counted in what a caller can make long; more than this in compiling or in one call of a matcher fails. */
+enum { GRAMMAR_WORK = 6 * 1000 * 1000 };
+static inline bool gpool_work(gpool *p, size_t steps)
+{
+    p->work += steps;
+    return p->work <= GRAMMAR_WORK || gpool_fail(p, "the grammar takes too long") != 0;
+}
 bool gpool_push(gpool *p, uint32_t x);              /* onto the stack of lists */
 static inline uint8_t gflags(const gpool *p, uint32_t x) { return p->node[x].flags; }
 static inline bool gnullable(const gpool *p, uint32_t x) { return p->node[x].flags & GF_NULLABLE; }

@@ -42,6 +42,11 @@ static void walk(gstore *s, int trie, uint32_t from, uint32_t to, uint64_t *bits
     const grammar_vocab *v = s->g->vocab;
     const gtrie_node *node = v->trie[trie].node;
     uint32_t *rows = s->walk;
+    if (!gpool_work(&s->pool, (to - from) / 16)) {
+        s->failed = true;
+        s->reason = s->pool.reason;
+        return;
+    }
     for (uint32_t i = from; i < to;) {
         const gtrie_node n = node[i];
         const uint32_t row = grow_step(s, rows[n.depth - 1], n.byte);

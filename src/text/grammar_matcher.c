@@ -98,6 +98,13 @@ void matcher_free(matcher *m)
     mem_free(m);
 }
 
+/* Locks the store; the time of one call is bounded. */
+static void begin(matcher *m)
+{
+    pthread_mutex_lock(&m->g->lock);
+    m->store->pool.work = 0;
+}
+
 /* From row along the bytes; GROW_DEAD at *at. */
 static uint32_t follow(gstore *s, uint32_t row, const uint8_t *bytes, size_t size, size_t *at)
 {
@@ -133,7 +140,7 @@ bool matcher_bytes(matcher *m, const void *data, size_t size, size_t *at, vlm_er
 {
     size_t stop = 0;
     uint32_t row = m->history[m->count - 1];
-    pthread_mutex_lock(&m->g->lock);
+    begin(m);
     if (row != ROW_ENDED) row = follow(m->store, row, data, size, &stop);
     else row = size ? GROW_DEAD : row;
     bool done = !m->store->failed;
@@ -147,7 +154,7 @@ bool matcher_bytes(matcher *m, const void *data, size_t size, size_t *at, vlm_er
 
 bool matcher_token(matcher *m, int32_t token, vlm_error *error)
 {
-    pthread_mutex_lock(&m->g->lock);
+    begin(m);
     const uint32_t row = after_token(m, m->history[m->count - 1], token);
     bool done = row != GROW_DEAD;
     if (m->store->failed) done = gstore_error(m->store, error);
@@ -160,7 +167,7 @@ size_t matcher_try(matcher *m, const int32_t *token, size_t count, vlm_error *er
 {
     size_t n = 0;
     uint32_t row = m->history[m->count - 1];
-    pthread_mutex_lock(&m->g->lock);
+    begin(m);
     for (; n < count; n++) if ((row = after_token(m, row, token[n])) == GROW_DEAD) break;
     if (m->store->failed) gstore_error(m->store, error);
     pthread_mutex_unlock(&m->g->lock);
@@ -176,7 +183,7 @@ bool matcher_mask(matcher *m, uint64_t *mask, vlm_error *error)
         memset(mask, 0, v->words * sizeof *mask);
         return true;
     }
-    pthread_mutex_lock(&m->g->lock);
+    begin(m);
     const bool done = !m->store->failed && grammar_mask(m->store, row, mask);
     if (!done) gstore_error(m->store, error);
     pthread_mutex_unlock(&m->g->lock);
@@ -191,7 +198,7 @@ bool matcher_forced(matcher *m, size_t limit, buf *out, vlm_error *error)
 {
     uint32_t row = m->history[m->count - 1];
     if (row == ROW_ENDED) return true;
-    pthread_mutex_lock(&m->g->lock);
+    begin(m);
     gstore *s = m->store;
     for (size_t n = 0; n < limit && !s->failed; n++) {
         const grow *r = grow_at(s, row);

@@ -298,6 +298,7 @@ static void sort_list(gpool *p, size_t mark)
 /* Replaces members that are lists of the same kind by their members. */
 static bool flatten(gpool *p, size_t mark, gkind kind)
 {
+    if (!gpool_work(p, p->stack_count - mark)) return false;
     const size_t end = p->stack_count;
     size_t kept = mark;
     for (size_t i = mark; i < end; i++) {
@@ -317,6 +318,7 @@ static bool flatten(gpool *p, size_t mark, gkind kind)
 static uint32_t list_node(gpool *p, size_t mark, gkind kind)
 {
     const size_t n = p->stack_count - mark;
+    if (!gpool_work(p, n)) return GE_FAILED;
     gnode node = {.kind = (uint8_t)kind, .a = UINT32_MAX, .b = (uint32_t)n};
     uint8_t all = 0xFF, any = 0;
     for (size_t i = mark; i < p->stack_count; i++) {
@@ -442,6 +444,15 @@ uint32_t gx_not(gpool *p, uint32_t x)
     return intern(p, (gnode){.kind = G_NOT, .flags = flags, .depth = n.depth + 1, .a = x}, NULL, 0);
 }
 
+/* Is x{a,b}{c,d} the same as x{ac,bd}? When k rounds and k + 1 rounds leave no gap, for every k. */
+static bool joins(uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    if (d == 0) return false;
+    if (c == 0 && a > 1) return false;
+    const uint64_t k = c ? c : 1;
+    return b == GRAMMAR_MANY || c == d || k * b + 1 >= (k + 1) * a;
+}
+
 uint32_t gx_repeat(gpool *p, uint32_t x, uint32_t min, uint32_t max)
 {
     if (!x || p->failed) return GE_FAILED;
@@ -462,11 +473,10 @@ uint32_t gx_repeat(gpool *p, uint32_t x, uint32_t min, uint32_t max)
         if (!x) return GE_FAILED;
     }
     gnode n = p->node[x];
-    if (n.kind == G_REPEAT && n.min <= 1 && n.max == GRAMMAR_MANY && min <= 1) {       /* (a+)* */
-        if (min == 0 && n.min == 0) return x;
-        if (max == GRAMMAR_MANY || n.min == 0 || min == 0)
-            return gx_repeat(p, n.a, min < n.min ? min : n.min, GRAMMAR_MANY);
-        return x;
+    if (n.kind == G_REPEAT && joins(n.min, n.max, min, max)) {
+        const bool many = n.max == GRAMMAR_MANY || max == GRAMMAR_MANY;
+        const uint64_t most = many ? GRAMMAR_MANY : (uint64_t)n.max * max, least = (uint64_t)n.min * min;
+        if (least < 1u << 30 && (many || most < 1u << 30)) return gx_repeat(p, n.a, (uint32_t)least, (uint32_t)most);
     }
     if (min == 0 && max == 1 && gnullable(p, x)) return x;
     const uint8_t flags = (n.flags & (GF_TEXT | GF_IRREGULAR | GF_NULLABLE)) | (min == 0 ? GF_NULLABLE : 0);

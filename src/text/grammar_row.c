@@ -264,6 +264,7 @@ static bool work_rehash(gstore *s, size_t n)
 static bool work_append(gstore *s, gitem x)
 {
     gwork *w = &s->work;
+    if (!gpool_work(&s->pool, 1)) return fail(s, s->pool.reason);
     if (w->count >= s->g->limits.items) return fail(s, "the grammar is too ambiguous: too many readings of one text");
     if (w->count == w->capacity) {
         const size_t n = w->capacity ? 2 * w->capacity : 32;
@@ -307,6 +308,7 @@ static bool pend_add(gstore *s, uint32_t rule, gitem edge)
         s->pend_capacity = n;
     }
     if (s->pend_count > 64 * s->g->limits.items) return fail(s, "the grammar is too ambiguous: too many readings of one text");
+    if (!gpool_work(&s->pool, 1)) return fail(s, s->pool.reason);
     const uint32_t rank = s->g->rule[rule].rank;
     if (!s->pending[rule]) {       /* heap of ranks, largest first */
         size_t i = s->heap_count++;
@@ -472,6 +474,7 @@ static bool store_start(gstore *s)
 {
     grammar *g = s->g;
     if (!gpool_copy(&s->pool, &g->base)) return fail(s, NULL);
+    s->pool.work = 0;
     s->pool.limit = g->limits.nodes + g->limits.memory / sizeof(gnode);
     s->bytes = gpool_bytes(&s->pool);
     s->pending = MEM_ARRAY(g->rule_count + 1, uint32_t);

@@ -489,10 +489,72 @@ static void limits(void **state)
     grammar_unref(g);
 }
 
+/* Work that has no end is stopped: hostile patterns within about a second. */
+static void hostile(void **state)
+{
+    static const char *const pattern[] = {"(((a*)*)*)*b", "(a|a|aa|aaa)*c", "(.*){50}x(.*){50}", "((a?){30}){30}a{30}", "(\\w{1,60}\\W){1,60}", "(a{0,9}b?){9,99}{9,99}c"};
+    for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++) {
+        grammar_builder *b = grammar_builder_new(&(grammar_limits){.memory = 16 << 20});
+        grammar *g = compile(b, grammar_regex(b, pattern[i], strlen(pattern[i]), GRAMMAR_UNICODE), NULL);
+        vlm_error error = {0};
+        matcher *m = matcher_new(g, &error);
+        for (int k = 0; m && k < 300; k++) if (!matcher_bytes(m, "a", 1, NULL, &error)) break;
+        assert_true(error.code == VLM_OK || error.code == VLM_LIMIT);
+        matcher_free(m);
+        grammar_unref(g);
+    }
+}
+
+/* Every allocation fails once. */
+static bool scenario(void)
+{
+    vlm_error error = {0};
+    grammar_vocab *v = NULL;
+    grammar *g = NULL;
+    matcher *m = NULL, *copy = NULL;
+    bool done = false;
+    buf forced = {0};
+    uint64_t mask[1];
+    static const grammar_piece piece[] = {{"a", 1, false}, {"ab", 2, false}, {"<tag>", 5, true}};
+    grammar_builder *b = grammar_builder_new(NULL);
+    if (b) {
+        const grammar_literal words[] = {{"one", 3}, {"only", 4}};
+        grammar_expr r = grammar_rule(b, "r");
+        const grammar_expr way[] = {grammar_seq2(b, r, grammar_regex(b, "[^x]\\p{Lu}?b$", 13, GRAMMAR_SEARCH)), grammar_one_of(b, words, 2),
+                                    grammar_and(b, grammar_text(b, "ab"), grammar_not(b, grammar_text(b, "b"))), grammar_token_text(b, "<tag>", 5)};
+        grammar_define(b, r, grammar_outline(b, grammar_alt(b, way, 4)));
+        if ((v = grammar_vocab_new(piece, 3, NULL, 0, &error))) g = grammar_compile(b, r, v, &error);
+    }
+    if (g && (m = matcher_new(g, &error)) && matcher_mask(m, mask, &error) && matcher_token(m, 1, &error) && (copy = matcher_copy(m, &error))
+        && matcher_mask(copy, mask, &error) && matcher_bytes(copy, "xb", 2, NULL, &error) && matcher_forced(m, 9, &forced, &error)) done = true;
+    if (!done) assert_int_equal(b && v && (!g || m) ? error.code : VLM_MEMORY, VLM_MEMORY);
+    buf_free(&forced);
+    matcher_free(m);
+    matcher_free(copy);
+    grammar_unref(g);
+    grammar_vocab_unref(v);
+    grammar_builder_free(b);
+    return done;
+}
+
+static void memory_ends(void **state)
+{
+    bool done = false;
+    for (uint64_t n = 1; !done; n++) {
+        assert_true(n < 2000);
+        mem_fail_at(n);
+        const bool whole = scenario();
+        done = !mem_failed();
+        assert_true(whole || !done);
+        mem_fail_at(0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(regex_language), cmocka_unit_test(regex_search), cmocka_unit_test(regex_refused), cmocka_unit_test(regular_operations),
-        cmocka_unit_test(finished_automata), cmocka_unit_test(recursion), cmocka_unit_test(random_grammars), cmocka_unit_test(special_tokens), cmocka_unit_test(limits)};
+        cmocka_unit_test(finished_automata), cmocka_unit_test(recursion), cmocka_unit_test(random_grammars), cmocka_unit_test(special_tokens), cmocka_unit_test(limits), cmocka_unit_test(hostile),
+        cmocka_unit_test(memory_ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
