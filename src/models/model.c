@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/thread.h"
 #include "models/processor.h"
+#include "text/chat_fallback.h"
 
 enum { EXACT_LIMIT = 1 << 30 };    /* bytes of weights below which "auto" computes exactly */
 
@@ -182,7 +183,13 @@ static bool load_text(vlm_model *m, const vlm_load_options *o, vlm_error *error)
     mem_free(file);
     if (o->dummy_weights && !there) return true;
     m->tok = tokenizer_load(m->path, error);
-    return m->tok && chat_template_load(m->path, m->tok, o->chat_template, &m->chat, error);
+    if (!m->tok || !chat_template_load(m->path, m->tok, o->chat_template, &m->chat, error)) return false;
+    if (m->chat) return true;
+    bool known;                                    /* a family that writes its media in its own way, and a checkpoint that does not say how */
+    char *source = chat_fallback(config_string(m->cfg, "model_type", ""), tokenizer_role(m->tok, "image_token"), &known);
+    bool ok = !known || (source ? chat_template_load(NULL, m->tok, source, &m->chat, error) : err_memory(error, 0));
+    mem_free(source);
+    return ok;
 }
 
 vlm_model *model_load(const char *path, const vlm_arch *arch, const vlm_load_options *options, vlm_error *error)

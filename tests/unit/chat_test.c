@@ -4,9 +4,11 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "text/chat.h"
+#include "text/chat_fallback.h"
 
 /* A tokenizer with three control tokens; <think> is an added token that is not special. */
 static const char small_tokenizer[] =
@@ -259,6 +261,48 @@ static void bad_requests(void **state)
     chat_template_free(t);
 }
 
+/* ---- families without a template ---- */
+
+static void families_without_a_template(void **state)
+{
+    (void)state;
+    json_error_t bad;
+    json_t *cases = json_load_file("tests/data/text/chat_fallback.json", 0, &bad), *item;
+    if (!cases) fail_msg("line %d: %s", bad.line, bad.text);
+    size_t i;
+    json_array_foreach(cases, i, item) {
+        const char *id = json_string_value(json_object_get(item, "id")), *want = json_string_value(json_object_get(item, "expected"));
+        bool known;
+        char *source = chat_fallback(json_string_value(json_object_get(item, "model_type")), NULL, &known);
+        assert_non_null(source);
+        chat_template *t = make_template(source, NULL);
+        char *messages = json_dumps(json_object_get(item, "messages"), 0);
+        vlm_error error = {0};
+        char *got = render(t, NULL, messages, NULL, NULL, &error);
+        if (want && (!got || strcmp(got, want) != 0)) fail_msg("%s: expected \"%s\", got \"%s\" %s", id, want, got ? got : "", error.message);
+        if (!want && got) fail_msg("%s: must fail, got \"%s\"", id, got);
+        mem_free(got);
+        free(messages);
+        chat_template_free(t);
+        mem_free(source);
+    }
+    assert_true(i > 90);
+    json_decref(cases);
+    bool known;
+    assert_null(chat_fallback("qwen3", NULL, &known));
+    assert_false(known);
+    char *source = chat_fallback("llava", "<|im|>", &known);
+    chat_template *t = make_template(source, NULL);
+    vlm_error error = {0};
+    char *got = render(t, NULL, "[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":\"a.png\"},{\"type\":\"audio\"},{\"type\":\"text\",\"text\":\"hi\"}]},"
+                                "{\"role\":\"tool\",\"content\":{\"t\":1}}]", NULL, NULL, &error);
+    assert_string_equal(got, "User: <|im|><audio> hi\nTool: {\"t\": 1}\nAssistant:");
+    mem_free(got);
+    mem_free(source);
+    chat_template_free(t);
+    assert_true(chat_media_after_text("llava") && !chat_media_after_text("qwen2_5_vl") && !chat_media_after_text("nothing"));
+}
+
 /* ---- guards ---- */
 
 /* Number of control tokens that the rendered prompt encodes to. */
@@ -351,7 +395,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompts_of_checkpoints), cmocka_unit_test(templates_are_found), cmocka_unit_test(named_templates), cmocka_unit_test(without_a_template),
         cmocka_unit_test(content_takes_the_template_s_form), cmocka_unit_test(openai_messages), cmocka_unit_test(last_message_stays_open),
-        cmocka_unit_test(media_are_collected), cmocka_unit_test(bad_requests), cmocka_unit_test(typed_control_tokens_stay_text),
+        cmocka_unit_test(media_are_collected), cmocka_unit_test(bad_requests), cmocka_unit_test(families_without_a_template), cmocka_unit_test(typed_control_tokens_stay_text),
         cmocka_unit_test(assistants_text_can_be_searched), cmocka_unit_test(memory_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
