@@ -14,8 +14,21 @@ void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *laye
         bind_vector(b, &w->norm1_bias, d, "%s.%d.%s.bias", layers, i, n->norm1);
         bind_vector(b, &w->norm2_bias, d, "%s.%d.%s.bias", layers, i, n->norm2);
     }
-    bind_linear(b, &w->qkv, 3 * attention, d, "%s.%d.%s", layers, i, n->qkv);
-    bind_vector_optional(b, &w->qkv_bias, 3 * attention, "%s.%d.%s.bias", layers, i, n->qkv);
+    if (n->qkv) {
+        bind_linear(b, &w->qkv, 3 * attention, d, "%s.%d.%s", layers, i, n->qkv);
+        bind_vector_optional(b, &w->qkv_bias, 3 * attention, "%s.%d.%s.bias", layers, i, n->qkv);
+    } else {
+        bind_linear(b, &w->q, attention, d, "%s.%d.%s", layers, i, n->q);
+        bind_linear(b, &w->k, attention, d, "%s.%d.%s", layers, i, n->k);
+        bind_linear(b, &w->v, attention, d, "%s.%d.%s", layers, i, n->v);
+        bind_vector_optional(b, &w->q_bias, attention, "%s.%d.%s.bias", layers, i, n->q);
+        bind_vector_optional(b, &w->k_bias, attention, "%s.%d.%s.bias", layers, i, n->k);
+        bind_vector_optional(b, &w->v_bias, attention, "%s.%d.%s.bias", layers, i, n->v);
+    }
+    if (n->q_norm) bind_vector(b, &w->q_norm, attention, "%s.%d.%s.weight", layers, i, n->q_norm);
+    if (n->k_norm) bind_vector(b, &w->k_norm, attention, "%s.%d.%s.weight", layers, i, n->k_norm);
+    if (n->scale1) bind_vector(b, &w->scale1, d, "%s.%d.%s", layers, i, n->scale1);
+    if (n->scale2) bind_vector(b, &w->scale2, d, "%s.%d.%s", layers, i, n->scale2);
     bind_linear(b, &w->proj, d, attention, "%s.%d.%s", layers, i, n->proj);
     bind_vector_optional(b, &w->proj_bias, d, "%s.%d.%s.bias", layers, i, n->proj);
     if (s->gated) {
@@ -36,9 +49,18 @@ static tensor norm(run *r, const vit_spec *s, tensor x, const float *w, const fl
 static void attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
 {
     int64_t d = (int64_t)s->heads * s->head_dim;
-    tensor qkv = op_linear(r, norm(r, s, x, w->norm1, w->norm1_bias), &w->qkv, w->qkv_bias);        /* [n, 3 * heads * head_dim] */
-    if (!run_ok(r)) return;
-    tensor q = tensor_cols(qkv, 0, d), k = tensor_cols(qkv, d, d), v = tensor_cols(qkv, 2 * d, d);
+    tensor h = norm(r, s, x, w->norm1, w->norm1_bias), y[3], q, k, v;
+    if (w->qkv.data) {
+        tensor qkv = op_linear(r, h, &w->qkv, w->qkv_bias);                                          /* [n, 3 * heads * head_dim] */
+        if (!run_ok(r)) return;
+        q = tensor_cols(qkv, 0, d), k = tensor_cols(qkv, d, d), v = tensor_cols(qkv, 2 * d, d);
+    } else {
+        op_linear_group(r, h, 3, y, (const weight *[]){&w->q, &w->k, &w->v}, (const float *[]){w->q_bias, w->k_bias, w->v_bias});
+        if (!run_ok(r)) return;
+        q = y[0], k = y[1], v = y[2];
+    }
+    if (w->q_norm) op_rmsnorm_heads(r, q, w->q_norm, 0, s->eps, (int)d);
+    if (w->k_norm) op_rmsnorm_heads(r, k, w->k_norm, 0, s->eps, (int)d);
     if (cosine.data) {
         op_rope(r, q, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);
         op_rope(r, k, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);
@@ -46,7 +68,9 @@ static void attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor 
     attention_spec a = {.heads = s->heads, .kv_heads = s->heads, .head_dim = s->head_dim, .scale = (float)pow(s->head_dim, -0.5)};
     tensor out = op_attention_segments(r, q, k, v, starts, segments, &a);
     TAP(r, "vit.attn", i, out);
-    op_add_inplace(r, x, op_linear(r, out, &w->proj, w->proj_bias));
+    out = op_linear(r, out, &w->proj, w->proj_bias);
+    if (w->scale1) op_scale(r, out, 1, w->scale1);
+    op_add_inplace(r, x, out);
 }
 
 static void feed_forward(run *r, const vit_spec *s, const vit_layer *w, tensor x)
@@ -55,7 +79,9 @@ static void feed_forward(run *r, const vit_spec *s, const vit_layer *w, tensor x
     op_linear_group(r, h, s->gated ? 2 : 1, y, (const weight *[]){&w->up, &w->gate}, (const float *[]){w->up_bias, w->gate_bias});
     if (s->gated) y[0] = op_glu(r, y[1], y[0], s->act);
     else op_activate(r, y[0], s->act);
-    op_add_inplace(r, x, op_linear(r, y[0], &w->down, w->down_bias));
+    h = op_linear(r, y[0], &w->down, w->down_bias);
+    if (w->scale2) op_scale(r, h, 1, w->scale2);
+    op_add_inplace(r, x, h);
 }
 
 /* The MLP goes over blocks of rows: a picture of 65536 patches would otherwise need gigabytes for its widest tensors. */

@@ -17,14 +17,16 @@ typedef struct vit_spec {
     activation act;
 } vit_spec;
 
-/* Weights; those that a checkpoint has not stay empty. q, k, v are one product. */
+/* Weights; those that a checkpoint has not stay empty. q, k, v are one product, or three. */
 typedef struct vit_layer {
-    const float *norm1, *norm1_bias, *norm2, *norm2_bias;
-    weight qkv, proj, gate, up, down;
-    const float *qkv_bias, *proj_bias, *gate_bias, *up_bias, *down_bias;
+    const float *norm1, *norm1_bias, *norm2, *norm2_bias, *q_norm, *k_norm, *scale1, *scale2;
+    weight qkv, q, k, v, proj, gate, up, down;
+    const float *qkv_bias, *q_bias, *k_bias, *v_bias, *proj_bias, *gate_bias, *up_bias, *down_bias;
 } vit_layer;
 
-typedef struct vit_names { const char *norm1, *norm2, *qkv, *proj, *gate, *up, *down; } vit_names;   /* below "LAYERS.N." */
+/* Below "LAYERS.N.". qkv NULL: q, k, v lie apart. scale1, scale2: what attention and MLP add is multiplied by these columns. q_norm, k_norm: rms
+ * norms over all heads. NULL: there are none. */
+typedef struct vit_names { const char *norm1, *norm2, *qkv, *proj, *gate, *up, *down, *q, *k, *v, *scale1, *scale2, *q_norm, *k_norm; } vit_names;
 
 void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *layers, int i, const vit_names *names);
 /* x [n, hidden] in place; cosine, sine [n, head_dim / 2] (data NULL: no rope); segments as in op_attention_segments. */

@@ -30,6 +30,27 @@ static bool read_ids(const json_t *list, ids *out)
     return true;
 }
 
+/* The reference may tell media apart from the messages: parts without a source take the names listed in "images", "videos", "audios", in turn;
+ * frames of a folder come at the rate that the processor was told. */
+static bool name_media(json_t *json)
+{
+    static const char *const kinds[] = {"image", "video", "audio"}, *const lists[] = {"images", "videos", "audios"};
+    size_t used[3] = {0}, m, p;
+    json_t *message, *part, *told = json_object_get(json_object_get(json, "processor_kwargs"), "video_metadata");
+    json_array_foreach(json_object_get(json, "messages"), m, message)
+        json_array_foreach(json_object_get(message, "content"), p, part) {
+            const char *type = json_string_value(json_object_get(part, "type"));
+            for (int k = 0; type && k < 3; k++) {
+                if (strcmp(type, kinds[k]) || json_object_get(part, kinds[k])) continue;
+                json_t *name = json_array_get(json_object_get(json, lists[k]), used[k]), *fps;
+                fps = json_object_get(json_array_get(told, used[k]++), "fps");
+                if (!name || json_object_set(part, kinds[k], name)) return false;
+                if (fps && json_object_set(part, "fps", fps)) return false;
+            }
+        }
+    return true;
+}
+
 static bool read_case(check_case *c, const json_t *json, vlm_error *error)
 {
     *c = (check_case){.json = json, .name = json_string_value(json_object_get(json, "name"))};
@@ -50,6 +71,7 @@ static bool read_cases(check_suite *s, const char *only, vlm_error *error)
     json_array_foreach((json_t *)(uintptr_t)list, i, json) {
         const char *name = json_string_value(json_object_get(json, "name"));
         if (only && (!name || strcmp(only, name))) continue;
+        if (!name_media(json)) return err_set(error, VLM_FORMAT, "cases.json: case %s: a medium has no source", name ? name : "?");
         if (!read_case(&s->cases[s->count++], json, error)) return false;
     }
     return s->count || err_set(error, VLM_NOT_FOUND, "cases.json has no case %s", only);

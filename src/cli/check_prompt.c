@@ -210,11 +210,11 @@ static bool assemble(const prompt *p, const char *key, assembled *out)
     return out->data != NULL;
 }
 
-/* `key`.sample keeps elements 0, s, 2s ... of the flattened tensor, s = count / 64, 64 at most. */
-static void take_sample(assembled *a)
+/* `key`.sample keeps elements 0, s, 2s ... of the flattened tensor: s = count / 64, 64 at most; or all with a given s ("samples": {key: {tensor, stride}}). */
+static void take_sample(assembled *a, int64_t stride)
 {
-    int64_t step = a->count / 64 > 1 ? a->count / 64 : 1, n = 0;
-    for (int64_t i = 0; i < a->count && n < 64; i += step, n++) a->data[n] = a->data[i];
+    int64_t step = stride > 0 ? stride : a->count / 64 > 1 ? a->count / 64 : 1, n = 0;
+    for (int64_t i = 0; i < a->count && (stride > 0 || n < 64); i += step, n++) a->data[n] = a->data[i];
     a->count = n;
     a->last = 0;
 }
@@ -239,18 +239,19 @@ static double pixel_level(const vlm_model *m)
     return config_number(c, "image_processor.rescale_factor", 1.0 / 255) / (least > 0 ? least : 1);
 }
 
-static void check_processed(check_report *r, const vlm_model *m, const check_case *c, const prompt *p, const char *key, const stored_tensor *golden)
+static void check_processed(check_report *r, const vlm_model *m, const check_case *c, const prompt *p, const char *key, const stored_tensor *golden,
+                            int64_t stride)
 {
     char name[96], where[200];
     size_t n = strlen(key);
-    bool sample = n > 7 && !strcmp(key + n - 7, ".sample"), whole = dtype_size(golden->type) == 8 || golden->type == DT_I32 || golden->type == DT_BOOL;
-    snprintf(name, sizeof name, "%.*s", (int)(sample ? n - 7 : n), key);
+    bool sample = stride > 0 || (n > 7 && !strcmp(key + n - 7, ".sample")), whole = dtype_size(golden->type) == 8 || golden->type == DT_I32 || golden->type == DT_BOOL;
+    snprintf(name, sizeof name, "%.*s", (int)(sample && stride <= 0 ? n - 7 : n), key);
     snprintf(where, sizeof where, "%s/%s", c->name, key);
     assembled a;
     if (!assemble(p, name, &a)) {                                     /* what a family forgets to give must not pass unseen */
         check_same(r, STAGE_PROCESSOR, false, "case %s: the processor gave no %s", c->name, name);
     } else {
-        if (sample) take_sample(&a);
+        if (sample) take_sample(&a, stride);
         else drop_padding(&a, golden);
         tolerance t = {.bound = whole ? 0 : golden->type == DT_F32 ? 1e-5 : 1e-3};
         if (!whole && !strncmp(name, "pixel_values", 12)) t.level = pixel_level(m);
@@ -291,7 +292,14 @@ void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, con
     json_object_foreach(json_object_get(c->json, "tensors"), key, name) {
         const stored_tensor *golden = is_later(key) ? NULL : suite_golden(s, c, key);
         if (!golden) continue;
-        check_processed(r, m, c, &p, key, golden);
+        check_processed(r, m, c, &p, key, golden, 0);
+    }
+    json_object_foreach(json_object_get(c->json, "samples"), key, name) {
+        const char *sampled = json_string_value(json_object_get(name, "tensor"));
+        const stored_tensor *golden = sampled && s->golden ? checkpoint_find(s->golden, sampled) : NULL;
+        int64_t stride = json_integer_value(json_object_get(name, "stride"));
+        if (golden && stride > 0) check_processed(r, m, c, &p, key, golden, stride);
+        else check_same(r, STAGE_PROCESSOR, false, "case %s: no sample of %s in golden.safetensors", c->name, key);
     }
     check_positions(r, m, s, c, &p);
     prompt_free(&p);

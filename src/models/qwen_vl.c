@@ -279,7 +279,7 @@ bool qwen_vl_plan(qwen_vl *q, vlm_model *m, config *c)
 }
 
 const qwen_tower_names qwen3_vl_tower_names = {
-    {"norm1", "norm2", "attn.qkv", "attn.proj", NULL, "mlp.linear_fc1", "mlp.linear_fc2"}, "norm", "linear_fc1", "linear_fc2",
+    {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .up = "mlp.linear_fc1", .down = "mlp.linear_fc2"}, "norm", "linear_fc1", "linear_fc2",
 };
 
 bool qwen3_vl_configure(qwen_vl *q, config *processor, config *c)

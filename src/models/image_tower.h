@@ -1,0 +1,56 @@
+/* image_tower.h - towers in the manner of CLIP, SigLIP, Pixtral and InternViT: a transformer over the patches of each picture or tile.
+ *
+ *   pixels [3][h][w] -> patches -> product [+ table of positions] [class vector first] [norm] -> layers [norm] -> features, one for each patch
+ *
+ *                 positions              class   norms                             MLP         read
+ *   CLIP          table                  yes     layer norms, one before layers    quick GELU  an earlier layer, no norm behind
+ *   SigLIP        table                  no      layer norms, one behind           GELU tanh   the last
+ *   InternViT     table                  yes     layer norms, scaled branches      GELU        the last
+ *   Pixtral       rope (row, column)     no      rms norms, one before layers      SiLU gate   the last
+ *
+ * Pictures of one job may have different sizes; each is a segment of its own. */
+#ifndef VLM_MODELS_IMAGE_TOWER_H
+#define VLM_MODELS_IMAGE_TOWER_H
+
+#include "blocks/decoder.h"
+#include "blocks/vit.h"
+#include "models/model.h"
+
+typedef struct image_tower {
+    const struct tower_kind *kind;
+    vit_spec vit;
+    int patch, image;              /* sides in pixels; image: that the table of positions was made for */
+    int layers, depth;             /* in the file; how many of them are computed */
+    bool class_token, post_norm;
+    int positions;                 /* rows of the table, without the class's; 0: none */
+    vit_names names;
+
+    vit_layer *layer;
+    weight embed;
+    const float *embed_bias, *table, *class_row, *pre_norm, *pre_norm_bias, *last_norm, *last_norm_bias;
+    rope_table rope;
+} image_tower;
+
+/* Reads vision_config; its model_type says which kind. Defaults of the reference's classes for what is left out. post_norm: the norm behind the
+ * layers is wanted. feature_layer: as vision_feature_layer, -1 the last layer, -2 the one before ... */
+bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_layer, bool post_norm);
+/* `prefix`: alternatives, NULL-terminated (6 at most). */
+void image_tower_bind(image_tower *t, binder *b, const char *const *prefix);
+
+typedef struct tower_image {
+    const float *pixels;           /* [3][height][width], sides multiples of the patch */
+    int height, width;
+    const int32_t *position;       /* [patches] rows of the table; NULL: 0, 1, 2 ... */
+} tower_image;
+
+/* For vlm_arch.encode_start: sets job->x, stages, cost. The images are copied, pixels and positions stay where they are. */
+bool image_tower_start(run *r, const image_tower *t, encode_job *job, const tower_image *images, int n);
+/* The same for all tiles of the input's "pixel_values" [.., 3, height, width]. */
+bool image_tower_start_tiles(run *r, const image_tower *t, encode_job *job);
+/* A stage. When job->stage has become job->stages, image_tower_features has the result: [all patches, hidden], class rows left out. */
+bool image_tower_encode(run *r, const image_tower *t, encode_job *job);
+tensor image_tower_features(run *r, const image_tower *t, const encode_job *job);
+/* x becomes the rows that the encoder gives (it lies in scratch; the rows live on). */
+void image_tower_set_rows(run *r, encode_job *job, tensor x);
+
+#endif

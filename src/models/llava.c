@@ -1,0 +1,119 @@
+/* llava.c - LLaVA 1.5 and checkpoints of its layout: https://arxiv.org/abs/2310.03744 (Pixtral too: https://arxiv.org/abs/2410.07073)
+ *
+ *   picture -> shorter side 336, middle 336 x 336 -> CLIP, output of the last layer but one, class row dropped: 576 features
+ *           -> linear, GELU, linear -> rows that replace <image> -> Llama, Mistral, Qwen2 ...
+ *   Pixtral: picture of any size in steps of a patch (models/pixtral.h) -> its tower -> the same connector
+ *
+ * Bites: the file holds a last layer and post_layernorm that are never used. Nested configs leave out what is the default. The number of features
+ * follows from the crop, not from image_seq_length. */
+#include "models/pixtral.h"
+
+#include <string.h>
+
+#include "base/err.h"
+
+typedef struct llava {
+    tower_lm base;
+    mlp_connector connector;
+    pixtral_processor pixtral;     /* when the tower is Pixtral's */
+    bool is_pixtral;
+    int shortest, height, width;   /* shortest: the shorter side becomes that; 0: the picture becomes height x width */
+    int crop_height, crop_width;   /* 0: no crop */
+} llava;
+
+static bool configure_processor(llava *v, config *p, config *c)
+{
+    const image_tower *t = &v->base.tower;
+    if (!picture_config(&v->base.norm, p, "image_processor", picture_clip, RESIZE_BICUBIC)) return false;
+    v->height = (int)config_int(p, "image_processor.size.height", t->image, 1, 1 << 14);
+    v->width = (int)config_int(p, "image_processor.size.width", t->image, 1, 1 << 14);
+    v->shortest = (int)config_int(p, "image_processor.size.shortest_edge", 0, 1, 1 << 14);
+    if (config_bool(p, "image_processor.do_center_crop", v->shortest > 0)) {
+        v->crop_height = (int)config_int(p, "image_processor.crop_size.height", t->image, 1, 1 << 14);
+        v->crop_width = (int)config_int(p, "image_processor.crop_size.width", t->image, 1, 1 << 14);
+    }
+    if (p->failed) return false;
+    int height = v->crop_height ? v->crop_height : v->height, width = v->crop_width ? v->crop_width : v->width;
+    if (v->shortest && !v->crop_height) return config_fail(c, VLM_UNSUPPORTED, "the processor keeps the shape of pictures (no crop); the tower has one of its own");
+    return (height / t->patch == t->image / t->patch && width / t->patch == t->image / t->patch) ||
+           config_fail(c, VLM_FORMAT, "the processor gives pictures of %d x %d, the vision tower takes %d x %d", width, height, t->image, t->image);
+}
+
+static bool configure(vlm_model *m, config *c)
+{
+    llava *v = m->family = arena_alloc(&m->memory, sizeof *v);
+    if (!v) return config_fail(c, VLM_MEMORY, "out of memory");
+    const char *strategy = config_string(c, "vision_feature_select_strategy", "default");
+    int layer = (int)config_int(c, "vision_feature_layer", -2, -1024, 1024);
+    v->is_pixtral = !strcmp(config_string(c, "vision_config.model_type", ""), "pixtral");
+    v->connector.act = config_activation(c, "projector_hidden_act", "gelu");
+    if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, layer, false)) return false;
+    if (v->base.tower.class_token != !strcmp(strategy, "default"))
+        return config_fail(c, VLM_UNSUPPORTED, "vision_feature_select_strategy \"%.20s\" with this tower", strategy);
+    return v->is_pixtral ? pixtral_config(&v->pixtral, &v->base, m->processor, 1) : configure_processor(v, m->processor, c);
+}
+
+static bool bind(vlm_model *m, binder *b)
+{
+    llava *v = m->family;
+    tower_lm_bind(&v->base, b);
+    mlp_connector_bind(&v->connector, b, v->base.tower.vit.hidden, v->base.text.spec.hidden);
+    return !b->failed;
+}
+
+/* ---- prompt ------------------------------------------------------------------------------------------------------- */
+
+static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
+{
+    const llava *v = m->family;
+    if (!tower_lm_only_images(m, item, error)) return false;
+    if (v->is_pixtral) return pixtral_process(m, &v->pixtral, &v->base.norm, item, options, out, error);
+    const image *img = &item->image;
+    int height = v->height, width = v->width, patch = v->base.tower.patch;
+    if (v->shortest) {
+        bool wide = img->width > img->height;
+        double ratio = wide ? (double)img->width / img->height : (double)img->height / img->width;
+        if (ratio > 200) return err_set(error, VLM_UNSUPPORTED, "image of %d x %d: one side is more than 200 times the other", img->width, img->height);
+        int64_t longer = wide ? (int64_t)v->shortest * img->width / img->height : (int64_t)v->shortest * img->height / img->width;
+        width = wide ? (int)longer : v->shortest;
+        height = wide ? v->shortest : (int)longer;
+    }
+    int crop_height = v->crop_height ? v->crop_height : height, crop_width = v->crop_width ? v->crop_width : width;
+    int y = height >= crop_height ? (height - crop_height) / 2 : -((crop_height - height) / 2), x = width >= crop_width ? (width - crop_width) / 2 : -((crop_width - width) / 2);
+    out->kind = item->kind;
+    out->tokens = crop_height / patch * (crop_width / patch);
+    float *pixels = picture_tiles(out, 0, crop_height, crop_width, error);
+    return pixels && picture_resized(&v->base.norm, img, width, height, x, y, crop_width, crop_height, pixels, error);
+}
+
+static bool expand(const vlm_model *m, const media_input *in, buf *text, vlm_error *error)
+{
+    const llava *v = m->family;
+    return v->is_pixtral ? pixtral_expand(m, &v->pixtral, in, text, error) : tower_lm_expand(m, in, text, error);
+}
+
+/* ---- encoder ------------------------------------------------------------------------------------------------------ */
+
+static bool encode(run *r, const vlm_model *m, encode_job *job)
+{
+    const llava *v = m->family;
+    if (!image_tower_encode(r, &v->base.tower, job)) return false;
+    if (job->stage == job->stages)
+        image_tower_set_rows(r, job, mlp_connector_apply(r, &v->connector, image_tower_features(r, &v->base.tower, job)));
+    return run_ok(r);
+}
+
+static const char *const types[] = {"llava", NULL};
+
+const vlm_arch vlm_arch_llava = {
+    .name = "llava",
+    .title = "LLaVA 1.5, Pixtral",
+    .model_types = types,
+    .takes = TAKES_IMAGE,
+    .configure = configure,
+    .bind = bind,
+    .process = process,
+    .encode = encode,
+    .task = TASK_GENERATE, .placeholder = tower_lm_placeholder, .media_token = tower_lm_media_token, .expand = expand,
+    .encode_start = tower_lm_encode_start, .forward = tower_lm_forward,
+};

@@ -1,0 +1,143 @@
+/* picture.c - see picture.h. Rules: transformers image_processing_backends.py, image_processing_llava_next.py. */
+#include "models/picture.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+
+const double picture_clip[2][3] = {{0.48145466, 0.4578275, 0.40821073}, {0.26862954, 0.26130258, 0.27577711}};
+const double picture_half[2][3] = {{0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}};
+const double picture_imagenet[2][3] = {{0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}};
+
+static const char *path(char *to, size_t size, const char *where, const char *key)
+{
+    snprintf(to, size, "%s.%s", where, key);
+    return to;
+}
+
+/* Pillow's numbers. */
+static resize_filter filter_of(int64_t resample, resize_filter fallback)
+{
+    switch (resample) {
+    case 0: return RESIZE_NEAREST;
+    case 1: return RESIZE_LANCZOS;
+    case 2: return RESIZE_BILINEAR;
+    case 3: return RESIZE_BICUBIC;
+    default: return fallback;
+    }
+}
+
+bool picture_config(picture_norm *n, config *p, const char *where, const double usual[2][3], resize_filter filter)
+{
+    char key[128];
+    double mean[3], std[3];
+    bool has_mean = config_numbers(p, path(key, sizeof key, where, "image_mean"), mean, 3) == 3;
+    bool has_std = config_numbers(p, path(key, sizeof key, where, "image_std"), std, 3) == 3;
+    bool normalize = config_bool(p, path(key, sizeof key, where, "do_normalize"), true);
+    double rescale = config_number(p, path(key, sizeof key, where, "rescale_factor"), 1 / 255.0);
+    if (!config_bool(p, path(key, sizeof key, where, "do_rescale"), true)) rescale = 1;
+    n->filter = filter_of(config_int(p, path(key, sizeof key, where, "resample"), -1, -1, 5), filter);
+    if (p->failed) return false;
+    if (!(rescale > 0)) return config_fail(p, VLM_FORMAT, "%s.rescale_factor must be positive", where);
+    float scale = (float)(1.0 / rescale);
+    for (int c = 0; c < 3; c++) {
+        float m = (float)(has_mean ? mean[c] : usual[0][c]), s = (float)(has_std ? std[c] : usual[1][c]);
+        if (!(s > 0)) return config_fail(p, VLM_FORMAT, "%s.image_std must be positive", where);
+        for (int i = 0; i < 256; i++) n->value[c][i] = normalize ? ((float)i - m * scale) / (s * scale) : (float)i * (float)rescale;
+    }
+    return true;
+}
+
+void picture_window(const picture_norm *n, const image *img, int x, int y, int width, int height, float *out)
+{
+    for (int c = 0; c < 3; c++)
+        for (int row = y; row < y + height; row++) {
+            const uint8_t *p = row >= 0 && row < img->height ? img->rgb + (size_t)row * (size_t)img->width * 3 + c : NULL;
+            for (int column = x; column < x + width; column++) {
+                bool inside = p && column >= 0 && column < img->width;
+                *out++ = n->value[c][inside ? p[(size_t)column * 3] : 0];
+            }
+        }
+}
+
+bool picture_resized(const picture_norm *n, const image *img, int width, int height, int x, int y, int window_width, int window_height, float *out,
+                     vlm_error *error)
+{
+    image resized;
+    if (!width || !height) { width = img->width; height = img->height; }
+    if (!image_resize(img, width, height, n->filter, &resized, error)) return false;
+    picture_window(n, &resized, x, y, window_width, window_height, out);
+    image_free(&resized);
+    return true;
+}
+
+float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error)
+{
+    processed *p = tiles ? media_input_add(out, "pixel_values", DT_F32, 5, (const int64_t[]){1, tiles, 3, height, width})
+                         : media_input_add(out, "pixel_values", DT_F32, 4, (const int64_t[]){1, 3, height, width});
+    if (!p) err_memory(error, (size_t)(tiles * 3 * height * width) * sizeof(float));
+    return p ? p->data : NULL;
+}
+
+/* ---- anyres ---- */
+
+bool anyres_config(anyres *a, config *processor, config *c)
+{
+    const json_t *list = config_get(processor, "image_processor.image_grid_pinpoints");
+    if (!list) list = config_get(c, "image_grid_pinpoints");
+    a->n = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *pair = json_array_get(list, i);
+        int64_t h = json_integer_value(json_array_get(pair, 0)), w = json_integer_value(json_array_get(pair, 1));
+        if (a->n == ANYRES_MAX || h < 1 || w < 1 || h > 65535 || w > 65535)
+            return config_fail(c, VLM_FORMAT, "image_grid_pinpoints: up to %d pairs of height and width were expected", ANYRES_MAX);
+        a->size[a->n][0] = (int)h;
+        a->size[a->n++][1] = (int)w;
+    }
+    return a->n > 0 || config_fail(c, VLM_FORMAT, "image_grid_pinpoints is missing; pairs of height and width were expected");
+}
+
+void anyres_choose(const anyres *a, int height, int width, int *best_height, int *best_width)
+{
+    int64_t most = 0, least_waste = INT64_MAX, whole = (int64_t)height * width;
+    *best_height = a->size[0][0];
+    *best_width = a->size[0][1];
+    for (int i = 0; i < a->n; i++) {
+        int h = a->size[i][0], w = a->size[i][1];
+        double scale = fmin((double)w / width, (double)h / height);
+        int64_t kept = (int64_t)(width * scale) * (int64_t)(height * scale);
+        if (kept > whole) kept = whole;
+        int64_t waste = (int64_t)h * w - kept;
+        if (kept < most || (kept == most && waste >= least_waste)) continue;
+        most = kept;
+        least_waste = waste;
+        *best_height = h;
+        *best_width = w;
+    }
+}
+
+void anyres_inside(int height, int width, int best_height, int best_width, int *inside_height, int *inside_width)
+{
+    double across = (double)best_width / width, down = (double)best_height / height;
+    *inside_width = across < down ? best_width : (int)fmin(ceil(width * down), best_width);
+    *inside_height = across < down ? (int)fmin(ceil(height * across), best_height) : best_height;
+    if (*inside_width < 1) *inside_width = 1;
+    if (*inside_height < 1) *inside_height = 1;
+}
+
+/* Python's int(round(x, 7)). */
+static int truncate7(double x)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%.7f", x);
+    return (int)strtod(text, NULL);
+}
+
+void anyres_unpad(int height, int width, int rows, int columns, int *top, int *left)
+{
+    *top = *left = 0;
+    if ((double)width / height > (double)columns / rows) *top = (rows - truncate7(height * ((double)columns / width))) / 2;
+    else *left = (columns - truncate7(width * ((double)rows / height))) / 2;
+}

@@ -1,0 +1,37 @@
+/* picture.h - from pixels to what towers of fixed tiles read: [3][height][width] floats, normalised. Cropping, padding and cutting into tiles are one
+ * thing: a window on the resized picture; what lies outside it is black. */
+#ifndef VLM_MODELS_PICTURE_H
+#define VLM_MODELS_PICTURE_H
+
+#include "models/common.h"
+
+typedef struct picture_norm {
+    float value[3][256];           /* channel value -> float */
+    resize_filter filter;
+} picture_norm;
+
+extern const double picture_clip[2][3], picture_half[2][3], picture_imagenet[2][3];      /* mean, standard deviation */
+
+/* image_mean, image_std, rescale_factor, do_normalize, do_rescale, resample below `where` ("image_processor") of the processor's files. */
+bool picture_config(picture_norm *n, config *processor, const char *where, const double usual[2][3], resize_filter filter);
+/* The window [x, x + width) x [y, y + height) of img into out [3][height][width]. */
+void picture_window(const picture_norm *n, const image *img, int x, int y, int width, int height, float *out);
+/* Resizes img to `width` x `height` and writes the window; width or height 0: as it is. */
+bool picture_resized(const picture_norm *n, const image *img, int width, int height, int x, int y, int window_width, int window_height, float *out,
+                     vlm_error *error);
+/* "pixel_values" [1, tiles, 3, height, width] in `out`, or [1, 3, height, width] when tiles is 0; NULL when out of memory. */
+float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error);
+
+/* ---- anyres (LLaVA-NeXT): the best of some sizes, the picture in its middle, cut into tiles ---- */
+enum { ANYRES_MAX = 128 };
+typedef struct anyres { int n, size[ANYRES_MAX][2]; } anyres;                             /* height, width */
+/* image_grid_pinpoints; the processor's files first, then config.json. */
+bool anyres_config(anyres *a, config *processor, config *c);
+/* The size that keeps most of the picture and wastes least. */
+void anyres_choose(const anyres *a, int height, int width, int *best_height, int *best_width);
+/* Where the picture lies in the chosen size: its own size inside. */
+void anyres_inside(int height, int width, int best_height, int best_width, int *inside_height, int *inside_width);
+/* Rows or columns of features that only show padding are left out: of rows x columns features, [*top, rows - *top) x [*left, columns - *left) stay. */
+void anyres_unpad(int height, int width, int rows, int columns, int *top, int *left);
+
+#endif

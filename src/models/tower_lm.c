@@ -1,0 +1,75 @@
+/* tower_lm.c - see tower_lm.h. */
+#include "models/tower_lm.h"
+
+#include "base/err.h"
+
+bool tower_lm_config(tower_lm *v, vlm_model *m, config *c)
+{
+    if (!text_spec(&v->text.spec, &m->memory, c) || !decoder_plan(&v->text, &m->memory, c)) return false;
+    model_use_decoder(m, &v->text);
+    v->image_token = (int32_t)config_int(c, "image_token_index|image_token_id", -1, 0, INT32_MAX);
+    v->video_token = (int32_t)config_int(c, "video_token_index|video_token_id", -1, 0, INT32_MAX);
+    if (!c->failed && v->image_token < 0) return config_fail(c, VLM_FORMAT, "image_token_index (or image_token_id) is missing");
+    m->takes = TAKES_IMAGE;
+    return !c->failed;
+}
+
+void tower_lm_bind(tower_lm *v, binder *b)
+{
+    static const char *const prefix[] = {"vision_tower.vision_model.", "vision_tower.", "model.vision_tower.vision_model.", "model.vision_tower.",
+                                         "model.vision_model.", "vision_model.", NULL};
+    if (decoder_bind(&v->text, b)) image_tower_bind(&v->tower, b, prefix);
+    bind_prefix(b, "", "model.", NULL);
+}
+
+void mlp_connector_bind(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs)
+{
+    bind_linear(b, &w->up, outputs, inputs, "multi_modal_projector.linear_1");
+    bind_vector_optional(b, &w->up_bias, outputs, "multi_modal_projector.linear_1.bias");
+    bind_linear(b, &w->down, outputs, outputs, "multi_modal_projector.linear_2");
+    bind_vector_optional(b, &w->down_bias, outputs, "multi_modal_projector.linear_2.bias");
+}
+
+tensor mlp_connector_apply(run *r, const mlp_connector *w, tensor x)
+{
+    x = op_linear(r, x, &w->up, w->up_bias);
+    op_activate(r, x, w->act);
+    return op_linear(r, x, &w->down, w->down_bias);
+}
+
+bool tower_lm_only_images(const vlm_model *m, const media_item *item, vlm_error *error)
+{
+    if (item->kind == MEDIA_IMAGE) return true;
+    err_set(error, VLM_UNSUPPORTED, "%s takes images, no %s", m->arch->title, media_kind_name(item->kind));
+    return item->kind == MEDIA_VIDEO ? err_hint(error, "give some frames as images") : false;
+}
+
+bool tower_lm_fits(const vlm_model *m, const media_item *item, int64_t tokens, vlm_error *error)
+{
+    return tokens <= m->context || err_set(error, VLM_LIMIT, "%s becomes %lld tokens, the model's context has %d", media_kind_name(item->kind),
+                                           (long long)tokens, m->context);
+}
+
+static const tower_lm *family(const vlm_model *m) { return m->family; }
+
+int32_t tower_lm_media_token(const vlm_model *m, media_kind kind)
+{
+    return kind == MEDIA_IMAGE ? family(m)->image_token : kind == MEDIA_VIDEO && (m->takes & TAKES_VIDEO) ? family(m)->video_token : -1;
+}
+
+const char *tower_lm_placeholder(const vlm_model *m, media_kind kind)
+{
+    int32_t id = tower_lm_media_token(m, kind);
+    return id >= 0 && m->tok ? tokenizer_token(m->tok, id) : NULL;
+}
+
+bool tower_lm_expand(const vlm_model *m, const media_input *in, buf *text, vlm_error *error)
+{
+    const char *token = tower_lm_placeholder(m, in->kind);
+    for (int i = 0; token && i < in->tokens; i++) buf_adds(text, token);
+    return text->failed ? err_memory(error, text->size) : true;
+}
+
+bool tower_lm_encode_start(run *r, const vlm_model *m, encode_job *job) { return image_tower_start_tiles(r, &family(m)->tower, job); }
+
+tensor tower_lm_forward(run *r, const vlm_model *m, const batch *b) { return decoder_forward(r, &family(m)->text, b); }

@@ -1,0 +1,42 @@
+/* tower_lm.h - what families of "a tower, a connector, some language model" share: LLaVA and its kin. A family's struct begins with a tower_lm. */
+#ifndef VLM_MODELS_TOWER_LM_H
+#define VLM_MODELS_TOWER_LM_H
+
+#include "models/image_tower.h"
+#include "models/picture.h"
+#include "models/text.h"
+
+typedef struct tower_lm {
+    decoder text;
+    image_tower tower;
+    picture_norm norm;
+    int32_t image_token, video_token;                                      /* -1: none */
+} tower_lm;
+
+/* The language model of text_config, what the engine needs to know of it, and the tokens' ids; the model takes images. */
+bool tower_lm_config(tower_lm *v, vlm_model *m, config *c);
+/* Decoder and tower, the latter under vision_tower., vision_model. and other usual names. */
+void tower_lm_bind(tower_lm *v, binder *b);
+
+/* linear_1, activation, linear_2: LLaVA's connector. */
+typedef struct mlp_connector { weight up, down; const float *up_bias, *down_bias; activation act; } mlp_connector;
+/* Below multi_modal_projector, from `inputs` columns to `outputs`. */
+void mlp_connector_bind(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs);
+tensor mlp_connector_apply(run *r, const mlp_connector *w, tensor x);
+
+/* An image as one medium is all that the family takes: complains about anything else. */
+bool tower_lm_only_images(const vlm_model *m, const media_item *item, vlm_error *error);
+/* Tokens of a medium must fit the context. */
+bool tower_lm_fits(const vlm_model *m, const media_item *item, int64_t tokens, vlm_error *error);
+
+/* For vlm_arch: the placeholder is the token's own text, repeated as often as there are rows. */
+const char *tower_lm_placeholder(const vlm_model *m, media_kind kind);
+int32_t tower_lm_media_token(const vlm_model *m, media_kind kind);
+bool tower_lm_expand(const vlm_model *m, const media_input *in, buf *text, vlm_error *error);
+bool tower_lm_encode_start(run *r, const vlm_model *m, encode_job *job);
+tensor tower_lm_forward(run *r, const vlm_model *m, const batch *b);
+#define TOWER_LM_ARCH \
+    .task = TASK_GENERATE, .placeholder = tower_lm_placeholder, .media_token = tower_lm_media_token, .expand = tower_lm_expand, \
+    .encode_start = tower_lm_encode_start, .forward = tower_lm_forward
+
+#endif
