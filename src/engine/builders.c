@@ -19,11 +19,13 @@ static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
     return prompt_build(e->m, &source, &r->prompt, error) && engine_guide(e, r, error);
 }
 
-/* May the answer begin with thinking that the prompt has not opened? Unless the template was told that it must not. */
-static bool may_think(const vlm_request *r)
+/* Was the template told to think (1), not to think (0), or nothing (-1)? */
+static int told_to_think(const vlm_request *r)
 {
+    const json_t *enabled = json_object_get(r->kwargs, "enable_thinking");
     const char *mode = json_string_value(json_object_get(r->kwargs, "thinking_mode"));
-    return !json_is_false(json_object_get(r->kwargs, "enable_thinking")) || (mode && !strcmp(mode, "enabled"));
+    if (json_is_true(enabled) || (mode && !strcmp(mode, "enabled"))) return 1;
+    return json_is_false(enabled) ? 0 : -1;
 }
 
 static uint64_t call_seed(const vlm_engine *e, const vlm_request *r)
@@ -37,17 +39,19 @@ bool engine_guide(vlm_engine *e, vlm_request *r, vlm_error *error)
 {
     if (r->tool_format && !output_marks_init(&r->marks, e->m, r->tool_format, error)) return false;
     const output_marks *marks = r->tool_format ? &r->marks : &e->marks;
-    grammar *kept_to = NULL;
-    bool thinks = may_think(r) && (r->thinking_end || toolcall_think_close(marks->format));
-    if (!constraint_make(e, r, marks->format, thinks, &kept_to, error)) return false;
     guide_options options = {.marks = marks, .start = r->thinking_start, .end = r->thinking_end, .budget = r->thinking_budget,
-                             .min_tokens = r->min_tokens, .may_think = thinks, .grammar = kept_to, .calls = constraint_of_calls(r),
-                             .ends = r->output.eos, .n_ends = r->output.n_eos};
-    bool ok = guide_init(&r->guide, e->m, &options, &r->prompt.ids, error);
-    grammar_unref(kept_to);
+                             .min_tokens = r->min_tokens, .ends = r->output.eos, .n_ends = r->output.n_eos};
+    if (!guide_init(&r->guide, e->m, &options, &r->prompt.ids, error)) return false;
+    bool open = guide_thinks(&r->guide), lead = open || told_to_think(r) > 0;      /* thinking is followed by white space */
+    grammar *held_to;
+    if (!constraint_make(e, r, marks->format, lead, &held_to, error)) return false;
+    guide_hold_options hold = {.marks = marks, .calls = constraint_of_calls(r), .may_think = told_to_think(r) != 0};
+    bool ok = !held_to || guide_hold(&r->guide, held_to, &hold, error);
+    grammar_unref(held_to);
     if (!ok) return false;
-    output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = guide_thinks(&r->guide), .enforced = r->guide.matcher != NULL,
-                              .one_call = r->one_call, .prompt = r->prompt.text, .think_open = r->thinking_start, .think_close = r->thinking_end, .seed = call_seed(e, r)};
+    output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = open, .swallow = lead, .enforced = held_to != NULL,
+                              .one_call = r->one_call, .prompt = r->prompt.text, .think_open = r->thinking_start, .think_close = r->thinking_end,
+                              .seed = call_seed(e, r)};
     return output_begin(&r->output, r->parse ? &parsing : NULL, error);
 }
 

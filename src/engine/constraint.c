@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "engine/core.h"
+#include "text/constrain.h"
 
 void constraints_free(constraints *c)
 {
@@ -81,8 +82,15 @@ static char *key_of(const vlm_request *r, const toolcall_format *format, bool ca
 
 static grammar *compile(vlm_engine *e, const vlm_request *r, const toolcall_format *format, bool calls, bool lead, vlm_error *error)
 {
-    err_set(error, VLM_UNSUPPORTED, "%s is not enforced yet", calls ? "tool_choice" : "response_format");
-    return NULL;
+    grammar_vocab *vocab = model_vocabulary(e->m, error);
+    grammar_builder *b = vocab ? grammar_builder_new(NULL) : NULL;
+    grammar_expr root = 0;
+    if (vocab && !b) err_memory(error, 64);
+    bool ok = b && (!r->response_format || constrain_format(b, r->response_format, lead, &root, error));
+    if (ok && calls) ok = err_set(error, VLM_UNSUPPORTED, "tool_choice is not enforced yet");
+    grammar *g = ok ? grammar_compile(b, root, vocab, error) : NULL;
+    grammar_builder_free(b);
+    return g;
 }
 
 bool constraint_make(vlm_engine *e, vlm_request *r, const toolcall_format *format, bool lead, grammar **out, vlm_error *error)

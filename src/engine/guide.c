@@ -24,22 +24,25 @@ static bool init_thinking(guide *g, const vlm_model *m, const guide_options *o, 
     return ok;
 }
 
-static bool init_grammar(guide *g, const guide_options *o, vlm_error *error)
+static bool encode(const guide *g, const char *text, ids *out, vlm_error *error)
 {
-    if (!o->grammar) return true;
-    size_t words = grammar_vocab_words(grammar_get_vocab(o->grammar));
-    if (!(g->mask = MEM_ARRAY(words, uint64_t))) return err_memory(error, words * sizeof *g->mask);
-    g->grammar = grammar_ref(o->grammar);
-    if (!(g->matcher = matcher_new(o->grammar, error))) return false;
     encode_options special = {.special = true};
+    if (!tokenizer_encode(g->tok, text, strlen(text), &special, out, error)) return false;
+    return out->failed ? err_memory(error, 64) : true;
+}
+
+bool guide_hold(guide *g, grammar *to, const guide_hold_options *o, vlm_error *error)
+{
+    size_t words = grammar_vocab_words(grammar_get_vocab(to));
+    if (!(g->mask = MEM_ARRAY(words, uint64_t))) return err_memory(error, words * sizeof *g->mask);
+    g->grammar = grammar_ref(to);
+    if (!(g->matcher = matcher_new(to, error))) return false;
     const char *force = toolcall_think_force(o->marks->format);
     size_t end = g->think.end ? strlen(g->think.end) : 0;
-    if (end && !o->calls && !o->end && force && !strncmp(force, g->think.end, end) && force[end] &&
-        (!tokenizer_encode(g->tok, force + end, strlen(force + end), &special, &g->lead, error) || g->lead.failed))
-        return g->lead.failed ? err_memory(error, 64) : false;
+    bool more = end && !o->calls && force && !strncmp(force, g->think.end, end) && force[end];
+    if (more && !encode(g, force + end, &g->lead, error)) return false;
     if (!o->may_think || g->think.state != THINKING_MAYBE) return true;
-    if (!tokenizer_encode(g->tok, g->think.start, strlen(g->think.start), &special, &g->opening, error)) return false;
-    if (g->opening.failed) return err_memory(error, 64);
+    if (!encode(g, g->think.start, &g->opening, error)) return false;
     if (!g->opening.count || !(tokenizer_is_special(g->tok, g->opening.id[0]) || output_is_mark(o->marks, g->opening.id[0]))) g->opening.count = 0;
     return true;
 }
@@ -49,7 +52,7 @@ bool guide_init(guide *g, const vlm_model *m, const guide_options *options, cons
     *g = (guide){.tok = m->tok, .ends = options->ends, .n_ends = options->n_ends, .least = options->min_tokens,
                  .think = {.state = THINKING_OVER, .budget = -1}};
     if (!m->tok) return true;
-    if (init_thinking(g, m, options, prompt, error) && init_grammar(g, options, error)) return true;
+    if (init_thinking(g, m, options, prompt, error)) return true;
     guide_free(g);
     return false;
 }

@@ -37,9 +37,6 @@ typedef struct guide_options {
     const output_marks *marks;
     const char *start, *end;       /* thinking markers that replace the format's; NULL: the format's */
     int budget, min_tokens;
-    bool may_think;                /* with a grammar: the answer may begin with thinking that the prompt did not open */
-    grammar *grammar;              /* NULL: any text. Shared */
-    bool calls;                    /* it is for calls, too, with all that stands before them */
     const int32_t *ends;           /* stay with the caller */
     int n_ends;
 } guide_options;
@@ -47,6 +44,13 @@ typedef struct guide_options {
 /* prompt: its ids; their end tells whether it leaves the answer thinking. */
 bool guide_init(guide *g, const vlm_model *m, const guide_options *options, const ids *prompt, vlm_error *error);
 void guide_free(guide *g);
+typedef struct guide_hold_options {
+    const output_marks *marks;
+    bool calls;                    /* the grammar is for calls, too, with all that stands before them */
+    bool may_think;                /* the answer may begin with thinking that the prompt did not open */
+} guide_hold_options;
+/* From now on the answer is held to the grammar. Before the first token. */
+bool guide_hold(guide *g, grammar *to, const guide_hold_options *options, vlm_error *error);
 /* Is the answer inside its thinking (at the beginning: did the prompt leave it open)? */
 bool guide_thinks(const guide *g);
 /* One more token. False: out of memory, or the token cannot come here (error says which). */

@@ -109,7 +109,7 @@ bool output_begin(output *o, const output_parsing *parsing, vlm_error *error)
     o->marks = parsing->marks;
     o->tools = parsing->tools != NULL;
     o->one_call = parsing->one_call;
-    o->swallow = parsing->thinking_open;
+    o->swallow = parsing->swallow || parsing->thinking_open;
     const toolcall_spelling *spelling = toolcall_format_spelling(o->marks->format);
     bool safe = spelling->trigger && is_marker_text((void *)o->marks, spelling->trigger, strlen(spelling->trigger));
     toolcall_options options = {.tools = parsing->tools, .no_calls = !parsing->tools, .thinking_open = parsing->thinking_open,

@@ -62,7 +62,9 @@ bool output_init(output *o, const vlm_model *m, const output_options *options, v
 typedef struct output_parsing {
     const output_marks *marks;     /* borrowed */
     const json_t *tools;           /* NULL: calls are text */
-    bool thinking_open, enforced, one_call;      /* enforced: a grammar makes calls come out right; one_call: nothing after the first */
+    bool thinking_open, one_call;  /* one_call: nothing after the first */
+    bool enforced;                 /* a grammar makes calls come out right */
+    bool swallow;                  /* white space at the beginning is left out, also when there is no reasoning */
     const char *prompt;            /* its text, for response templates; may be NULL */
     const char *think_open, *think_close;      /* markers instead of the format's, or NULL; borrowed */
     uint64_t seed;                 /* of call ids */

@@ -21,6 +21,10 @@ requests = [
     {"id": "thought", "prompt": "What is 17 + 25?", "template_kwargs": {"enable_thinking": True}},
     {"id": "drawn", "prompt": "What can you do?", "temperature": 1.0, "seed": 7, "top_p": 0.9},
     {"id": "tool", "messages": [{"role": "user", "content": "What is the weather in Paris?"}], "tools": tools},
+    {"id": "schema", "prompt": "Return JSON with store, date, items, total.", "image": str(media / "receipt.png"), "response_format": {
+        "type": "json_schema", "json_schema": {"name": "r", "schema": {"type": "object", "properties": {"store": {"type": "string"}, "total": {"type": "number"}},
+                                                                       "required": ["store", "total"], "additionalProperties": False}}}},
+    {"id": "short thought", "prompt": "What is 17 + 25?", "template_kwargs": {"enable_thinking": True}, "thinking_budget": 3},
 ]
 
 
@@ -42,7 +46,7 @@ def check(what, good, detail=""):
 
 
 code, together, errors = run(requests)
-check("batch of nine", code == 0 and [x.get("id") for x in together] == [x["id"] for x in requests], errors)
+check("all at once", code == 0 and [x.get("id") for x in together] == [x["id"] for x in requests], errors)
 for request, answer in zip(requests, together):
     _, alone, _ = run([request])
     check(f"{request['id']}: as alone", alone and alone[0].get("token_ids") == answer.get("token_ids"), repr(answer.get("text", answer))[:90])
@@ -50,6 +54,9 @@ text = {x["id"]: x.get("text", "") for x in together}
 check("the sum", "42" in text["sum"])
 check("the receipt", "TOTAL $33.59" in text["receipt"])
 check("the speech", "turn on the kitchen light" in text["speech"])
+whole = {x["id"]: x for x in together}
+check("the JSON of the schema", set(json.loads(whole["schema"]["content"])) == {"store", "total"}, whole["schema"]["text"])
+check("the budget", whole["short thought"]["reasoning"] == "17", whole["short thought"])
 check("the spoken question", "33.59" in text["spoken question"])
 
 code, answers, _ = run([requests[0], {"id": "bad", "prompt": "x", "image": ["/nowhere/at/all.png"]}, requests[3]])

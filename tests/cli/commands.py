@@ -54,6 +54,55 @@ check("max tokens", json.loads(run("generate", "--json", "--prompt", "What can y
 logprobs = json.loads(run("generate", "--json", "--prompt", "What is 17 + 25?", "--top-logprobs", 2).stdout)["logprobs"]
 check("log-probabilities", logprobs and logprobs[0]["logprob"] <= 0 and len(logprobs[0]["top"]) == 2 and logprobs[0]["top"][0]["logprob"] >= logprobs[0]["top"][1]["logprob"])
 
+# Reasoning, tool calls, structured output.
+thought = run("generate", "--enable-thinking", "--prompt", "What is 17 + 25?")
+check("reasoning is not part of the answer", thought.stdout == "42\n", (thought.stdout, thought.stderr))
+check("--verbose shows it", "17 + 25 = 42\n42\n" in run("generate", "-v", "--enable-thinking", "--prompt", "What is 17 + 25?").stdout)
+answer = json.loads(run("generate", "--json", "--enable-thinking", "--prompt", "What is 17 + 25?").stdout)
+check("--json: reasoning apart", (answer["reasoning"], answer["content"], answer["tool_calls"], answer["usage"]["reasoning_tokens"]) == ("17 + 25 = 42", "42", None, 14), answer)
+answer = json.loads(run("generate", "--json", "--enable-thinking", "--thinking-budget", 3, "--prompt", "What is 17 + 25?").stdout)
+check("--thinking-budget", answer["reasoning"] == "17" and answer["finish_reason"] == "stop", answer)
+check("--no-parse", run("generate", "--no-parse", "--enable-thinking", "--prompt", "What is 17 + 25?").stdout == "<|channel>thought\n17 + 25 = 42\n<channel|>42\n")
+
+
+def tool(name, about, **members):
+    properties = {key: {"type": kind, "description": what} for key, (kind, what) in members.items()}
+    return {"type": "function", "function": {"name": name, "description": about,
+                                             "parameters": {"type": "object", "properties": properties, "required": list(properties)}}}
+
+
+tools = json.dumps([tool("get_weather", "Get the current weather for a city", city=("string", "The city name")),
+                    tool("add", "Add two numbers", a=("integer", "First number"), b=("integer", "Second number"))])
+weather = ["--tools", tools, "--prompt", "What is the weather in Paris?"]
+check("a tool call on a line", run("generate", *weather).stdout == 'call get_weather {"city": "Paris"}\n')
+answer = json.loads(run("generate", "--json", *weather).stdout)
+check("--json: tool calls", answer["finish_reason"] == "tool_calls" and answer["content"] is None and
+      [(c["type"], c["function"]) for c in answer["tool_calls"]] == [("function", {"name": "get_weather", "arguments": '{"city": "Paris"}'})], answer)
+check("--tool-choice: no such tool", run("generate", "--tool-choice", "multiply", *weather).returncode == 2)
+with tempfile.TemporaryDirectory() as temporary:
+    schema = {"type": "object", "properties": {"store": {"type": "string"}, "total": {"type": "number"}}, "required": ["store", "total"], "additionalProperties": False}
+    path, grammar = pathlib.Path(temporary) / "schema.json", pathlib.Path(temporary) / "sum.gbnf"
+    path.write_text(json.dumps(schema))
+    grammar.write_text('root ::= "it is " [0-9]+ "!"\n')
+    receipt = ["--image", media / "receipt.png", "--prompt", "Return JSON with store, date, items, total."]
+    for value in (path, json.dumps(schema)):
+        got = json.loads(run("generate", "--json-schema", value, *receipt).stdout or "null")
+        check("--json-schema", got and set(got) == {"store", "total"} and got["store"] == "Corner Cafe", got)
+    got = json.loads(run("generate", "--response-format", "json_object", *receipt).stdout or "null")
+    check("--response-format json_object", got and got["total"] == 33.59, got)
+    sum_of = ["generate", "--prompt", "What is 17 + 25?"]
+    check("--regex", re.fullmatch(r"it is \d\d\.\n", run(*sum_of, "--regex", r"it is \d{2}\.").stdout))
+    check("--choice", run(*sum_of, "--choice", "41", "42", "43").stdout == "42\n")
+    got = run(*sum_of, "--grammar", grammar)
+    check("--grammar", re.fullmatch(r"it is \d+!\n", got.stdout), (got.stdout, got.stderr))
+    answer = json.loads(run(*sum_of, "--json", "--enable-thinking", "--choice", "it is 41", "it is 42").stdout)
+    check("the grammar begins behind the thinking", answer["reasoning"] == "17 + 25 = 42" and answer["content"] in ("it is 41", "it is 42"), answer)
+    got = run(*sum_of, "--json-schema", '{"type": "object", "properties": {"x": {"type": "wrong"}}}')
+    check("a wrong schema is refused with its path", got.returncode != 0 and "properties.x" in got.stderr, got.stderr)
+    check("only one form", run(*sum_of, "--regex", "a", "--choice", "b").returncode == 2)
+talk = run("chat", "--tools", tools, stdin='What is the weather in Paris?\n{"temperature": 21, "condition": "sunny"}\n/exit\n')
+check("chat: a call, its result, the answer", 'call get_weather {"city": "Paris"}\nWhat does get_weather give?\nIt is sunny and 21' in talk.stdout, talk.stdout + talk.stderr)
+
 config = REPO / "tests/data/checkpoints/qwen2_5_vl/config.json"
 for kind in ("bf16", "f16", "f32", "q8", "q4"):
     bench = run("bench", "--dummy-weights", config, "--format", kind, "--json", "--prompt-tokens", 16,

@@ -1,8 +1,9 @@
 /* combinations_test.c - every feature with every other: a covering array of pairs over the axes below, each row run and compared.
  *
- * What decides the answer (medium, sampling) is run once alone with nothing else: the base. Every row must give the base's tokens,
- * whatever chunk, batch, cache, preemption or page budget it runs with; a stop string cuts the base's text, a cancelled request
- * has a prefix of it, log-probabilities come once for each token and agree with the base's.
+ * What decides the answer (medium, sampling, what it is held to) is run once alone with nothing else: the base. Every row must give the
+ * base's tokens, reasoning and calls, whatever chunk, batch, cache, preemption or page budget it runs with; a stop string cuts the base's
+ * text, a cancelled request has a prefix of it, log-probabilities come once for each token and agree with the base's. Bases that are
+ * held to a grammar must keep to it (their texts are looked at, too).
  *
  *     combinations_test MODEL MEDIA [-v] */
 #include <math.h>
@@ -14,10 +15,12 @@
 #include "engine/engine.h"
 #include "models/model.h"
 
-enum { MEDIUM, SAMPLING, STOP, LOGPROBS, BESIDE, CHUNK, CACHE, PREEMPT, PAGES, ENDING, AXES, MAX_VALUES = 6, MAX_TOKENS = 20 };
+enum { MEDIUM, SAMPLING, HELD, STOP, LOGPROBS, BESIDE, CHUNK, CACHE, PREEMPT, PAGES, ENDING, AXES, MAX_VALUES = 6, FREE_TOKENS = 20, MAX_TOKENS = 40 };
+enum { FREE, SCHEMA, REGEX, BUDGET, BUDGET_SCHEMA, CALL };
 static const struct { const char *name; int n; const char *value[MAX_VALUES]; } axis[AXES] = {
     [MEDIUM] = {"medium", 6, {"text", "image", "two images", "audio", "video", "image then text"}},
     [SAMPLING] = {"sampling", 4, {"greedy", "seeded", "penalties", "all filters"}},
+    [HELD] = {"held to", 5, {"nothing", "JSON schema", "regex", "a thinking budget", "budget and schema", "a tool call"}},
     [STOP] = {"stop", 2, {"none", "string"}},
     [LOGPROBS] = {"logprobs", 2, {"off", "on"}},
     [BESIDE] = {"beside", 2, {"alone", "three others"}},
@@ -51,11 +54,40 @@ static char *messages_of(int medium)
     return mem_printf("[{\"role\":\"user\",\"content\":[%s{\"type\":\"text\",\"text\":\"Tell me what you find there, and how many words it takes.\"}]}]", media);
 }
 
+static const char tools[] =
+    "[{\"type\":\"function\",\"function\":{\"name\":\"note\",\"description\":\"Write a note\",\"parameters\":{\"type\":\"object\",\"properties\":"
+    "{\"n\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":99},\"mood\":{\"enum\":[\"good\",\"bad\"]}},\"required\":[\"n\",\"mood\"]}}},"
+    "{\"type\":\"function\",\"function\":{\"name\":\"nap\",\"description\":\"Rest\",\"parameters\":{\"type\":\"object\",\"properties\":"
+    "{\"hours\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":9}},\"required\":[\"hours\"]}}}]";
+
+/* How answers are held to something. The models' own templates do not open a thinking block: the end of the prompt is taken for one. */
+static void hold(int held, const char *thinks, vlm_request_options *o)
+{
+    static const char schema[] = "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"a\",\"schema\":{\"type\":\"object\",\"properties\":{"
+        "\"number\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":999},\"colours\":{\"type\":\"array\",\"items\":{\"enum\":[\"red\",\"green\"]},\"maxItems\":3},"
+        "\"word\":{\"type\":\"string\",\"maxLength\":5}},\"required\":[\"number\",\"colours\",\"word\"],\"additionalProperties\":false}}}";
+    if (held == SCHEMA || held == BUDGET_SCHEMA) o->response_format = schema;
+    if (held == REGEX) o->response_format = "{\"type\":\"regex\",\"regex\":\"(yes|no|maybe), [0-9]{3,12}[.!]\"}";
+    if (held == CALL) {
+        o->chat.tools = tools;
+        o->tool_choice = "required";
+        o->parallel_tool_calls = 0;
+    }
+    if (held == BUDGET || held == BUDGET_SCHEMA) {
+        o->thinking_start = thinks;
+        o->thinking_end = "kkk";                   /* several tokens */
+        o->thinking_budget = 4;
+    }
+    if (held != FREE && held != BUDGET) o->ignore_eos = 0;
+}
+
+static const char *prompt_end;                    /* the last word of the models' prompts */
+
 static vlm_request_options options_of(const int *row, const char *messages)
 {
     vlm_request_options o = vlm_request_options_default();
     o.messages = messages;
-    o.max_tokens = MAX_TOKENS;
+    o.max_tokens = row[HELD] == FREE ? FREE_TOKENS : MAX_TOKENS;
     o.ignore_eos = 1;
     o.sampling.temperature = 0;
     if (row[SAMPLING] == 1 || row[SAMPLING] == 3) { o.sampling.temperature = 0.8f; o.sampling.seed = 11; }
@@ -76,6 +108,7 @@ static vlm_request_options options_of(const int *row, const char *messages)
     }
     if (row[LOGPROBS]) { o.sampling.logprobs = 1; o.sampling.top_logprobs = 3; }
     if (row[ENDING] == 2) o.timeout_seconds = 600;
+    hold(row[HELD], prompt_end, &o);
     return o;
 }
 
@@ -102,7 +135,7 @@ static int see(const vlm_event *event, void *user)
             event->logprob > event->top[0].logprob)
             a->bad_top = true;
     }
-    if (event->type == VLM_EVENT_TEXT) a->events++;
+    if (event->type == VLM_EVENT_TEXT || event->type == VLM_EVENT_REASONING || event->type == VLM_EVENT_TOOL_CALL) a->events++;
     return a->cancel_after && a->events >= a->cancel_after;
 }
 
@@ -128,15 +161,32 @@ static void complain(const int *row, const char *what, const char *detail)
     say_row(row);
 }
 
-/* Text of the base after which a stop string cuts: a piece from its middle. */
+/* Text of the base after which a stop string cuts: a piece from its middle, NULL if there is too little. */
 static char *stop_of(const answer *base)
 {
     const char *text = base->result.text;
     size_t n = strlen(text), from = n / 2;
+    if (n < 4) return NULL;
     while (from && ((unsigned char)text[from] & 0xC0) == 0x80) from--;
     size_t to = from + 2;
     while (to < n && ((unsigned char)text[to] & 0xC0) == 0x80) to++;
     return to <= n ? mem_strndup(text + from, to - from) : NULL;
+}
+
+/* The same but for the ids, which differ from request to request? */
+static bool same_calls(const char *a, const char *b)
+{
+    if (!a || !b) return a == b;
+    json_t *lists[2] = {json_loads(a, 0, NULL), json_loads(b, 0, NULL)};
+    for (int i = 0; i < 2; i++) {
+        size_t k;
+        json_t *call;
+        json_array_foreach(lists[i], k, call) json_object_del(call, "id");
+    }
+    bool same = json_equal(lists[0], lists[1]);
+    json_decref(lists[0]);
+    json_decref(lists[1]);
+    return same;
 }
 
 static void compare(const int *row, const answer *a, const answer *base, const char *stop)
@@ -152,7 +202,10 @@ static void compare(const int *row, const answer *a, const answer *base, const c
     size_t most = cut ? (size_t)(cut - want->text) : strlen(want->text);
     if (strlen(got->text) > most || strncmp(got->text, want->text, strlen(got->text)) || (!cancelled && strlen(got->text) != most))
         complain(row, "text differs:", got->text);
-    const char *reason = cancelled ? "cancelled" : cut ? "stop" : "length";
+    const char *reason = cancelled ? "cancelled" : cut ? "stop" : want->finish_reason;
+    if (!cancelled && (!got->reasoning != !want->reasoning || (got->reasoning && strcmp(got->reasoning, want->reasoning)))) complain(row, "reasoning differs:", got->reasoning);
+    if (!cancelled && !same_calls(got->tool_calls, want->tool_calls)) complain(row, "calls differ:", got->tool_calls);
+    if (!cancelled && !cut && got->usage.reasoning_tokens != want->usage.reasoning_tokens) complain(row, "number of reasoning tokens", NULL);
     if (strcmp(got->finish_reason, reason)) complain(row, "finish_reason is", got->finish_reason);
     if (a->token_events != (row[LOGPROBS] ? (int)got->token_count : 0)) complain(row, "number of token events", NULL);
     if (a->bad_top) complain(row, "top log-probabilities", NULL);
@@ -191,7 +244,7 @@ static void run_row(vlm_model *m, const int *row, const answer *base)
     vlm_request *beside[3] = {0};
     char *others[3] = {0};
     for (int i = 0; i < 3 && row[BESIDE]; i++) {
-        int other[AXES] = {[MEDIUM] = i, [SAMPLING] = (row[SAMPLING] + i) % 4};
+        int other[AXES] = {[MEDIUM] = i, [SAMPLING] = (row[SAMPLING] + i) % 4, [HELD] = (row[HELD] + i) % axis[HELD].n};
         others[i] = messages_of(i);
         vlm_request_options other_options = options_of(other, others[i]);
         beside[i] = vlm_submit(e, &other_options, NULL);
@@ -204,7 +257,7 @@ static void run_row(vlm_model *m, const int *row, const answer *base)
     }
     ask(e, &o, &a);
     compare(row, &a, base, stop);
-    if (row[CACHE] == 2 && (a.result.usage.cached_tokens || a.result.usage.media_cached)) complain(row, "something was cached", NULL);
+    if (row[CACHE] == 2 && (a.result.usage.cached_tokens || (!row[BESIDE] && a.result.usage.media_cached))) complain(row, "something was cached", NULL);
     if (row[CACHE] == 1 && !a.error.code && !row[PAGES] && a.result.usage.media_cached != a.result.usage.media_items)
         complain(row, "media were encoded again", NULL);
     if (verbose) { say_row(row); printf("    %zu tokens, %d cached, %d preemptions\n", a.result.token_count, a.result.usage.cached_tokens, a.result.usage.preemptions); }
@@ -263,6 +316,36 @@ static bool takes(const vlm_model *m, int medium)
     return (m->takes & needed[medium]) == needed[medium];
 }
 
+/* Does the base keep to what it is held to? */
+static void check_base(const int *row, const answer *b)
+{
+    const vlm_result *r = &b->result;
+    bool whole = !b->error.code && strcmp(r->finish_reason, "length"), budget = row[HELD] == BUDGET || row[HELD] == BUDGET_SCHEMA;
+    if (b->error.code || (row[HELD] == FREE && r->token_count != FREE_TOKENS)) { complain(row, "base:", b->error.message); return; }
+    if (budget && (r->usage.reasoning_tokens < 4 || r->usage.reasoning_tokens > 20)) complain(row, "base: reasoning tokens", NULL);
+    if (row[HELD] == SCHEMA && *r->text != '{') complain(row, "base: no JSON:", r->text);
+    if (whole && (row[HELD] == SCHEMA || row[HELD] == BUDGET_SCHEMA)) {
+        json_t *json = json_loads(r->text, 0, NULL);
+        if (json_object_size(json) != 3 || !json_is_integer(json_object_get(json, "number"))) complain(row, "base: not of the schema:", r->text);
+        json_decref(json);
+    }
+    if (row[HELD] == REGEX && strncmp(r->text, "yes, ", 5) && strncmp(r->text, "no, ", 4) && strncmp(r->text, "maybe, ", 7)) complain(row, "base: not the regex:", r->text);
+    if (row[HELD] == CALL && whole && (!r->tool_calls || *r->text || strcmp(r->finish_reason, "tool_calls"))) complain(row, "base: no call:", r->text);
+}
+
+/* What the generation prompt ends with: the role's name. */
+static char *end_of_prompt(const vlm_model *m)
+{
+    char *whole = vlm_apply_chat_template(m, "[{\"role\":\"user\",\"content\":\"a\"}]", NULL, NULL);
+    size_t n = whole ? strlen(whole) : 0;
+    while (n && (whole[n - 1] == '\n' || whole[n - 1] == ' ')) n--;
+    size_t from = n;
+    while (from && whole[from - 1] >= 'a' && whole[from - 1] <= 'z') from--;
+    char *word = n > from ? mem_strndup(whole + from, n - from) : NULL;
+    vlm_free(whole);
+    return word;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) return fprintf(stderr, "usage: combinations_test MODEL MEDIA [-v]\n"), 2;
@@ -273,25 +356,30 @@ int main(int argc, char **argv)
     if (!m) return fprintf(stderr, "%s\n", error.message), 1;
     media_dir = argv[2];
     verbose = argc > 3;
-    static answer base[MAX_VALUES][MAX_VALUES];
+    if (!(prompt_end = end_of_prompt(m))) return fprintf(stderr, "no end of the prompt\n"), 1;
+    static answer base[MAX_VALUES][MAX_VALUES][MAX_VALUES];
     for (int medium = 0; medium < axis[MEDIUM].n; medium++)
-        for (int sampling = 0; sampling < axis[SAMPLING].n && takes(m, medium); sampling++) {
-            int row[AXES] = {[MEDIUM] = medium, [SAMPLING] = sampling, [LOGPROBS] = 1};
-            char *messages = messages_of(medium);
-            vlm_request_options o = options_of(row, messages);
-            answer *b = &base[medium][sampling];
-            vlm_generate(m, &o, see, b, &b->result, &b->error);
-            if (b->error.code || b->result.token_count != MAX_TOKENS) complain(row, "base:", b->error.message);
-            mem_free(messages);
-        }
+        for (int sampling = 0; sampling < axis[SAMPLING].n && takes(m, medium); sampling++)
+            for (int held = 0; held < axis[HELD].n; held++) {
+                int row[AXES] = {[MEDIUM] = medium, [SAMPLING] = sampling, [HELD] = held, [LOGPROBS] = 1};
+                char *messages = messages_of(medium);
+                vlm_request_options o = options_of(row, messages);
+                answer *b = &base[medium][sampling][held];
+                vlm_generate(m, &o, see, b, &b->result, &b->error);
+                check_base(row, b);
+                if (verbose) { say_row(row); printf("    %s|%s|%s\n", b->result.reasoning ? b->result.reasoning : "", b->result.text ? b->result.text : "", b->result.tool_calls ? b->result.tool_calls : ""); }
+                mem_free(messages);
+            }
     int rows = 0, row[AXES];
     while (!failures && next_row(row)) {
         if (!takes(m, row[MEDIUM])) continue;
-        run_row(m, row, &base[row[MEDIUM]][row[SAMPLING]]);
+        run_row(m, row, &base[row[MEDIUM]][row[SAMPLING]][row[HELD]]);
         rows++;
     }
     for (int i = 0; i < MAX_VALUES; i++)
-        for (int k = 0; k < MAX_VALUES; k++) vlm_result_clear(&base[i][k].result);
+        for (int k = 0; k < MAX_VALUES; k++)
+            for (int h = 0; h < MAX_VALUES; h++) vlm_result_clear(&base[i][k][h].result);
+    mem_free((char *)prompt_end);
     vlm_model_free(m);
     printf("%d combinations, %d failures\n", rows, failures);
     return failures != 0;
