@@ -20,7 +20,7 @@ struct response_parser {
     scan_cache *cache;             /* two for each field: open, close. Valid while no text comes */
     response_event_fn on_event;
     void *user;
-    size_t whole;                  /* bytes of text that are whole characters */
+    buf tail;                      /* of a character that is not finished */
 };
 
 typedef struct choice { int field; bool open; pattern_hit hit; } choice;
@@ -119,7 +119,7 @@ static bool look(response_parser *p, int field, bool open, bool eos, pattern_hit
     scan_cache *c = &p->cache[2 * field + open];
     const response_field_spec *f = &p->t->field[field];
     if (!c->valid || c->partial_mode == eos || (c->hit.found && c->hit.from < p->pos)) {
-        if (!pattern_find(open ? f->open : f->close, p->text.data, p->whole, p->pos, !eos, &c->hit, error)) return false;
+        if (!pattern_find(open ? f->open : f->close, p->text.data, p->text.size, p->pos, !eos, &c->hit, error)) return false;
         c->valid = true;
         c->partial_mode = !eos;
     }
@@ -141,7 +141,7 @@ static bool scan(response_parser *p, bool eos, choice *best, bool *found, size_t
 {
     bool within = p->current >= 0 && p->current != p->t->implicit;
     *found = false;
-    *hold = p->whole;
+    *hold = p->text.size;
     for (int field = 0; field < (int)p->t->count; field++)
         for (int kind = 0; kind < 2; kind++) {
             bool open = kind == 0;
@@ -151,7 +151,7 @@ static bool scan(response_parser *p, bool eos, choice *best, bool *found, size_t
             choice c = {.field = field, .open = open};
             if (!look(p, field, open, eos, &c.hit, error)) return false;
             if (!c.hit.found) continue;
-            bool grows = c.hit.to == p->whole && (c.hit.from == c.hit.to || pattern_can_extend(watched));
+            bool grows = c.hit.to == p->text.size && (c.hit.from == c.hit.to || pattern_can_extend(watched));
             if (!eos && (c.hit.partial || grows)) {
                 if (c.hit.from < *hold) *hold = c.hit.from;
                 continue;
@@ -173,7 +173,7 @@ static bool process(response_parser *p, bool eos, vlm_error *error)
         if (!scan(p, eos, &best, &found, &hold, error)) return false;
         if (p->body.failed || p->text.failed) return err_memory(error, p->text.size);
         if (!found) {
-            accumulate(p, eos ? p->whole : hold > p->pos ? hold : p->pos);
+            accumulate(p, eos ? p->text.size : hold > p->pos ? hold : p->pos);
             return !eos || close_current(p, error);
         }
         accumulate(p, best.hit.from);
@@ -183,7 +183,7 @@ static bool process(response_parser *p, bool eos, vlm_error *error)
         if (best.open) {
             pattern_hit again;                                    /* the groups of this match */
             const pattern *open = p->t->field[best.field].open;
-            if (!pattern_find(open, p->text.data, p->whole, best.hit.from, false, &again, error)) return false;
+            if (!pattern_find(open, p->text.data, p->text.size, best.hit.from, false, &again, error)) return false;
             if (again.found) pattern_groups(open, p->text.data, add_capture, p->captures);
             p->current = best.field;
             p->region = best.hit.from;
@@ -200,6 +200,7 @@ static bool process(response_parser *p, bool eos, vlm_error *error)
 static bool skip_to_anchor(response_parser *p, const char *prefix, size_t size, size_t *from, vlm_error *error)
 {
     pattern_hit hit;
+    if (!utf8_valid(prefix, size)) return err_set(error, VLM_INVALID, "the prompt is no UTF-8");
     *from = 0;
     for (size_t at = 0; at <= size;) {
         if (!pattern_find(p->t->anchor, prefix, size, at, false, &hit, error)) return false;
@@ -211,24 +212,30 @@ static bool skip_to_anchor(response_parser *p, const char *prefix, size_t size, 
     return true;
 }
 
-static void note_whole(response_parser *p)
+/* The pattern engine wants UTF-8: what is none becomes U+FFFD, an unfinished character waits. */
+static bool add_text(response_parser *p, const char *text, size_t size, bool final)
 {
-    uint32_t code;
-    while (p->whole < p->text.size) {
-        size_t used = utf8_next(p->text.data + p->whole, p->text.size - p->whole, &code);
-        if (!used) return;
-        p->whole += used;
+    buf *tail = &p->tail;
+    buf_add(tail, text, size);
+    size_t at = 0, from = 0;
+    while (at < tail->size) {
+        uint32_t code;
+        size_t used = utf8_next(tail->data + at, tail->size - at, &code);
+        if (!used && !final) break;
+        if (!used) used = utf8_next_lossy(tail->data + at, tail->size - at, &code);
+        if (code == 0xFFFD && !(used == 3 && !memcmp(tail->data + at, "\xEF\xBF\xBD", 3))) {
+            buf_add(&p->text, tail->data + from, at - from);
+            buf_add_utf8(&p->text, code);
+            from = at + used;
+        }
+        at += used;
     }
-}
-
-static bool add_text(response_parser *p, const char *text, size_t size, vlm_error *error)
-{
-    buf clean = {0};                                              /* the pattern engine wants UTF-8 */
-    bool ok = utf8_valid(text, size) ? buf_add(&p->text, text, size) : utf8_add_lossy(&clean, text, size) && buf_add(&p->text, clean.data, clean.size);
-    buf_free(&clean);
-    if (!ok) return err_memory(error, size);
-    note_whole(p);
-    return process(p, false, error);
+    if (tail->size) {
+        buf_add(&p->text, tail->data + from, at - from);
+        memmove(tail->data, tail->data + at, tail->size - at);
+        tail->size -= at;
+    }
+    return !tail->failed && !p->text.failed;
 }
 
 response_parser *response_parser_new(const response_template *t, const char *prefix, size_t size, const json_t *tools, response_event_fn on_event,
@@ -249,7 +256,9 @@ response_parser *response_parser_new(const response_template *t, const char *pre
     }
     else if (skip_to_anchor(p, prefix, size, &from, error)) {
         reset(p);
-        if (from >= size || add_text(p, prefix + from, size - from, error)) return p;
+        if (from >= size) return p;
+        if (!add_text(p, prefix + from, size - from, false)) err_memory(error, size);
+        else if (process(p, false, error)) return p;
     }
     response_parser_free(p);
     return NULL;
@@ -263,6 +272,7 @@ void response_parser_free(response_parser *p)
     json_decref(p->message);
     json_decref(p->captures);
     buf_free(&p->text);
+    buf_free(&p->tail);
     buf_free(&p->body);
     mem_free(p->cache);
     mem_free(p);
@@ -271,8 +281,7 @@ void response_parser_free(response_parser *p)
 bool response_feed(response_parser *p, const char *text, size_t size, vlm_error *error)
 {
     if (p->finished) return err_set(error, VLM_INVALID, "response parser: fed after its end");
-    if (!buf_add(&p->text, text, size)) return err_memory(error, size);
-    note_whole(p);
+    if (!add_text(p, text, size, false)) return err_memory(error, size);
     return process(p, false, error);
 }
 
@@ -280,6 +289,7 @@ bool response_finish(response_parser *p, vlm_error *error)
 {
     if (p->finished) return true;
     p->finished = true;
+    if (!add_text(p, "", 0, true)) return err_memory(error, 0);
     return process(p, true, error);
 }
 

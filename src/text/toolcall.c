@@ -106,10 +106,12 @@ int marker_search(toolcall_parser *p, const marker_set *set, size_t *at, size_t 
     return 0;
 }
 
-size_t skip_space(const toolcall_parser *p, size_t at)
+size_t skip_space(toolcall_parser *p, size_t at)
 {
+    if (at < p->space_from || at > p->space_end) p->space_from = p->space_end = at;
+    at = p->space_end;
     while (at < p->in.size && is_space(p->in.data[at])) at++;
-    return at;
+    return p->space_end = at;
 }
 
 /* ---- what is looked for ---- */
@@ -235,6 +237,7 @@ static void compact(toolcall_parser *p)
     if (keep < KEEP || keep < p->in.size / 2) return;
     memmove(p->in.data, p->in.data + keep, p->in.size - keep + 1);
     p->in.size -= keep;
+    p->space_from = p->space_end = 0;
     p->base += keep;
     p->pos -= keep;
     p->scan -= keep;
@@ -242,6 +245,7 @@ static void compact(toolcall_parser *p)
     p->b.start -= keep;
     p->b.open_end -= keep;
     p->b.call_start -= keep;
+    p->b.last_end -= keep;
 }
 
 static bool note_special(toolcall_parser *p)

@@ -87,6 +87,7 @@ void call_commit(toolcall_parser *p)
     out_event_add(p, TOOLCALL_END, "", 0);
     call_clear(c);
     p->b.calls++;
+    p->b.last_end = p->pos;
     p->b.state = BODY_NEXT;
     p->b.step = 0;
     p->visible_text = true;
@@ -150,8 +151,8 @@ static void take_back(toolcall_parser *p)
 static step_result body_fail(toolcall_parser *p)
 {
     body *b = &p->b;
-    if (p->c.started) {                                           /* eager: told already; it stays as far as it went */
-        call_tell(p);
+    if (p->options.eager) call_tell(p);
+    if (p->c.started) {                                           /* told already; it stays as far as it went */
         out_event_add(p, TOOLCALL_END, "", 0);
         call_clear(&p->c);
         b->calls++;
@@ -165,7 +166,7 @@ static step_result body_fail(toolcall_parser *p)
         p->pos = p->scan = p->in.size;
         return body_end(p, true);
     }
-    size_t from = b->calls ? b->call_start : b->start, end = b->calls ? b->call_start : b->open_end, read = p->pos;
+    size_t from = b->calls ? b->last_end : b->start, end = b->calls ? b->call_start + 1 : b->open_end, read = p->pos;
     if (end <= from) end = from + 1;
     if (end > p->in.size) end = p->in.size;
     if (read > end) p->debt += read - end;
@@ -243,7 +244,7 @@ static step_result next_step(toolcall_parser *p)
     }
     int between = any_marker(p, f->between, 6, at, &len);
     if (between > 0) {
-        p->pos = at + len;
+        p->pos = b->last_end = at + len;
         if (!b->calls) b->open_end = p->pos;
         return STEP_ON;
     }
@@ -447,20 +448,21 @@ static step_result arguments_step(toolcall_parser *p)
         value_reset(r, pairs ? VALUE_PAIRS : VALUE_JSON);
         r->quote = f->quote;
         p->b.step = 1;
+        p->b.value_told = 0;
+        p->c.arguments_known = p->options.eager;
     }
     value_text t = {.s = p->in.data, .n = p->in.size, .pos = p->pos, .final = p->final, .p = p};
     value_result result;
     do {
         result = value_run(r, &t);
-        if (result == VALUE_MEMBER && pairs) retype_member(p);
+        if (result != VALUE_MEMBER || !pairs) continue;
+        retype_member(p);
+        p->b.value_told = r->out.size;                            /* up to here nothing changes any more */
     } while (result == VALUE_KEY || result == VALUE_MEMBER);
     p->pos = t.pos;
-    if (result == VALUE_BAD || (result == VALUE_MORE && p->final)) return STEP_FAILED;
-    if (p->options.eager || result == VALUE_DONE) {
-        size_t safe = pairs && result != VALUE_DONE ? p->c.arguments.size : r->out.size;   /* the last pair may be typed */
-        if (safe > p->c.arguments.size) buf_add(&p->c.arguments, r->out.data + p->c.arguments.size, safe - p->c.arguments.size);
-        p->c.arguments_known = true;
-    }
+    size_t have = p->c.arguments.size, safe = pairs && result != VALUE_DONE ? p->b.value_told : r->out.size;
+    if ((p->options.eager || result == VALUE_DONE) && safe > have) buf_add(&p->c.arguments, r->out.data + have, safe - have);
+    if (result == VALUE_BAD) return STEP_FAILED;
     if (result == VALUE_MORE) return STEP_MORE;
     call_commit(p);
     return STEP_ON;

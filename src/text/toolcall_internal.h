@@ -129,7 +129,7 @@ typedef struct body {
     body_state state;
     int section;                   /* index; -1: bare */
     size_t start, open_end;        /* in `in`: the section's opening and its end, for giving it back as text */
-    size_t call_start;             /* the call's */
+    size_t call_start, last_end;   /* of the call; behind the last complete one */
     size_t calls;                  /* complete ones in this section */
     int lists;                     /* open [ */
     size_t calls_before;           /* told before this section */
@@ -158,6 +158,7 @@ struct toolcall_parser {
     buf in;
     size_t pos;                    /* read up to here */
     size_t scan;                   /* searched up to here (>= pos) */
+    size_t space_from, space_end;  /* a run of white space: see skip_space */
     uint64_t base;                 /* of in.data[0] in the whole text */
     uint64_t debt;                 /* bytes read again after broken calls: bounded, see body_fail */
     bool final, length, failed;
@@ -194,8 +195,8 @@ void marker_add(marker_set *set, const char *text, marker_kind kind, int index);
 int marker_here(toolcall_parser *p, const marker_set *set, size_t at, size_t *len, const marker **which);
 /* Searches from p->scan on. 1: found *which at *at, *len bytes; 0: nothing (then text up to *at is certain to be no marker). */
 int marker_search(toolcall_parser *p, const marker_set *set, size_t *at, size_t *len, const marker **which);
-/* Offset of the first byte from `at` on that is no ASCII white space. */
-size_t skip_space(const toolcall_parser *p, size_t at);
+/* Offset of the first byte from `at` on that is no ASCII white space; what was skipped last is not looked at again. */
+size_t skip_space(toolcall_parser *p, size_t at);
 static inline bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 static inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static inline bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }

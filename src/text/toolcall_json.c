@@ -84,6 +84,7 @@ static bool take_member(toolcall_parser *p)
         else take_arguments(p, value, n);
         return true;
     case MEMBER_ID:
+        if (p->c.started) return true;
         buf_clear(&p->c.id);
         if (!value_decode_string(value, n, &p->c.id)) buf_clear(&p->c.id);
         if (p->f->flags & MISTRAL_IDS && p->c.id.size != 9) buf_clear(&p->c.id);
@@ -108,6 +109,7 @@ static void stream_arguments(toolcall_parser *p, size_t at)
     }
     buf_add(&p->c.arguments, r->out.data + b->value_told, r->out.size - b->value_told);
     b->value_told = r->out.size;
+    if (!p->c.started) call_tell(p);                              /* with the id that is known by now, wherever the text is cut */
 }
 
 step_result object_step(toolcall_parser *p)

@@ -156,6 +156,10 @@ step_result payload_step(toolcall_parser *p)
         b->start = p->pos;
         p->scan = p->pos;
         if (b->step == 1) p->pos = at;
+        if (b->step == 1 && p->options.eager) {
+            p->c.arguments_known = true;
+            call_tell(p);
+        }
     }
     if (b->step == 2) return raw_payload(p);
     if (b->step == 3) {
@@ -177,10 +181,7 @@ step_result payload_step(toolcall_parser *p)
     p->pos = t.pos;
     size_t have = p->c.arguments.size;
     if (p->options.eager || result == VALUE_DONE) buf_add(&p->c.arguments, b->reader.out.data + have, b->reader.out.size - have);
-    if (p->options.eager && p->c.arguments.size) {
-        p->c.arguments_known = true;
-        call_tell(p);
-    }
+    if (p->options.eager) call_tell(p);
     if (result == VALUE_MORE && !(p->final && p->c.started)) return STEP_MORE;
     if (result == VALUE_DONE) call_commit(p);
     else out_event_add(p, TOOLCALL_END, "", 0);                   /* broken or cut, but told: the arguments so far */

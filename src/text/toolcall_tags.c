@@ -234,6 +234,17 @@ static int may_follow(toolcall_parser *p, size_t at, bool after_call)
     return result;
 }
 
+/* The word null, or the beginning of it, and nothing else so far? */
+static bool may_be_null(const char *s, size_t n)
+{
+    while (n && is_space(*s)) s++, n--;
+    size_t k = n < 4 ? n : 4;
+    if (k && memcmp(s, "null", k)) return false;
+    for (s += k, n -= k; n; s++, n--)
+        if (!is_space(*s)) return false;
+    return true;
+}
+
 /* Eager: a value that is certain to be a string goes out as it comes; a newline at its end may belong to the markup. */
 static void stream_value(toolcall_parser *p, size_t end)
 {
@@ -242,7 +253,7 @@ static void stream_value(toolcall_parser *p, size_t end)
     size_t n = end - p->pos;
     if (!p->options.eager || p->f->flags & ENTITIES) return;
     if (!b->value_streams) {
-        if (b->value_told || declared_types(p) != TYPE_STRING || (p->f->flags & WORD_NULL && n < 8)) return;
+        if (b->value_told || declared_types(p) != TYPE_STRING || (p->f->flags & WORD_NULL && may_be_null(s, n))) return;
         b->value_streams = true;
         add_key(p);
         buf_addc(&p->c.arguments, '"');
