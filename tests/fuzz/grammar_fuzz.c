@@ -1,6 +1,6 @@
 /* grammar_fuzz.c - any bytes as a grammar and a text. The first byte says what the next ones are: a regular expression, or a program that builds an
  * expression on a stack (rules, recursion, intersections). Up to the first zero byte the grammar, after it the text. Checked: the mask has
- * exactly the tokens that are taken, and no place is a dead end. */
+ * exactly the tokens that are taken, and forced bytes can be taken. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
