@@ -6,11 +6,12 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "cli/commands.h"
+#include "cli/grammar_cost.h"
 #include "cli/jsonl.h"
 #include "text/constrain.h"
 
 typedef struct grammar_options {
-    const char *schema, *regex, *ebnf;
+    const char *schema, *regex, *ebnf, *model;
     bool jsonl, json_object;
 } grammar_options;
 
@@ -19,16 +20,17 @@ static const option options_table[] = {
     {OPT_TEXT, "regex", "PATTERN", "the text has to match this regular expression", offsetof(grammar_options, regex), NULL, 'r'},
     {OPT_TEXT, "ebnf", "FILE", "the text has to follow this grammar (GBNF or Lark)", offsetof(grammar_options, ebnf), NULL, 'g'},
     {OPT_SWITCH, "json-object", NULL, "the text has to be a JSON object", offsetof(grammar_options, json_object), NULL, 0},
+    {OPT_TEXT, "model", "DIR", "with --jsonl: the checkpoint whose vocabulary \"cost\" is for", offsetof(grammar_options, model), NULL, 'm'},
     {OPT_SWITCH, "jsonl", NULL, "in bulk: one JSON object a line", offsetof(grammar_options, jsonl), NULL, 0},
     {0},
 };
 
 /* Cases of one file often share their grammar: the last one is kept. */
-typedef struct session { json_t *key; grammar *compiled; } session;
+typedef struct session { json_t *key; grammar *compiled; tokenizer *t; grammar_vocab *vocab; } session;
 
 static const char *const kinds[] = {"schema", "json_schema", "json_object", "regex", "choice", "ebnf", "gbnf", "lark", "grammar", "syntax", "response_format", NULL};
 
-static grammar *compile(const json_t *what, vlm_error *error)
+static grammar *compile(const json_t *what, grammar_vocab *vocab, vlm_error *error)
 {
     grammar_builder *b = grammar_builder_new(NULL);
     grammar *g = NULL;
@@ -36,7 +38,7 @@ static grammar *compile(const json_t *what, vlm_error *error)
     const json_t *format = json_object_get(what, "response_format");
     if (!b) err_memory(error, 0);
     else if (constrain_format(b, format ? format : what, false, &root, error)) {
-        if (root) g = grammar_compile(b, root, NULL, error);
+        if (root) g = grammar_compile(b, root, vocab, error);
         else err_set(error, VLM_INVALID, "there is no constraint");
     }
     grammar_builder_free(b);
@@ -77,12 +79,17 @@ static json_t *answer(void *user, const json_t *input, vlm_error *error)
     if (!jsonl_get_string(input, "text", &text, &size, error)) return NULL;
     json_t *part = grammar_part(input);
     if (!part) return err_memory(error, 0) ? NULL : NULL;
+    if (s->vocab && jsonl_get_bool(input, "cost", false)) {
+        json_t *cost = grammar_cost(compile, part, input, s->t, s->vocab, error);
+        json_decref(part);
+        return cost;
+    }
     char *key = json_dumps(part, JSON_COMPACT), *before = s->key ? json_dumps(s->key, JSON_COMPACT) : NULL;
     if (!s->compiled || !key || !before || strcmp(key, before)) {      /* as text: the order of members matters */
         grammar_unref(s->compiled);
         json_decref(s->key);
         s->key = json_incref(part);
-        s->compiled = compile(part, error);
+        s->compiled = compile(part, NULL, error);
     }
     free(key);
     free(before);
@@ -124,7 +131,7 @@ static bool one_text(const grammar_options *o, texts words, int *exit_code, vlm_
     if (ok && !words.count) ok = file_read("-", 1u << 30, &text, error);
     for (int i = 0; ok && i < words.count; i++)
         if ((i && !buf_addc(&text, ' ')) || !buf_adds(&text, words.item[i])) ok = err_memory(error, 0);
-    if (ok) ok = (g = compile(what, error)) != NULL;
+    if (ok) ok = (g = compile(what, NULL, error)) != NULL;
     if (ok) ok = (result = try_text(g, text.data ? text.data : "", text.size, error)) != NULL;
     if (ok) {
         bool accepted = json_is_true(json_object_get(result, "accepted"));
@@ -149,8 +156,15 @@ static int run_grammar(const command *self, void *memory, texts words)
     int exit_code = 0;
     if (o->jsonl) {
         session s = {0};
+        if (o->model && !(s.t = tokenizer_load(o->model, &error))) return report(&error);
+        if (s.t && !(s.vocab = grammar_vocab_from_tokenizer(s.t, NULL, 0, &error))) {
+            tokenizer_free(s.t);
+            return report(&error);
+        }
         exit_code = jsonl_run(answer, &s);
         grammar_unref(s.compiled);
+        grammar_vocab_unref(s.vocab);
+        tokenizer_free(s.t);
         json_decref(s.key);
         return exit_code;
     }
@@ -164,5 +178,6 @@ const command command_grammar = {
                    "With --jsonl every line of standard input is a case, and gets a line as answer:\n"
                    "  {\"schema\": {...} | \"regex\": ... | \"choice\": [...] | \"ebnf\": ... | \"json_object\": true, \"text\": ...}\n"
                    "  -> {\"accepted\": true, \"at\": 12}: at is the offset of the first byte that cannot stand there, or the length of the text\n"
+                   "With -m, a case with \"cost\": true gets the times of masks along the text: {\"compile_us\", \"tokens\", \"allowed\", \"first_us\", \"again_us\", \"sizes\"}\n"
                    "A case whose schema or grammar is refused gets {\"error\": ...} with the JSON path.",
 };
