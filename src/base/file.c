@@ -57,6 +57,15 @@ void file_unmap(mapped_file *file)
     *file = (mapped_file){0};
 }
 
+void file_drop(const mapped_file *file, const void *data, size_t bytes)
+{
+    uintptr_t start = (uintptr_t)file->data, page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)data, end = from + bytes;
+    if (!file->data || from < start || from - start > file->size || bytes > file->size - (from - start)) return;
+    from = (from + page - 1) / page * page;
+    end = end / page * page;
+    if (from < end) madvise((void *)from, end - from, MADV_DONTNEED);
+}
+
 static bool read_all(int fd, const char *path, size_t limit, buf *out, vlm_error *error)
 {
     char chunk[65536];

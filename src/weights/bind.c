@@ -148,6 +148,14 @@ const void *bind_aligned(binder *b, const stored_tensor *t)
     return memcpy(copy, t->data, t->bytes);
 }
 
+/* The backend has a copy of its own now. */
+static void drop_source(binder *b, const weight *w)
+{
+    size_t rows = (size_t)w->rows * (w->experts ? (size_t)w->experts : 1), codes = rows * weight_row_bytes(w), scales = (weight_bytes(w) - codes) / 2;
+    checkpoint_drop(b->files, w->data, codes);
+    if (scales) checkpoint_drop(b->files, w->scales, scales), checkpoint_drop(b->files, w->biases, scales);
+}
+
 /* Puts w on the list and lets the backend prepare it. */
 bool bind_add(binder *b, weight *w)
 {
@@ -166,6 +174,7 @@ bool bind_add(binder *b, weight *w)
         err_prefix(&b->error, "%s", w->name);
         return b->failed = true, false;
     }
+    if (w->packed && b->files) drop_source(b, w);
     if (b->progress) b->progress(b->progress_user, "load", list->bytes, b->files ? checkpoint_bytes(b->files) : 0);
     return true;
 }

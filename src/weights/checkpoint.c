@@ -322,6 +322,11 @@ const stored_tensor *checkpoint_find(const checkpoint *c, const char *name)
 }
 
 size_t checkpoint_count(const checkpoint *c) { return c->count; }
+void checkpoint_drop(const checkpoint *c, const void *data, size_t bytes)
+{
+    for (size_t i = 0; i < c->n_shards; i++) file_drop(&c->shards[i].map, data, bytes);
+}
+
 const stored_tensor *checkpoint_at(const checkpoint *c, size_t index) { return index < c->count ? &c->tensors[index] : NULL; }
 uint64_t checkpoint_bytes(const checkpoint *c) { return c->bytes; }
 const char *checkpoint_format(const checkpoint *c) { return c->format; }

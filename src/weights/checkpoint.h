@@ -25,6 +25,8 @@ const stored_tensor *checkpoint_find(const checkpoint *c, const char *name);   /
 size_t checkpoint_count(const checkpoint *c);
 const stored_tensor *checkpoint_at(const checkpoint *c, size_t index);         /* sorted by name */
 uint64_t checkpoint_bytes(const checkpoint *c);                                /* of all tensors */
+/* Bytes of a tensor that will hardly be read again: their pages go; they stay readable. */
+void checkpoint_drop(const checkpoint *c, const void *data, size_t bytes);
 const char *checkpoint_format(const checkpoint *c);                            /* metadata "format": "pt", "mlx"; "" when not given */
 size_t checkpoint_files(const checkpoint *c);
 /* Name, size and time (ns) of a weight file: they identify the checkpoint. */

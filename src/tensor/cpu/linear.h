@@ -5,6 +5,8 @@
  *   linear_dot.h       float32 path, a template over vec macros; compiled by linear_c.c, linear_avx2.c, linear_avx512.c, linear_neon.c
  *   linear_int.h       int8 path for affine weights, the same way; linear_bf16_*.c, linear_amx.c: paths of their own
  *
+ * A path may have weights in an order of its own (weight.packed, made at load): panels of some rows that lie together, read as one stream.
+ *
  * A path computes a block of outputs: rows [o0, o1) x tokens [t0, t1) of one product. The value of y[t][o] depends on row t of x and
  * row o of w alone: its sum runs over k in an order fixed by (path, cols), whatever the block is. So one token alone (decode) and
  * a prompt of many give the same bits, and so does any number of threads. */

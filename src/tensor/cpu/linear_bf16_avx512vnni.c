@@ -6,8 +6,8 @@
  *
  *   acc[t][32 rows] += panel[pair] * x[pair][t]       12 tokens x 32 rows in 24 registers
  *
- * The order of a sum is fixed: pairs in order within a span, spans added in order, bias last. A span of a panel stays in L1 while the tokens pass, the
- * same span of all tokens in L2 while the panels of a block pass. */
+ * The order of a sum is fixed: pairs in order within a span, spans added in order, bias last. Spans of the panels of a block stay in L2 while the tokens
+ * pass. */
 #include <stdint.h>
 
 #include "tensor/cpu/linear_avx512.h"
@@ -16,7 +16,7 @@
 
 enum {
     VECTORS = 2, ROWS = 16 * VECTORS, TOKENS = 12,
-    SPAN = 1024,                                    /* pairs: 16 KiB of a panel */
+    SPAN = 1024,                                   /* pairs: 128 KiB of a panel */
     PANELS = 4,                                    /* of a block */
     STEP = ROWS * 4,                               /* bytes of a pair of columns in a panel */
     FEW = 4,                                       /* tokens up to which memory is what a panel waits for */
