@@ -9,6 +9,7 @@
 #include "cli/grammar_cost.h"
 #include "cli/jsonl.h"
 #include "text/constrain.h"
+#include "text/toolgrammar.h"
 
 typedef struct grammar_options {
     const char *schema, *regex, *ebnf, *model;
@@ -28,7 +29,17 @@ static const option options_table[] = {
 /* Cases of one file often share their grammar: the last one is kept. */
 typedef struct session { json_t *key; grammar *compiled; tokenizer *t; grammar_vocab *vocab; } session;
 
-static const char *const kinds[] = {"schema", "json_schema", "json_object", "regex", "choice", "ebnf", "gbnf", "lark", "grammar", "syntax", "response_format", NULL};
+static const char *const kinds[] = {"tools", "tool_choice", "parallel_tool_calls", "format", "chat_template", "schema", "json_schema", "json_object", "regex", "choice", "ebnf", "gbnf", "lark", "grammar", "syntax", "response_format", NULL};
+
+/* The calls of tools in a format: {"tools", "tool_choice", "parallel_tool_calls", "format" | "chat_template"}. */
+static bool tools_root(grammar_builder *b, const json_t *what, grammar_expr *root, vlm_error *error)
+{
+    const char *name = json_string_value(json_object_get(what, "format"));
+    const toolcall_format *f = name ? toolcall_format_find(name) : toolcall_format_detect(json_string_value(json_object_get(what, "chat_template")));
+    if (!f) return err_set(error, VLM_INVALID, "there is no format \"%s\"", name);
+    bool parallel = jsonl_get_bool(what, "parallel_tool_calls", true);
+    return toolgrammar(b, f, json_object_get(what, "tools"), json_object_get(what, "tool_choice"), parallel, 0, false, root, error);
+}
 
 static grammar *compile(const json_t *what, grammar_vocab *vocab, vlm_error *error)
 {
@@ -37,7 +48,7 @@ static grammar *compile(const json_t *what, grammar_vocab *vocab, vlm_error *err
     grammar_expr root = 0;
     const json_t *format = json_object_get(what, "response_format");
     if (!b) err_memory(error, 0);
-    else if (constrain_format(b, format ? format : what, false, &root, error)) {
+    else if (json_object_get(what, "tools") ? tools_root(b, what, &root, error) : constrain_format(b, format ? format : what, false, &root, error)) {
         if (root) g = grammar_compile(b, root, vocab, error);
         else err_set(error, VLM_INVALID, "there is no constraint");
     }
@@ -71,12 +82,94 @@ static json_t *try_text(grammar *g, const char *text, size_t size, vlm_error *er
     return result;
 }
 
+/* ---- texts that the grammar admits, made at random ---- */
+typedef struct dice { uint64_t state; } dice;
+
+static uint32_t roll(dice *d, uint32_t n)
+{
+    d->state = d->state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((d->state >> 33) % n);
+}
+
+/* Which bytes may come next? */
+static size_t next_bytes(matcher *m, uint8_t *out, vlm_error *error)
+{
+    size_t n = 0;
+    for (int c = 0; c < 256 && error->code == VLM_OK; c++) {
+        uint8_t byte = (uint8_t)c;
+        if (!matcher_bytes(m, &byte, 1, NULL, error)) continue;
+        matcher_rollback(m, 1);
+        out[n++] = byte;
+    }
+    return n;
+}
+
+/* Letters are taken more often than what is rarely written; the longer the text, the more what closes something. */
+static uint8_t choose(dice *d, const uint8_t *byte, size_t n, size_t length)
+{
+    static const char closing[] = "\"}])>0,";
+    for (int tries = 0; tries < 12; tries++) {
+        uint8_t c = byte[roll(d, (uint32_t)n)];
+        if (length > 200 && roll(d, 400) < length) {
+            for (size_t i = 0; i < n; i++)
+                if (strchr(closing, byte[i]) && byte[i] && !roll(d, 3)) return byte[i];
+        }
+        if ((c >= 'a' && c <= 'z') || strchr("\"{}[]<>:,=()", c) || !roll(d, 8)) return c;
+    }
+    return byte[roll(d, (uint32_t)n)];
+}
+
+/* Now and then one of the given words as a whole, where it is admitted: closing tags are seldom hit by chance. */
+static bool add_word(matcher *m, const json_t *words, dice *d, buf *out, vlm_error *error)
+{
+    size_t n = json_array_size(words);
+    if (!n || roll(d, 3)) return false;
+    const json_t *word = json_array_get(words, roll(d, (uint32_t)n));
+    return matcher_bytes(m, json_string_value(word), json_string_length(word), NULL, error) && buf_add(out, json_string_value(word), json_string_length(word));
+}
+
+static bool sample(grammar *g, const json_t *words, dice *d, size_t limit, buf *out, vlm_error *error)
+{
+    matcher *m = matcher_new(g, error);
+    if (!m) return false;
+    uint8_t byte[256];
+    size_t n;
+    while (out->size < limit && error->code == VLM_OK && (n = next_bytes(m, byte, error))) {
+        if (matcher_accepting(m) && !roll(d, out->size > 400 ? 2 : 5)) break;
+        if (add_word(m, words, d, out, error)) continue;
+        uint8_t c = choose(d, byte, n, out->size);
+        if (!matcher_bytes(m, &c, 1, NULL, error) || !buf_addc(out, (char)c)) break;
+    }
+    bool ok = error->code == VLM_OK && matcher_accepting(m);
+    if (!ok && error->code == VLM_OK) buf_clear(out);  /* it did not come to an end */
+    matcher_free(m);
+    return error->code == VLM_OK;
+}
+
+static json_t *samples(grammar *g, const json_t *input, vlm_error *error)
+{
+    size_t n = (size_t)json_integer_value(json_object_get(input, "sample"));
+    dice d = {(uint64_t)json_integer_value(json_object_get(input, "seed")) * 2654435761u + 12345};
+    json_t *list = json_array();
+    for (size_t i = 0; i < n && i < 10000 && list; i++) {
+        buf text = {0};
+        bool ok = sample(g, json_object_get(input, "words"), &d, 4000, &text, error);
+        if (ok && text.data) json_array_append_new(list, jsonl_string(text.data, text.size));
+        buf_free(&text);
+        if (!ok) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return json_pack("{s:o}", "samples", list);
+}
+
 static json_t *answer(void *user, const json_t *input, vlm_error *error)
 {
     session *s = user;
-    const char *text;
-    size_t size;
-    if (!jsonl_get_string(input, "text", &text, &size, error)) return NULL;
+    const char *text = NULL;
+    size_t size = 0;
+    if (!json_object_get(input, "sample") && !jsonl_get_string(input, "text", &text, &size, error)) return NULL;
     json_t *part = grammar_part(input);
     if (!part) return err_memory(error, 0) ? NULL : NULL;
     if (s->vocab && jsonl_get_bool(input, "cost", false)) {
@@ -94,7 +187,8 @@ static json_t *answer(void *user, const json_t *input, vlm_error *error)
     free(key);
     free(before);
     json_decref(part);
-    return s->compiled ? try_text(s->compiled, text, size, error) : NULL;
+    if (!s->compiled) return NULL;
+    return text ? try_text(s->compiled, text, size, error) : samples(s->compiled, input, error);
 }
 
 static json_t *file_json(const char *path, bool parse, vlm_error *error)
@@ -179,5 +273,8 @@ const command command_grammar = {
                    "  {\"schema\": {...} | \"regex\": ... | \"choice\": [...] | \"ebnf\": ... | \"json_object\": true, \"text\": ...}\n"
                    "  -> {\"accepted\": true, \"at\": 12}: at is the offset of the first byte that cannot stand there, or the length of the text\n"
                    "With -m, a case with \"cost\": true gets the times of masks along the text: {\"compile_us\", \"tokens\", \"allowed\", \"first_us\", \"again_us\", \"sizes\"}\n"
+                   "  {\"tools\": [...], \"tool_choice\": ..., \"parallel_tool_calls\": true, \"format\": NAME, \"text\": ...}: calls in a format of `vlm parse`\n"
+                   "  \"sample\": N, \"seed\": S, \"words\": [...] instead of \"text\" -> {\"samples\": [...]}, texts that are admitted, made at random, the words\n"
+                   "  more often than by chance\n"
                    "A case whose schema or grammar is refused gets {\"error\": ...} with the JSON path.",
 };

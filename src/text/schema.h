@@ -10,7 +10,37 @@
 #include <jansson.h>
 #include "text/grammar.h"
 
+/* How a value is written. */
+typedef enum schema_notation {
+    SCHEMA_JSON,
+    SCHEMA_PYTHON,                 /* literals: 'a' "a" 1.5 True None [..] {"k": v} */
+    SCHEMA_PAIRS,                  /* {key:value,...} with bare keys, strings between quotes of options.pairs_quote, nothing escaped */
+    SCHEMA_RAW,                    /* a string without quotes */
+    SCHEMA_ARGUMENTS,              /* an object as key=literal, key=literal (Python) */
+    SCHEMA_TAGS,                   /* an object as a tag for each member, see schema_tags */
+    SCHEMA_NOTATIONS
+} schema_notation;
+
+/* Members of an object as tags: text BEGIN, key, text MIDDLE, value, text END. A value that is read back as a string is raw, others are JSON. */
+typedef enum schema_tag_part { SCHEMA_TAG_BEGIN, SCHEMA_TAG_MIDDLE, SCHEMA_TAG_END, SCHEMA_TAG_BETWEEN } schema_tag_part;
+enum { SCHEMA_READ_STRING = 1, SCHEMA_READ_OTHER = 2, SCHEMA_READ_TAGGED = 4 };
+typedef struct schema_tags {
+    /* type: JSON name of the value's type, for MIDDLE; key NULL: of a member that is not declared. 0: failed. */
+    grammar_expr (*text)(void *user, schema_tag_part part, const char *key, const char *type);
+    /* What the reader makes of the member's text: SCHEMA_READ_STRING: text as it is, SCHEMA_READ_OTHER: JSON; both: JSON that is no string, else text.
+     * SCHEMA_READ_TAGGED: as the type in MIDDLE says. */
+    unsigned (*reads)(void *user, const char *key);
+    void *user;
+    const char *const *forbidden;  /* texts that do not occur in a raw value, NULL-terminated */
+    bool trimmed;                  /* raw values do not begin or end with white space */
+} schema_tags;
+
 typedef struct schema_options {
+    schema_notation notation;
+    const char *pairs_quote;
+    grammar_expr pairs_quote_expr; /* the same as an expression (it may be a special token) */
+    const schema_tags *tags;
+    bool sorted;                   /* properties in the order of their names, not of the schema */
     const char *space;             /* regular expression of the white space between tokens; NULL: SCHEMA_SPACE; "": none */
     bool closed;                   /* objects with declared properties take no others unless additionalProperties says so */
     bool one_of_any;               /* oneOf is taken as anyOf also when its branches may overlap */

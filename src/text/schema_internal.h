@@ -82,6 +82,7 @@ typedef struct schema_set { const json_t **node; uint32_t count; } schema_set;
 
 typedef struct schema_rule {
     schema_set set;
+    schema_notation notation;
     grammar_expr rule;
 } schema_rule;
 
@@ -105,7 +106,8 @@ typedef struct schema_c {
     const json_t **tested;         /* lists of oneOf that were shown to be exclusive */
     size_t tested_count;
     int testing;                   /* within a test for emptiness: oneOf is anyOf */
-    grammar_expr space, any, string, integer, number;    /* shared rules, 0: not made yet */
+    schema_notation notation;      /* of the rule that is being made */
+    struct { grammar_expr space, any, string, integer, number; } shared[SCHEMA_NOTATIONS];     /* rules, 0: not made yet */
 } schema_c;
 
 /* Sets the error ("$.path.keyword: ...") unless there is one. Returns false. */
@@ -130,7 +132,7 @@ typedef bool schema_view_fn(schema_c *c, const schema_view *v, void *user);
 /* Calls back for every alternative of the set that is not obviously empty. False: an error is set. */
 bool schema_views(schema_c *c, const schema_set *set, schema_view_fn *call, void *user);
 /* The set's rule; made later, when its turn comes. 0: failed. */
-grammar_expr schema_set_rule(schema_c *c, const schema_set *set);
+grammar_expr schema_set_rule(schema_c *c, const schema_set *set, schema_notation notation);
 bool schema_set_add(schema_c *c, schema_set *set, uint32_t *capacity, const json_t *node);
 /* May the branches of this oneOf be taken as those of anyOf: no value satisfies two? False: refused. */
 bool schema_exclusive(schema_c *c, const json_t *node, const json_t *list);
@@ -154,21 +156,31 @@ lang schema_string_lang(schema_c *c, const schema_view *v, const schema_merged *
 lang schema_set_lang(schema_c *c, const schema_set *set);
 lang schema_pattern(schema_c *c, const json_t *node, const char *keyword, const char *pattern, size_t size);
 lang schema_format(schema_c *c, const json_t *node, const char *name);
-grammar_expr schema_lang_expr(schema_c *c, lang a, const json_t *node);      /* as the inside of a JSON string */
+grammar_expr schema_lang_expr(schema_c *c, lang a, lang_form form, const json_t *node);
+/* A string of the set as it is written, with quotes if it has some. */
+grammar_expr schema_lang_string(schema_c *c, lang a, const json_t *node);
 
 /* ---- values ---- */
 /* 1: the value satisfies the schema, 0: not, -1: failed. */
 int schema_value_ok(schema_c *c, const json_t *node, const json_t *value, int depth);
 bool schema_equal(const json_t *a, const json_t *b);                         /* 1 and 1.0 are equal */
 
-/* ---- grammar ---- */
+/* ---- grammar; how things are written depends on c->notation ---- */
 grammar_expr schema_space(schema_c *c);
+grammar_expr schema_word(schema_c *c, const char *json);                     /* null, true, false */
+grammar_expr schema_number(schema_c *c, bool integer);                       /* any number */
 grammar_expr schema_literal(schema_c *c, const char *text, size_t size);     /* a string with its quotes */
+grammar_expr schema_key(schema_c *c, const char *text, size_t size);         /* as the key of a member */
+grammar_expr schema_key_lang(schema_c *c, lang a, const json_t *node);
+grammar_expr schema_colon(schema_c *c);                                      /* what stands between key and value, between members */
+grammar_expr schema_comma(schema_c *c);
 grammar_expr schema_constant(schema_c *c, const json_t *value);
+grammar_expr schema_constants(schema_c *c, const json_t *const *value, size_t count);   /* one of them */
 grammar_expr schema_object(schema_c *c, const schema_view *v, const schema_merged *m);
 grammar_expr schema_array(schema_c *c, const schema_view *v, const schema_merged *m);
 grammar_expr schema_any_value(schema_c *c);
 grammar_expr schema_any_string(schema_c *c);
+grammar_expr schema_bounded_string(schema_c *c, uint32_t least, int64_t most);     /* most -1: no end */
 grammar_expr schema_dfa_expr(schema_c *c, const dfa *d);
 bool schema_ok(schema_c *c);       /* no error so far, in the builder neither */
 

@@ -60,8 +60,9 @@ bool lang_matches(lang_pool *p, lang a, const char *text, size_t size);
 /* Is no string in the set? 1 yes, 0 no, -1 the ceilings were hit. */
 int lang_is_fail(lang_pool *p, lang a);
 
-/* As bytes: of UTF-8 text, or of all spellings in a JSON string (between the quotes): as it is, \n and its like, \uXXXX. */
-typedef enum lang_form { LANG_UTF8, LANG_JSON } lang_form;
+/* As bytes: of UTF-8 text, or of all spellings in a JSON string (between the quotes): as it is, \n and its like, \uXXXX; or in a string of Python
+ * between double or single quotes, with the escapes that JSON has, too. */
+typedef enum lang_form { LANG_UTF8, LANG_JSON, LANG_DOUBLE, LANG_SINGLE } lang_form;
 bool lang_dfa(lang_pool *p, lang a, lang_form form, dfa *out, vlm_error *error);
 
 #endif

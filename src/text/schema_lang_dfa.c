@@ -361,13 +361,14 @@ static uint32_t spell_digits(spell *s, const alphabet *a, int digits, const span
     return spell_node(s, &b);
 }
 
-/* The first bytes of UTF-8 for the spans. ascii_free: only what may stand for itself in a JSON string. */
-static void spell_utf8(spell *s, const span *r, size_t n, bool json, branches *out)
+/* The first bytes of UTF-8 for the spans; within quotes only what may stand for itself there. */
+static void spell_utf8(spell *s, const span *r, size_t n, lang_form form, branches *out)
 {
     static const alphabet continuation = {6, false};
+    uint32_t quote = form == LANG_SINGLE ? '\'' : '"';
     for (size_t i = 0; i < n && r[i].low < 0x80; i++) {
         for (uint32_t c = r[i].low; c <= r[i].high && c < 0x80; c++)
-            if (!json || (c >= 0x20 && c != '"' && c != '\\')) branch_add(out, c, c, r[i].to);
+            if (form == LANG_UTF8 || (c >= 0x20 && c != quote && c != '\\')) branch_add(out, c, c, r[i].to);
     }
     digit_branches(s, &continuation, 2, r, n, 0, 0x02, 0x1F, 0xC0, out);
     /* three bytes: U+0800 to U+FFFF */
@@ -469,12 +470,12 @@ static uint32_t spans_find(const span *r, size_t n, uint32_t code)
 }
 
 /* What may follow a backslash. */
-static uint32_t spell_escape(spell *s, const span *r, size_t n)
+static uint32_t spell_escape(spell *s, const span *r, size_t n, lang_form form)
 {
-    static const struct { char letter; uint32_t code; } shorts[] = {{'"', '"'}, {'/', '/'}, {'\\', '\\'}, {'b', 8}, {'f', 12}, {'n', 10}, {'r', 13}, {'t', 9}};
+    static const struct { char letter; uint32_t code; } shorts[] = {{'"', '"'}, {'/', '/'}, {'\'', '\''}, {'\\', '\\'}, {'b', 8}, {'f', 12}, {'n', 10}, {'r', 13}, {'t', 9}};
     branches b = {.count = 0};
     for (size_t i = 0; i < sizeof shorts / sizeof *shorts; i++)
-        branch_add(&b, (uint8_t)shorts[i].letter, (uint8_t)shorts[i].letter, spans_find(r, n, shorts[i].code));
+        if ((shorts[i].letter != '"' || form != LANG_SINGLE) && (shorts[i].letter != '/' || form == LANG_JSON) && (shorts[i].letter != '\'' || form == LANG_SINGLE)) branch_add(&b, (uint8_t)shorts[i].letter, (uint8_t)shorts[i].letter, spans_find(r, n, shorts[i].code));
     branch_add(&b, 'u', 'u', spell_hex(s, r, n));
     return spell_node(s, &b);
 }
@@ -511,8 +512,8 @@ static bool dfa_to_bytes(lang_pool *p, const dfa *d, const kinds *k, lang_form f
             for (uint32_t x = d->edge[e].low; x <= d->edge[e].high; x++) to[x] = d->edge[e].to;
         size_t n = state_spans(k, to, r);
         branches b = {.count = 0};
-        spell_utf8(&s, r, n, form == LANG_JSON, &b);
-        if (form == LANG_JSON && n) branch_add(&b, '\\', '\\', spell_escape(&s, r, n));
+        spell_utf8(&s, r, n, form, &b);
+        if (form != LANG_UTF8 && n) branch_add(&b, '\\', '\\', spell_escape(&s, r, n, form));
         qsort(b.item, b.count, sizeof *b.item, branch_order);
         for (size_t x = 0; x < b.count; x++)
             if (!dfa_edge_add(out, (uint32_t)i, b.item[x].low, b.item[x].high, b.item[x].to)) s.failed = true;

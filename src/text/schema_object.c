@@ -7,6 +7,7 @@
  * Keys that are not declared fall into classes by the patterns that they match; each class has its own set of schemas. */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "text/schema_internal.h"
 
@@ -161,6 +162,13 @@ static bool collect_patterns(obj *o)
     return true;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    const obj_property *x = a, *y = b;
+    int c = strcasecmp(x->name, y->name);
+    return c ? c : strcmp(x->name, y->name);
+}
+
 /* Declared names in order, then those that are only required. */
 static bool collect_names(obj *o)
 {
@@ -208,13 +216,61 @@ static bool collect_names(obj *o)
         }
     }
     json_decref(seen);
+    if (c->options.sorted) qsort(o->property, o->count, sizeof *o->property, by_name);
     return ok;
 }
 
 /* ---- building ---- */
-static grammar_expr pair(const obj *o, grammar_expr key, grammar_expr value)
+/* Of which types a tag's text may be read, and what is read as what. */
+static grammar_expr tag_value(obj *o, const schema_set *set, const char *key, unsigned types, bool raw, bool guarded)
 {
-    return grammar_seq(o->c->b, (grammar_expr[]){key, o->colon, value, schema_space(o->c)}, 4);
+    static const struct { const char *name; unsigned bit; } names[] = {{"null", TYPE_NULL}, {"boolean", TYPE_BOOLEAN}, {"number", TYPE_NUMBER}, {"string", TYPE_STRING},
+        {"array", TYPE_ARRAY}, {"object", TYPE_OBJECT}};
+    schema_c *c = o->c;
+    json_t *list = json_array(), *schema = json_object();
+    for (size_t i = 0; list && i < 6; i++)
+        if (types & names[i].bit) json_array_append_new(list, json_string(names[i].name));
+    if (schema) json_object_set_new(schema, "type", list);
+    if (schema && guarded) json_object_set_new(schema, "pattern", json_string("^(?!(true|false|null|True|False|None|nan|inf)$)[A-Za-z\\u0080-\\u{10ffff}]"));
+    if (!list || !schema || json_array_append_new(c->made, schema)) return schema_memory(c);
+    if (!schema_doc_add(&c->doc, schema, where(o), "properties", 0, c->error)) return !(c->failed = true);
+    schema_set both = {0};
+    uint32_t capacity = 0;
+    for (uint32_t i = 0; i < set->count; i++)
+        if (!schema_set_add(c, &both, &capacity, set->node[i])) return 0;
+    if (!schema_set_add(c, &both, &capacity, schema)) return 0;
+    (void)key;
+    return schema_set_rule(c, &both, raw ? SCHEMA_RAW : SCHEMA_JSON);
+}
+
+/* <key>value</key>: one alternative for each way to read the text. */
+static grammar_expr tag_pair(obj *o, const char *name, grammar_expr key, const schema_set *set)
+{
+    static const struct { const char *name; unsigned bits; } groups[] = {{"string", TYPE_STRING}, {"number", TYPE_NUMBER}, {"boolean", TYPE_BOOLEAN}, {"null", TYPE_NULL},
+        {"array", TYPE_ARRAY}, {"object", TYPE_OBJECT}};
+    const schema_tags *t = o->c->options.tags;
+    grammar_builder *b = o->c->b;
+    unsigned reads = t->reads(t->user, name);
+    grammar_expr begin = t->text(t->user, SCHEMA_TAG_BEGIN, name, NULL), end = t->text(t->user, SCHEMA_TAG_END, name, NULL), all = grammar_none(b);
+    for (size_t i = 0; i < 6; i++) {
+        bool string = groups[i].bits == TYPE_STRING, tagged = reads & SCHEMA_READ_TAGGED;
+        bool raw = string && (tagged || (reads & SCHEMA_READ_STRING));
+        if (!tagged && !string && !(reads & SCHEMA_READ_OTHER)) continue;
+        grammar_expr value = tag_value(o, set, name, groups[i].bits, raw, raw && !tagged && (reads & SCHEMA_READ_OTHER));
+        grammar_expr middle = t->text(t->user, SCHEMA_TAG_MIDDLE, name, groups[i].name);
+        if (!value || !middle) return 0;
+        all = grammar_alt2(b, all, grammar_seq2(b, middle, value));
+    }
+    return grammar_seq(b, (grammar_expr[]){begin, key, all, end}, 4);
+}
+
+static grammar_expr pair(obj *o, const char *name, grammar_expr key, const schema_set *set)
+{
+    schema_c *c = o->c;
+    if (!key) return 0;
+    if (c->notation == SCHEMA_TAGS) return tag_pair(o, name, key, set);
+    grammar_expr value = schema_set_rule(c, set, c->notation == SCHEMA_ARGUMENTS ? SCHEMA_PYTHON : c->notation);
+    return value ? grammar_seq(c->b, (grammar_expr[]){key, o->colon, value, schema_space(c)}, 4) : 0;
 }
 
 static bool build_declared(obj *o)
@@ -230,9 +286,8 @@ static bool build_declared(obj *o)
         if (!key_set(o, p->name, matched, &set)) return false;
         p->never = set_is_false(&set) || (o->names_given && !lang_matches(c->lang, o->names, p->name, size));
         if (p->never) continue;
-        grammar_expr value = schema_set_rule(c, &set);
-        if (!value) return false;
-        p->pair = pair(o, schema_literal(c, p->name, size), value);
+        p->pair = pair(o, p->name, schema_key(c, p->name, size), &set);
+        if (!p->pair) return schema_ok(c) && schema_memory(c);
     }
     return !lang_failed(c->lang, NULL) || schema_refuse(c, VLM_LIMIT, where(o), NULL, "the patterns are too complex");
 }
@@ -245,17 +300,9 @@ static bool add_class(obj *o, lang keys, uint64_t matched)
     if (set_is_false(&set)) return true;
     int none = lang_is_fail(c->lang, keys);
     if (none == 1) return true;
-    grammar_expr key;
-    if (keys == lang_any(c->lang)) {
-        key = schema_any_string(c);
-    } else {
-        key = schema_lang_expr(c, keys, where(o));
-        if (!key) return false;
-        key = grammar_seq(c->b, (grammar_expr[]){grammar_text(c->b, "\""), key, grammar_text(c->b, "\"")}, 3);
-    }
-    grammar_expr value = schema_set_rule(c, &set);
-    if (!value) return false;
-    o->extra = grammar_alt2(c->b, o->extra, pair(o, key, value));
+    grammar_expr member = pair(o, NULL, schema_key_lang(c, keys, where(o)), &set);
+    if (!member) return schema_ok(c) && schema_memory(c);
+    o->extra = grammar_alt2(c->b, o->extra, member);
     return true;
 }
 
@@ -275,13 +322,14 @@ static bool build_extra(obj *o)
         mem_free(size);
         if (!ok) return schema_memory(c);
     }
-    if (c->options.closed && o->count) {               /* declared ones only, unless something is said of others */
-        bool said = false;
-        for (uint32_t i = 0; i < o->v->count; i++)
-            said |= json_object_get(o->v->atom[i].node, "additionalProperties") || json_object_get(o->v->atom[i].node, "unevaluatedProperties");
-        if (!said) rest = lang_and(c->lang, rest, lang_fail(c->lang));
-        if (!said && !o->patterns) return true;
-        if (!said) rest = o->names;
+    if (c->options.closed) {                           /* declared ones only, unless something is said of others */
+        bool declared = false, said = o->patterns > 0;
+        for (uint32_t i = 0; i < o->v->count; i++) {
+            const json_t *node = o->v->atom[i].node;
+            declared |= json_object_get(node, "properties") != NULL;
+            said |= json_object_get(node, "additionalProperties") || json_object_get(node, "unevaluatedProperties");
+        }
+        if (declared && !said) return true;
     }
     uint64_t subsets = o->patterns <= OBJECT_MAX_OVERLAPPING ? (uint64_t)1 << o->patterns : o->patterns + 1;
     if (o->patterns > OBJECT_MAX_OVERLAPPING)
@@ -362,11 +410,12 @@ grammar_expr schema_object(schema_c *c, const schema_view *v, const schema_merge
     o->v = v;
     o->m = m;
     grammar_expr space = schema_space(c), made = 0;
-    o->colon = grammar_outline(b, grammar_seq(b, (grammar_expr[]){space, grammar_text(b, ":"), space}, 3));
-    o->comma = grammar_outline(b, grammar_seq2(b, grammar_text(b, ","), space));
+    bool bare = c->notation == SCHEMA_TAGS || c->notation == SCHEMA_ARGUMENTS;
+    o->colon = schema_colon(c);
+    o->comma = schema_comma(c);
     if (order_atoms(o) && collect_patterns(o) && collect_names(o) && build_declared(o) && build_extra(o)) {
         grammar_expr members = chain(o);
-        if (members) made = grammar_seq(b, (grammar_expr[]){grammar_text(b, "{"), space, members, grammar_text(b, "}")}, 4);
+        if (members) made = bare ? members : grammar_seq(b, (grammar_expr[]){grammar_text(b, "{"), space, members, grammar_text(b, "}")}, 4);
     }
     mem_free(o->order);
     mem_free(o->property);
@@ -406,7 +455,7 @@ static bool item_set(schema_c *c, const schema_view *v, size_t index, bool *rest
 grammar_expr schema_array(schema_c *c, const schema_view *v, const schema_merged *m)
 {
     grammar_builder *b = c->b;
-    grammar_expr space = schema_space(c), comma = grammar_outline(b, grammar_seq2(b, grammar_text(b, ","), space));
+    grammar_expr space = schema_space(c), comma = schema_comma(c);
     size_t fixed = 0;
     for (uint32_t i = 0; i < v->count; i++) {
         const json_t *items = json_object_get(v->atom[i].node, "items"), *prefix = json_object_get(v->atom[i].node, "prefixItems");
@@ -422,7 +471,7 @@ grammar_expr schema_array(schema_c *c, const schema_view *v, const schema_merged
     bool ok = true;
     for (size_t i = 0; i <= fixed && ok; i++) {
         ok = item_set(c, v, i, &rest, &set);
-        if (ok) item[i] = grammar_seq2(b, set_is_false(&set) ? grammar_none(b) : schema_set_rule(c, &set), space);
+        if (ok) item[i] = grammar_seq2(b, set_is_false(&set) ? grammar_none(b) : schema_set_rule(c, &set, c->notation), space);
         ok = ok && item[i];
     }
     if (ok) {

@@ -14,8 +14,9 @@ lang schema_pattern(schema_c *c, const json_t *node, const char *keyword, const 
 }
 
 /* ---- formats ---- */
-#define DATE "([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|" \
-             "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
+#define YEAR "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+#define DATE "(" YEAR "-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|" \
+             "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)-02-29)"
 #define TIME "(([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])|23:59:60(\\.[0-9]+)?([Zz]|[+-]00:00))"
 #define BYTE "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 #define IPV4 BYTE "\\." BYTE "\\." BYTE "\\." BYTE
@@ -162,15 +163,4 @@ lang schema_set_lang(schema_c *c, const schema_set *set)
     set_lang s = {lang_fail(c->lang)};
     if (!schema_views(c, set, add_view_lang, &s)) return LANG_NONE;
     return s.all;
-}
-
-grammar_expr schema_lang_expr(schema_c *c, lang a, const json_t *node)
-{
-    dfa d;
-    vlm_error error = {0};
-    if (!a) return 0;
-    if (!lang_dfa(c->lang, a, LANG_JSON, &d, &error)) return schema_refuse(c, error.code, node, NULL, "%s", error.message);
-    grammar_expr made = d.states ? schema_dfa_expr(c, &d) : grammar_none(c->b);
-    dfa_free(&d);
-    return made;
 }

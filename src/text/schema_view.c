@@ -369,14 +369,23 @@ static bool rule_grow(schema_c *c)
     c->slot = slot;
     c->slots = n;
     for (size_t k = 0; k < c->count; k++) {
-        size_t i = set_hash(&c->rule[k].set) & (n - 1);
+        size_t i = (set_hash(&c->rule[k].set) + c->rule[k].notation) & (n - 1);
         while (slot[i]) i = (i + 1) & (n - 1);
         slot[i] = (uint32_t)k + 1;
     }
     return true;
 }
 
-grammar_expr schema_set_rule(schema_c *c, const schema_set *given)
+static grammar_expr any_in(schema_c *c, schema_notation notation)
+{
+    schema_notation before = c->notation;
+    c->notation = notation;
+    grammar_expr made = schema_any_value(c);
+    c->notation = before;
+    return made;
+}
+
+grammar_expr schema_set_rule(schema_c *c, const schema_set *given, schema_notation notation)
 {
     schema_set set = *given;
     for (int hops = 0; set.count == 1 && json_is_object(set.node[0]) && (schema_only_has(set.node[0], "$ref") || (c->doc.ref_alone && json_object_get(set.node[0], "$ref"))); hops++) {
@@ -390,20 +399,21 @@ grammar_expr schema_set_rule(schema_c *c, const schema_set *given)
         set.node = list;
         if (json_is_true(list[0])) set.count = 0;
     }
-    if (!set.count) return schema_any_value(c);
-    if (set.count == 1 && json_is_object(set.node[0]) && schema_only_has(set.node[0], "")) return schema_any_value(c);
+    bool whole = notation == SCHEMA_TAGS || notation == SCHEMA_ARGUMENTS;      /* an object, even if nothing is said */
+    if (!set.count && !whole) return any_in(c, notation);
+    if (set.count == 1 && json_is_object(set.node[0]) && schema_only_has(set.node[0], "") && !whole) return any_in(c, notation);
     for (uint32_t i = 0; i < set.count; i++)
         if (json_is_false(set.node[i])) return grammar_none(c->b);
     if (!rule_grow(c)) return 0;
-    size_t i = set_hash(&set) & (c->slots - 1);
+    size_t i = (set_hash(&set) + notation) & (c->slots - 1);
     for (; c->slot[i]; i = (i + 1) & (c->slots - 1)) {
         const schema_rule *o = &c->rule[c->slot[i] - 1];
-        if (o->set.count == set.count && !memcmp(o->set.node, set.node, set.count * sizeof *set.node)) return o->rule;
+        if (o->notation == notation && o->set.count == set.count && !memcmp(o->set.node, set.node, set.count * sizeof *set.node)) return o->rule;
     }
     const json_t **kept = arena_alloc(&c->memory, set.count * sizeof *kept);       /* the caller's list may be short-lived */
     if (!kept) return schema_memory(c);
     memcpy(kept, set.node, set.count * sizeof *kept);
-    c->rule[c->count] = (schema_rule){{kept, set.count}, grammar_rule(c->b, NULL)};
+    c->rule[c->count] = (schema_rule){{kept, set.count}, notation, grammar_rule(c->b, NULL)};
     c->slot[i] = (uint32_t)++c->count;
     return c->rule[c->count - 1].rule;
 }
