@@ -270,7 +270,7 @@ static void check_processed(check_report *r, const vlm_model *m, const check_cas
 
 static bool is_later(const char *key)
 {
-    static const char *const later[] = {"mm_token_type_ids", "position_ids", "hidden_last", "logits"};
+    static const char *const later[] = {"mm_token_type_ids", "token_type_ids", "position_ids", "hidden_last", "logits"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (!strcmp(key, later[i])) return true;
     return strstr(key, "_deepstack") || (strstr(key, "_features") && strncmp(key, "input_", 6));

@@ -1,30 +1,68 @@
 /* llava_next.c - LLaVA-NeXT (1.6): tiles at the best of some sizes.  https://llava-vl.github.io/blog/2024-01-30-llava-next/
+ * LLaVA-OneVision: the same with a limit, and videos.  https://arxiv.org/abs/2408.03326
  *
- *   picture -> whole, squeezed to 336 x 336                                          -> tile 0
+ *   picture -> whole, squeezed to the tower's size (336 x 336)                       -> tile 0
  *           -> resized into the best size of image_grid_pinpoints, black around, cut -> tiles 1 ...
- *   tiles -> CLIP (last layer but one, no class row) -> linear, GELU, linear -> tile 0's features,
+ *   tiles -> CLIP (last layer but one, no class row) or SigLIP (last layer) -> linear, GELU, linear -> tile 0's features,
  *   then the others' as one field: rows and columns of padding dropped, image_newline behind each row -> rows that replace <image>
+ *   video (OneVision): each frame squeezed -> features, bilinear to half the side; one newline behind all of them
  *
- * Bites: what is padding follows from the picture's own proportions, rounded to 7 digits first. */
+ * Bites: what is padding follows from the picture's own proportions, rounded to 7 digits first. OneVision ("anyres_max_9"): a field of more than
+ * 9 tiles' worth (by a factor of 1.1 in each direction) is shrunk to that, bilinear. */
 #include "models/tower_lm.h"
 
+#include <math.h>
+#include <string.h>
+
 #include "base/err.h"
+
+enum { MOST_FRAMES = 32 };
 
 typedef struct llava_next {
     tower_lm base;
     mlp_connector connector;
     anyres sizes;
-    weight newline;
+    int most_tiles;                /* 0: no limit */
+    picture_norm frames;           /* of videos */
+    const float *newline;
 } llava_next;
+
+/* The field of features: what lies in tiles, what of it is kept, what it is shrunk to. */
+typedef struct field { int rows, columns, top, left, height, width, to_height, to_width; } field;
+
+static int unit_of(const llava_next *v) { return v->base.tower.image / v->base.tower.patch; }
+
+static field field_of(const llava_next *v, int height, int width, int tiles_down, int tiles_across)
+{
+    int unit = unit_of(v);
+    field f = {.rows = tiles_down * unit, .columns = tiles_across * unit};
+    anyres_unpad(height, width, f.rows, f.columns, &f.top, &f.left);
+    f.to_height = f.height = f.rows - 2 * f.top;
+    f.to_width = f.width = f.columns - 2 * f.left;
+    if (!v->most_tiles) return f;
+    double ratio = sqrt((double)f.height * f.width / ((double)v->most_tiles * unit * unit));
+    if (ratio > 1.1) {
+        f.to_height = (int)floor(f.height / ratio);
+        f.to_width = (int)floor(f.width / ratio);
+    }
+    return f;
+}
 
 static bool configure(vlm_model *m, config *c)
 {
     llava_next *v = m->family = arena_alloc(&m->memory, sizeof *v);
     if (!v) return config_fail(c, VLM_MEMORY, "out of memory");
-    int layer = (int)config_int(c, "vision_feature_layer", -2, -1024, 1024);
+    bool one = !strcmp(config_string(c, "model_type", ""), "llava_onevision");
+    int layer = (int)config_int(c, "vision_feature_layer", one ? -1 : -2, -1024, 1024);
+    const char *ratio = config_string(c, "vision_aspect_ratio", "anyres_max_9");
     v->connector.act = config_activation(c, "projector_hidden_act", "gelu");
     if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, layer, false)) return false;
-    if (!anyres_config(&v->sizes, m->processor, c) || !picture_config(&v->base.norm, m->processor, "image_processor", picture_clip, RESIZE_BICUBIC)) return false;
+    if (one && (strncmp(ratio, "anyres_max_", 11) || (v->most_tiles = atoi(ratio + 11)) < 1))
+        return config_fail(c, VLM_UNSUPPORTED, "vision_aspect_ratio \"%.40s\"; anyres_max_N is known", ratio);
+    if (one && v->base.video_token >= 0) m->takes |= TAKES_VIDEO;
+    if (!anyres_config(&v->sizes, m->processor, c) ||
+        !picture_config(&v->base.norm, m->processor, "image_processor", one ? picture_half : picture_clip, RESIZE_BICUBIC) ||
+        !picture_config(&v->frames, m->processor, "video_processor", one ? picture_half : picture_clip, RESIZE_BICUBIC)) return false;
     for (int i = 0; i < v->sizes.n; i++)
         if (v->sizes.size[i][0] % v->base.tower.image || v->sizes.size[i][1] % v->base.tower.image)
             return config_fail(c, VLM_FORMAT, "image_grid_pinpoints: %d x %d is not made of tiles of %d", v->sizes.size[i][0], v->sizes.size[i][1], v->base.tower.image);
@@ -35,32 +73,49 @@ static bool bind(vlm_model *m, binder *b)
 {
     llava_next *v = m->family;
     int64_t d = v->base.text.spec.hidden;
-    const float *newline = NULL;
     tower_lm_bind(&v->base, b);
     mlp_connector_bind(&v->connector, b, v->base.tower.vit.hidden, d);
-    bind_vector(b, &newline, d, "image_newline");
-    v->newline = (weight){.format = WF_F32, .rows = 1, .cols = d, .data = newline, .name = "image_newline"};
+    bind_vector(b, &v->newline, d, "image_newline");
     return !b->failed;
 }
 
-/* Tiles, and what of their field of features is kept: grid = tiles down, tiles across. */
+/* ---- processor ---------------------------------------------------------------------------------------------------- */
+
+static bool process_video(const vlm_model *m, const llava_next *v, const media_item *item, media_input *out, vlm_error *error)
+{
+    int side = v->base.tower.image, half = (unit_of(v) + 1) / 2, n = item->video.count;
+    int64_t tokens = (int64_t)n * half * half + 1;
+    if (n < 1) return err_set(error, VLM_INVALID, "video without frames");
+    if (!tower_lm_fits(m, item, tokens, error)) return false;
+    out->tokens = (int)tokens;
+    out->grid[0] = n;
+    float *pixels = picture_tiles(out, n, side, side, error);
+    for (int i = 0; pixels && i < n; i++, pixels += 3 * side * side)
+        if (!picture_resized(&v->frames, &item->video.frames[i], side, side, 0, 0, side, side, pixels, error)) return false;
+    return pixels != NULL;
+}
+
+/* Tiles; grid = 1, tiles down, tiles across. */
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const llava_next *v = m->family;
     const image *img = &item->image;
-    int side = v->base.tower.image, unit = side / v->base.tower.patch, height, width, inside_height, inside_width, top, left;
+    int side = v->base.tower.image, height, width, inside_height, inside_width;
+    out->kind = item->kind;
+    if (item->kind == MEDIA_VIDEO && (m->takes & TAKES_VIDEO)) return process_video(m, v, item, out, error);
     if (!tower_lm_only_images(m, item, error)) return false;
     anyres_choose(&v->sizes, img->height, img->width, &height, &width);
     anyres_inside(img->height, img->width, height, width, &inside_height, &inside_width);
     int down = height / side, across = width / side;
-    anyres_unpad(img->height, img->width, down * unit, across * unit, &top, &left);
-    out->kind = item->kind;
+    field f = field_of(v, img->height, img->width, down, across);
     out->grid[0] = 1, out->grid[1] = down, out->grid[2] = across;
-    out->tokens = unit * unit + (down * unit - 2 * top) * (across * unit - 2 * left + 1);
+    out->tokens = unit_of(v) * unit_of(v) + f.to_height * (f.to_width + 1);
     if (!tower_lm_fits(m, item, out->tokens, error)) return false;
     processed *size = media_input_add(out, "image_sizes", DT_I64, 2, (const int64_t[]){1, 2});
-    float *pixels = size ? picture_tiles(out, 1 + down * across, side, side, error) : NULL;
+    processed *number = v->most_tiles ? media_input_add(out, "batch_num_images", DT_I64, 1, (const int64_t[]){1}) : size;
+    float *pixels = size && number ? picture_tiles(out, 1 + down * across, side, side, error) : NULL;
     if (!pixels) return err_memory(error, 64);
+    if (v->most_tiles) *(int64_t *)number->data = 1;
     ((int64_t *)size->data)[0] = img->height;
     ((int64_t *)size->data)[1] = img->width;
     if (!picture_resized(&v->base.norm, img, side, side, 0, 0, side, side, pixels, error)) return false;
@@ -73,48 +128,82 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     return true;
 }
 
-/* Which of the features [tiles * unit * unit] stands where; -1 is a newline. */
-static void lay_out(const llava_next *v, const media_input *in, int32_t *index)
+static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
+                        vlm_error *error)
 {
-    const processed *size = media_input_find(in, "image_sizes");
-    const int64_t *own = size->data;
-    int unit = v->base.tower.image / v->base.tower.patch, rows = in->grid[1] * unit, columns = in->grid[2] * unit, top, left;
-    anyres_unpad((int)own[0], (int)own[1], rows, columns, &top, &left);
-    for (int i = 0; i < unit * unit; i++) *index++ = i;
-    for (int y = top; y < rows - top; y++) {
-        for (int x = left; x < columns - left; x++) {
-            int tile = 1 + y / unit * in->grid[2] + x / unit;
-            *index++ = (tile * unit + y % unit) * unit + x % unit;
+    return tower_lm_pick(part, options, info, MOST_FRAMES, indices, count, error);
+}
+
+/* ---- encoder ------------------------------------------------------------------------------------------------------ */
+
+/* The kept part of the tiles' features x [tiles * unit * unit, d] as one field. */
+static tensor take_field(run *r, const llava_next *v, tensor x, const field *f, int tiles_across)
+{
+    int unit = unit_of(v);
+    int32_t *index = run_alloc(r, (size_t)(f->height * f->width + 1) * sizeof *index), *at = index;
+    for (int y = f->top; index && y < f->top + f->height; y++)
+        for (int c = f->left; c < f->left + f->width; c++) {
+            int tile = 1 + y / unit * tiles_across + c / unit;
+            *at++ = (tile * unit + y % unit) * unit + c % unit;
         }
-        *index++ = -1;
+    return op_gather(r, x, index, (int64_t)f->height * f->width);
+}
+
+static void put(run *r, tensor out, int64_t *at, tensor rows)
+{
+    for (int64_t i = 0; run_ok(r) && i < rows.rows; i++) memcpy(tensor_row(out, (*at)++), tensor_row(rows, i), (size_t)out.cols * sizeof(float));
+}
+
+static tensor pack_image(run *r, const llava_next *v, const media_input *in, tensor x)
+{
+    const int64_t *size = media_input_find(in, "image_sizes")->data;
+    field f = field_of(v, (int)size[0], (int)size[1], in->grid[1], in->grid[2]);
+    tensor out = run_tensor(r, in->tokens, x.cols), newline = {(void *)(uintptr_t)v->newline, DT_F32, 1, x.cols, x.cols};
+    tensor kept = take_field(r, v, x, &f, in->grid[2]);
+    if (f.to_height != f.height || f.to_width != f.width) kept = tower_lm_resample(r, kept, f.height, f.width, f.to_height, f.to_width);
+    if (!run_ok(r)) return out;
+    int64_t at = 0;
+    put(r, out, &at, tensor_rows(x, 0, (int64_t)unit_of(v) * unit_of(v)));
+    for (int y = 0; y < f.to_height; y++) {
+        put(r, out, &at, tensor_rows(kept, (int64_t)y * f.to_width, f.to_width));
+        put(r, out, &at, newline);
     }
+    return out;
+}
+
+static tensor pack_video(run *r, const llava_next *v, const media_input *in, tensor x)
+{
+    int unit = unit_of(v), half = (unit + 1) / 2;
+    tensor out = run_tensor(r, in->tokens, x.cols), newline = {(void *)(uintptr_t)v->newline, DT_F32, 1, x.cols, x.cols};
+    int64_t at = 0;
+    for (int i = 0; run_ok(r) && i < in->grid[0]; i++)
+        put(r, out, &at, tower_lm_resample(r, tensor_rows(x, (int64_t)i * unit * unit, (int64_t)unit * unit), unit, unit, half, half));
+    put(r, out, &at, newline);
+    return out;
 }
 
 static bool encode(run *r, const vlm_model *m, encode_job *job)
 {
     const llava_next *v = m->family;
     if (!image_tower_encode(r, &v->base.tower, job)) return false;
-    if (job->stage < job->stages) return run_ok(r);
-    int32_t *index = run_alloc(r, (size_t)(job->in->tokens + 1) * sizeof *index), *zeros = run_alloc(r, (size_t)(job->in->tokens + 1) * sizeof *zeros);
+    if (job->stage < job->stages) return true;
     tensor x = mlp_connector_apply(r, &v->connector, image_tower_features(r, &v->base.tower, job));
     if (!run_ok(r)) return false;
-    lay_out(v, job->in, index);
-    image_tower_set_rows(r, job, op_gather(r, x, index, job->in->tokens));
-    for (int i = 0; run_ok(r) && i < job->in->tokens; i++)
-        if (index[i] < 0) op_add_inplace(r, tensor_rows(job->rows, i, 1), op_embed(r, &v->newline, zeros, 1, 1));
+    image_tower_set_rows(r, job, job->in->kind == MEDIA_VIDEO ? pack_video(r, v, job->in, x) : pack_image(r, v, job->in, x));
     return run_ok(r);
 }
 
-static const char *const types[] = {"llava_next", NULL};
+static const char *const types[] = {"llava_next", "llava_onevision", NULL};
 
 const vlm_arch vlm_arch_llava_next = {
     .name = "llava_next",
-    .title = "LLaVA-NeXT (1.6)",
+    .title = "LLaVA-NeXT (1.6), LLaVA-OneVision",
     .model_types = types,
-    .takes = TAKES_IMAGE,
+    .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,
     .bind = bind,
     .process = process,
+    .pick_frames = pick_frames,
     .encode = encode,
     TOWER_LM_ARCH,
 };

@@ -75,8 +75,9 @@ bool picture_resized(const picture_norm *n, const image *img, int width, int hei
 
 float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error)
 {
-    processed *p = tiles ? media_input_add(out, "pixel_values", DT_F32, 5, (const int64_t[]){1, tiles, 3, height, width})
-                         : media_input_add(out, "pixel_values", DT_F32, 4, (const int64_t[]){1, 3, height, width});
+    const char *name = out->kind == MEDIA_VIDEO ? "pixel_values_videos" : "pixel_values";
+    processed *p = tiles ? media_input_add(out, name, DT_F32, 5, (const int64_t[]){1, tiles, 3, height, width})
+                         : media_input_add(out, name, DT_F32, 4, (const int64_t[]){1, 3, height, width});
     if (!p) err_memory(error, (size_t)(tiles * 3 * height * width) * sizeof(float));
     return p ? p->data : NULL;
 }

@@ -19,7 +19,7 @@ void picture_window(const picture_norm *n, const image *img, int x, int y, int w
 /* Resizes img to `width` x `height` and writes the window; width or height 0: as it is. */
 bool picture_resized(const picture_norm *n, const image *img, int width, int height, int x, int y, int window_width, int window_height, float *out,
                      vlm_error *error);
-/* "pixel_values" [1, tiles, 3, height, width] in `out`, or [1, 3, height, width] when tiles is 0; NULL when out of memory. */
+/* "pixel_values" (of a video, out->kind is set: "pixel_values_videos") [1, tiles, 3, height, width] in `out`, or [1, 3, height, width] when tiles is 0; NULL when out of memory. */
 float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error);
 
 /* ---- anyres (LLaVA-NeXT): the best of some sizes, the picture in its middle, cut into tiles ---- */

@@ -1,6 +1,8 @@
 /* tower_lm.c - see tower_lm.h. */
 #include "models/tower_lm.h"
 
+#include <math.h>
+
 #include "base/err.h"
 
 bool tower_lm_config(tower_lm *v, vlm_model *m, config *c)
@@ -48,6 +50,46 @@ bool tower_lm_fits(const vlm_model *m, const media_item *item, int64_t tokens, v
 {
     return tokens <= m->context || err_set(error, VLM_LIMIT, "%s becomes %lld tokens, the model's context has %d", media_kind_name(item->kind),
                                            (long long)tokens, m->context);
+}
+
+bool tower_lm_pick(const chat_media *part, const json_t *options, const video_info *info, int most, int64_t **indices, int *count, vlm_error *error)
+{
+    double total = (double)info->total_frames, native = info->fps > 0 ? info->fps : 24;
+    if (total < 1) return err_set(error, VLM_INVALID, "video without frames");
+    double fps = info->folder ? 0 : media_option(part, options, "fps", 0);
+    double n = media_option(part, options, "num_frames", fps > 0 ? fmin(floor(total / native * fps), media_option(part, options, "max_frames", most)) : most);
+    n = fmin(fmax(floor(n), 1), total);
+    int64_t *list = n <= INT32_MAX ? MEM_ARRAY((size_t)n, int64_t) : NULL;
+    if (!list) return err_memory(error, (size_t)n * sizeof *list);
+    for (int64_t i = 0; i < (int64_t)n; i++) list[i] = n > 1 ? (int64_t)nearbyint((double)i * (total - 1) / (n - 1)) : 0;
+    *indices = list;
+    *count = (int)n;
+    return true;
+}
+
+/* The two neighbours of sample i and the part of the second, float32 as torch computes it. */
+static void neighbours(int i, int from, int to, int *low, int *high, float *part)
+{
+    float at = (float)from / (float)to * ((float)i + 0.5f) - 0.5f;
+    if (at < 0) at = 0;
+    *low = (int)at;
+    *high = *low + (*low < from - 1);
+    *part = at - (float)*low;
+}
+
+tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height, int to_width)
+{
+    tensor out = run_tensor(r, (int64_t)to_height * to_width, x.cols);
+    for (int64_t i = 0; run_ok(r) && i < out.rows; i++) {
+        int y0, y1, x0, x1;
+        float v, u;
+        neighbours((int)(i / to_width), height, to_height, &y0, &y1, &v);
+        neighbours((int)(i % to_width), width, to_width, &x0, &x1, &u);
+        const float *a = tensor_row(x, (int64_t)y0 * width + x0), *b = tensor_row(x, (int64_t)y0 * width + x1);
+        const float *c = tensor_row(x, (int64_t)y1 * width + x0), *d = tensor_row(x, (int64_t)y1 * width + x1);
+        for (int64_t k = 0; k < x.cols; k++) tensor_row(out, i)[k] = (1 - v) * ((1 - u) * a[k] + u * b[k]) + v * ((1 - u) * c[k] + u * d[k]);
+    }
+    return out;
 }
 
 static const tower_lm *family(const vlm_model *m) { return m->family; }

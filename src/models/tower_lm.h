@@ -29,6 +29,12 @@ bool tower_lm_only_images(const vlm_model *m, const media_item *item, vlm_error 
 /* Tokens of a medium must fit the context. */
 bool tower_lm_fits(const vlm_model *m, const media_item *item, int64_t tokens, vlm_error *error);
 
+/* Frames of a video for families without a rule of their own: num_frames of them, or fps a second, evenly; all of them up to `most` by default. */
+bool tower_lm_pick(const chat_media *part, const json_t *options, const video_info *info, int most, int64_t **indices, int *count, vlm_error *error);
+
+/* x [height * width, d], a field of features, resampled to [to_height * to_width, d]: bilinear, not smoothed, pixel centres aligned. */
+tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height, int to_width);
+
 /* For vlm_arch: the placeholder is the token's own text, repeated as often as there are rows. */
 const char *tower_lm_placeholder(const vlm_model *m, media_kind kind);
 int32_t tower_lm_media_token(const vlm_model *m, media_kind kind);

@@ -112,25 +112,40 @@ void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int k
     if (*out) b->parameters += (uint64_t)(channels * kernel);
 }
 
-void bind_experts_transposed(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...)
+static void bind_transposed(binder *b, weight *out, const char *format, va_list args)
 {
     char name[NAME_MAX_BYTES / 2];
-    *out = (weight){.rows = rows, .cols = cols, .experts = experts};
     if (b->failed) return;
-    va_list args;
-    va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
-    va_end(args);
     if (b->files) {
         const stored_tensor *t = bind_find_matrix(b, name);
-        const int64_t dim[3] = {experts, cols, rows};
+        const int64_t dim[3] = {out->experts, out->cols, out->rows};
+        int skip = out->experts ? 0 : 1;
         if (!t) { bind_missing(b, name, ""); return; }
-        if (!bind_plain_format(b, out, t) || !bind_check_shape(b, t, 3, dim)) return;
+        if (!bind_plain_format(b, out, t) || !bind_check_shape(b, t, 3 - skip, dim + skip)) return;
         out->name = t->name;
         uint8_t *copy = arena_alloc_raw(b->memory, t->bytes);
         if (!copy) { bind_memory(b, t->bytes); return; }
-        transpose_each(copy, t->data, experts, cols, rows, dtype_size(t->type));
+        transpose_each(copy, t->data, out->experts ? out->experts : 1, out->cols, out->rows, dtype_size(t->type));
         out->data = copy;
     } else if (!bind_dummy(b, out, name)) return;
     if (!bind_add(b, out)) out->data = NULL;
+}
+
+void bind_experts_transposed(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...)
+{
+    *out = (weight){.rows = rows, .cols = cols, .experts = experts};
+    va_list args;
+    va_start(args, format);
+    bind_transposed(b, out, format, args);
+    va_end(args);
+}
+
+void bind_linear_transposed(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...)
+{
+    *out = (weight){.rows = rows, .cols = cols};
+    va_list args;
+    va_start(args, format);
+    bind_transposed(b, out, format, args);
+    va_end(args);
 }
