@@ -250,7 +250,7 @@ response_parser *response_parser_new(const response_template *t, const char *pre
     p->tools = json_is_array(tools) ? json_deep_copy(tools) : NULL;
     p->t = response_template_new(t->spec, error);
     p->cache = p->t ? MEM_ARRAY(2 * p->t->count, scan_cache) : NULL;
-    size_t from;
+    size_t from = 0;
     if (!p->t || !p->cache || !p->message || !p->captures) {
         if (p->t) err_memory(error, 0);
     }

@@ -118,7 +118,8 @@ size_t skip_space(toolcall_parser *p, size_t at)
 
 static const char *const COMMON_ENDS[] = {
     "</s>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "<end_of_turn>", "<turn|>", "<eos>",
-    "<|eot|>", "<|end|>", "<end_of_sentence>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "[e~[", "<|im_assistant|>", NULL,
+    "<|eot|>", "<|end|>", "<end_of_sentence>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "[e~[", "<|im_assistant|>", "[|endofturn|]", "<|eos|>", "<|eom|>", "<|role_end|>",
+    NULL,
 };
 
 static void prepare_text(toolcall_parser *p)
@@ -156,11 +157,12 @@ static void take_text(toolcall_parser *p, size_t end)
     if (p->scan < end) p->scan = end;
 }
 
-/* Bare JSON and lists are looked for where a line begins, or a word after text; never in code. */
+/* Bare JSON and lists are looked for where a line begins, objects also behind a word or a sentence; never in code. */
 static bool bare_place(const toolcall_parser *p, marker_kind kind)
 {
     if (p->fence) return false;
-    return !p->visible_text || p->last == '\n' || (kind == MARK_OBJECT && is_space(p->last));
+    if (!p->visible_text || p->last == '\n') return true;
+    return kind == MARK_OBJECT && p->last && strchr(" \t.:!?,;>)", p->last);
 }
 
 static step_result text_step(toolcall_parser *p)
@@ -172,7 +174,10 @@ static step_result text_step(toolcall_parser *p)
     if (!found) return STEP_MORE;
     bool open = p->closed;
     switch (hit->kind) {
-    case MARK_DROP: p->pos = p->scan = at + len; return STEP_ON;
+    case MARK_DROP:
+        p->pos = p->scan = at + len;
+        p->last = '\n';
+        return STEP_ON;
     case MARK_END:
         out_hold(p, p->in_think ? &p->reasoning : &p->content, p->in.data + at, len);
         p->pos = p->scan = at + len;
