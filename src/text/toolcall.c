@@ -157,12 +157,13 @@ static void take_text(toolcall_parser *p, size_t end)
     if (p->scan < end) p->scan = end;
 }
 
-/* Bare JSON and lists are looked for where a line begins, objects also behind a word or a sentence; never in code. */
-static bool bare_place(const toolcall_parser *p, marker_kind kind)
+static bool line_start(const toolcall_parser *p) { return !p->visible_text || p->last == '\n'; }
+
+/* Bare JSON and lists are looked for where a line begins or behind a word or a sentence; never in code. */
+static bool bare_place(const toolcall_parser *p)
 {
     if (p->fence) return false;
-    if (!p->visible_text || p->last == '\n') return true;
-    return kind == MARK_OBJECT && p->last && strchr(" \t.:!?,;>)", p->last);
+    return line_start(p) || (p->last && strchr(" \t.:!?,;>)", p->last));
 }
 
 static step_result text_step(toolcall_parser *p)
@@ -196,8 +197,9 @@ static step_result text_step(toolcall_parser *p)
         body_open(p, -1, 0);
         return STEP_ON;
     case MARK_OBJECT: case MARK_LIST:
-        if (open || !bare_place(p, hit->kind)) break;
+        if (open || !bare_place(p)) break;
         body_open(p, -1, 0);
+        p->b.known_only = !line_start(p);
         p->b.deferred = hit->kind == MARK_LIST;
         p->queue.visible = p->queue.count;
         return STEP_ON;

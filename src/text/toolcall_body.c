@@ -113,7 +113,7 @@ void body_open(toolcall_parser *p, int section, size_t len)
     b->calls = 0;
     b->calls_before = p->calls;
     b->lists = b->step = 0;
-    b->deferred = false;
+    b->deferred = b->known_only = false;
     call_clear(&p->c);
     p->pos = b->open_end;
     size_t n = section >= 0 && len ? strlen(p->f->sections[section].open) : 0;
@@ -212,11 +212,48 @@ static step_result bare_list_end(toolcall_parser *p, size_t at)
     bool known = true;
     for (size_t i = p->queue.visible; i < p->queue.count; i++)
         if (p->queue.item[i].type == TOOLCALL_START && !tool_known(p, p->queue.text.data + p->queue.item[i].name)) known = false;
-    if (!known && next < p->in.size && !strchr("\n\r<", p->in.data[next])) {
+    if (!known && (p->b.known_only || (next < p->in.size && !strchr("\n\r<", p->in.data[next])))) {
         take_back(p);
         return STEP_FAILED;
     }
     p->pos = at;
+    return body_end(p, true);
+}
+
+static step_result list_step(toolcall_parser *p, size_t at)
+{
+    body *b = &p->b;
+    if (p->in.data[at] == '[') b->lists++;
+    else if (b->section >= 0) b->lists--;
+    else return b->calls ? bare_list_end(p, at + 1) : STEP_FAILED;
+    p->pos = at + 1;
+    return STEP_ON;
+}
+
+/* What may begin a call stands at `at`. STEP_FAILED: nothing of the kind. */
+static step_result call_step(toolcall_parser *p, size_t at, bool open_ended)
+{
+    body *b = &p->b;
+    uint32_t flags = p->f->flags;
+    char c = p->in.data[at];
+    body_state state = BODY_NEXT;
+    if (flags & (READ_OBJECTS | READ_PYTHON) && (c == '[' ? !b->lists && !open_ended : c == ']' && b->lists)) return list_step(p, at);
+    if (flags & READ_OBJECTS && c == '{') state = BODY_OBJECT;
+    else if (flags & READ_PYTHON && (b->section >= 0 || b->lists) && (is_letter(c) || (unsigned char)c >= 0x80)) state = BODY_PYTHON;
+    else if (flags & READ_NAMED && !p->f->call_open && is_name(c) && !open_ended) state = BODY_NAME;
+    if (state == BODY_NEXT) return STEP_FAILED;
+    begin_call(p, state, at);
+    p->pos = at;
+    return STEP_ON;
+}
+
+/* The text ends between calls. */
+static step_result next_is_missing(toolcall_parser *p, bool open_ended)
+{
+    if (open_ended && !(p->f->flags & (READ_OBJECTS | BARE_CALLS))) return body_end(p, true);
+    if (!p->final) return STEP_MORE;
+    if (!p->b.calls) return STEP_FAILED;
+    p->pos = p->in.size;
     return body_end(p, true);
 }
 
@@ -229,15 +266,9 @@ static step_result next_step(toolcall_parser *p)
     const char *close = section_close(p);
     bool open_ended = !close && !b->lists && b->calls;            /* the section may have ended with the last call */
     if (at < p->in.size && b->calls && strchr(",;", p->in.data[at])) at = skip_space(p, at + 1);
-    if (at >= p->in.size) {
-        if (open_ended && !(f->flags & (READ_OBJECTS | BARE_CALLS))) return body_end(p, true);
-        if (!p->final) return STEP_MORE;
-        if (b->calls) p->pos = p->in.size;
-        return b->calls ? body_end(p, true) : STEP_FAILED;
-    }
-    char c = p->in.data[at];
-    int m = close ? marker_at(p, close, at, &len) : 0;
-    if (m > 0) {
+    if (at >= p->in.size) return next_is_missing(p, open_ended);
+    int closed = close ? marker_at(p, close, at, &len) : 0;
+    if (closed > 0) {
         if (!b->calls) return STEP_FAILED;
         p->pos = at + len;
         return body_end(p, true);
@@ -248,48 +279,16 @@ static step_result next_step(toolcall_parser *p)
         if (!b->calls) b->open_end = p->pos;
         return STEP_ON;
     }
-    int named = 0;
-    if (f->flags & READ_NAMED && f->call_open) named = marker_at(p, f->call_open, at, &len);
+    int named = f->flags & READ_NAMED && f->call_open ? marker_at(p, f->call_open, at, &len) : 0;
     if (named > 0) {
         begin_call(p, BODY_NAME, at);
         p->pos = at + len;
         return STEP_ON;
     }
-    if (m < 0 || between < 0 || named < 0) return STEP_MORE;
-    bool lists = f->flags & (READ_OBJECTS | READ_PYTHON);
-    if (lists && c == '[' && !b->lists && !open_ended) {
-        b->lists++;
-        p->pos = at + 1;
-        return STEP_ON;
-    }
-    if (lists && c == ']' && b->lists) {
-        b->lists--;
-        if (b->section < 0) {
-            if (!b->calls) return STEP_FAILED;
-            step_result result = bare_list_end(p, at + 1);
-            if (result != STEP_ON) b->lists++;
-            return result;
-        }
-        p->pos = at + 1;
-        return STEP_ON;
-    }
-    if (f->flags & READ_OBJECTS && c == '{') {
-        begin_call(p, BODY_OBJECT, at);
-        p->pos = at;
-        return STEP_ON;
-    }
-    if (f->flags & READ_PYTHON && (b->section >= 0 || b->lists) && (is_letter(c) || (unsigned char)c >= 0x80)) {
-        begin_call(p, BODY_PYTHON, at);
-        p->pos = at;
-        return STEP_ON;
-    }
-    if (f->flags & READ_NAMED && !f->call_open && is_name(c) && !open_ended) {
-        begin_call(p, BODY_NAME, at);
-        p->pos = at;
-        return STEP_ON;
-    }
-    if (!b->calls || b->deferred) return STEP_FAILED;
-    if (close && strchr("}])", c)) {                              /* brackets too many */
+    if (closed < 0 || between < 0 || named < 0) return STEP_MORE;
+    step_result result = call_step(p, at, open_ended);
+    if (result != STEP_FAILED || !b->calls || b->deferred) return result;
+    if (close && strchr("}])", p->in.data[at])) {                 /* brackets too many */
         p->pos = at + 1;
         return STEP_ON;
     }

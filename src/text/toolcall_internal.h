@@ -98,6 +98,8 @@ bool value_add_string(buf *out, const char *text, size_t size);
 /* A JSON string with its quotes becomes text. */
 bool value_decode_string(const char *json, size_t size, buf *out);
 bool value_is_number(const char *s, size_t n);
+/* n hexadecimal digits; -1: they are none. */
+long value_hex(const char *s, size_t n);
 
 /* ---- output ---- */
 typedef struct out_event { toolcall_event_type type; size_t index, text, size, id, name; } out_event;
@@ -134,6 +136,7 @@ typedef struct body {
     int lists;                     /* open [ */
     size_t calls_before;           /* told before this section */
     bool deferred;                 /* calls wait for the end of the list */
+    bool known_only;               /* it stands behind text: only calls of known tools count */
     int step;                      /* of the state */
     bool key_seen, name_ended;     /* tags, python: something complete was read */
     buf key, value, type;          /* tags: key and raw value */

@@ -106,65 +106,77 @@ static int next_tag(nested *x, size_t *text_end, const char **name, size_t *name
     return 1;
 }
 
+typedef struct nested_member { buf key, values; size_t count; } nested_member;
+typedef struct nested_members { nested_member *item; size_t count, capacity; bool list; } nested_members;
+
+/* The member of that name, new or old; a list has one for all. */
+static nested_member *member_for(nested_members *m, const char *name, size_t size)
+{
+    size_t k = 0;
+    while (!m->list && k < m->count && (m->item[k].key.size != size || memcmp(m->item[k].key.data, name, size))) k++;
+    if (k < m->count) return &m->item[k];
+    if (m->count == m->capacity) {
+        size_t capacity = m->capacity ? m->capacity * 2 : 8;
+        nested_member *more = mem_resize(m->item, capacity, sizeof *more);
+        if (!more) return NULL;
+        m->item = more;
+        m->capacity = capacity;
+    }
+    m->item[m->count] = (nested_member){0};
+    return buf_add(&m->item[m->count].key, name, size) ? &m->item[m->count++] : NULL;
+}
+
+static void write_members(const nested_members *m, buf *out)
+{
+    buf_addc(out, m->list ? '[' : '{');
+    for (size_t k = 0; k < m->count; k++) {
+        const nested_member *x = &m->item[k];
+        bool several = !m->list && x->count > 1;
+        if (k) buf_adds(out, ", ");
+        if (!m->list) {
+            value_add_string(out, x->key.data, x->key.size);
+            buf_adds(out, ": ");
+        }
+        if (several) buf_addc(out, '[');
+        if (x->values.data) buf_add(out, x->values.data, x->values.size);
+        if (several) buf_addc(out, ']');
+    }
+    buf_addc(out, m->list ? ']' : '}');
+}
+
 /* The inside of a tag up to its closing one as JSON. Members with one name are a list; members named item are one, too. */
 static bool nested_value(nested *x, const json_t *schema, int depth, buf *out)
 {
     if (depth > NEST_MAX) return false;
-    size_t from = x->pos, text_end, name_size = 0;
+    size_t from = x->pos, text_end, size = 0;
     const char *name = NULL;
     unsigned types = type_mask(x->root, schema);
-    int tag = next_tag(x, &text_end, &name, &name_size);
+    int tag = next_tag(x, &text_end, &name, &size);
     if (tag != 1) {
-        if (text_end == from && types && !(types & TYPE_STRING) && types & (TYPE_ARRAY | TYPE_OBJECT)) return buf_adds(out, types & TYPE_ARRAY ? "[]" : "{}");
+        if (text_end == from && types & (TYPE_ARRAY | TYPE_OBJECT) && !(types & TYPE_STRING)) return buf_adds(out, types & TYPE_ARRAY ? "[]" : "{}");
         return type_value(types, x->flags, x->s + from, text_end - from, out);
     }
-    bool list = types ? !(types & TYPE_OBJECT) : name_size == 4 && !memcmp(name, "item", 4);
-    struct { buf key, values; size_t count; } *member = NULL;
-    size_t members = 0, capacity = 0;
+    nested_members m = {.list = types ? !(types & TYPE_OBJECT) : size == 4 && !memcmp(name, "item", 4)};
     bool ok = true;
-    while (ok && tag == 1) {
+    for (; ok && tag == 1; tag = ok ? next_tag(x, &text_end, &name, &size) : 0) {
+        nested_member *one = member_for(&m, name, size);
+        if (!one) {
+            ok = false;
+            break;
+        }
         buf key = {0};
-        buf_add(&key, name, name_size);
-        size_t k = 0;
-        while (!list && k < members && strcmp(member[k].key.data, key.data)) k++;
-        if (list) k = 0;
-        if (k == members) {
-            if (members == capacity) {
-                capacity = capacity ? capacity * 2 : 8;
-                void *more = mem_resize(member, capacity, sizeof *member);
-                if (!more) ok = false;
-                else member = more;
-            }
-            if (ok) {
-                memset(&member[members], 0, sizeof *member);
-                buf_adds(&member[members].key, key.data);
-                members++;
-            }
-        }
-        if (ok) {
-            const json_t *inner = list ? type_items(x->root, schema) : type_property(x->root, schema, key.data);
-            if (member[k].count++) buf_adds(&member[k].values, ", ");
-            ok = nested_value(x, inner, depth + 1, &member[k].values);
-            if (ok) tag = next_tag(x, &text_end, &name, &name_size);
-        }
+        buf_add(&key, name, size);
+        const json_t *inner = m.list ? type_items(x->root, schema) : type_property(x->root, schema, key.data ? key.data : "");
+        if (one->count++) buf_adds(&one->values, ", ");
+        ok = nested_value(x, inner, depth + 1, &one->values);
         buf_free(&key);
     }
-    buf_addc(out, list ? '[' : '{');
-    for (size_t k = 0; k < members; k++) {
-        if (k) buf_adds(out, ", ");
-        if (!list) {
-            value_add_string(out, member[k].key.data, member[k].key.size);
-            buf_adds(out, ": ");
-        }
-        bool several = !list && member[k].count > 1;
-        if (several) buf_addc(out, '[');
-        if (member[k].values.data) buf_add(out, member[k].values.data, member[k].values.size);
-        if (several) buf_addc(out, ']');
-        buf_free(&member[k].key);
-        buf_free(&member[k].values);
+    write_members(&m, out);
+    for (size_t k = 0; k < m.count; k++) {
+        buf_free(&m.item[k].key);
+        buf_free(&m.item[k].values);
     }
-    buf_addc(out, list ? ']' : '}');
-    mem_free(member);
+    mem_free(m.item);
     return ok && !out->failed;
 }
 
