@@ -51,6 +51,7 @@ char *vlm_apply_chat_template(const vlm_model *m, const char *messages, const vl
         for (int kind = MEDIA_IMAGE, n = 0; kind <= MEDIA_AUDIO && m->arch->placeholder; kind++)
             if ((marks[n] = m->arch->placeholder(m, (media_kind)kind))) n++;
         chat_options c = {.add_generation_prompt = o.add_generation_prompt, .tools = tools, .kwargs = kwargs, .placeholders = marks};
+        for (int kind = MEDIA_IMAGE; kind <= MEDIA_AUDIO && m->arch->placeholder; kind++) c.marks[kind] = m->arch->placeholder(m, (media_kind)kind);
         if (chat_render(m->chat, m->tok, list, &c, &chat, error) && !(text = chat_prompt_plain(&chat))) err_memory(error, strlen(chat.text));
     }
     chat_prompt_free(&chat);

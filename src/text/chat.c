@@ -124,34 +124,61 @@ static bool render_plain(const json_t *messages, const chat_options *o, buf *out
     return !out->failed || err_memory(error, out->size);
 }
 
-/* tojson(ensure_ascii=true) spells the guard \uXXXX: back to the character, so that it is found and dropped. */
-static bool unescape_guard(const chat_guard *g, buf *text)
+/* tojson(ensure_ascii=true) spells the guards \uXXXX: back to the characters, so that they are found. */
+static void unescape_guard(const char *guard, buf *text)
 {
-    const unsigned char *u = (const unsigned char *)g->text;
+    const unsigned char *u = (const unsigned char *)guard;
     char escape[8];
     snprintf(escape, sizeof escape, "\\u%04x", (u[0] & 15u) << 12 | (u[1] & 63u) << 6 | (u[2] & 63u));
-    if (!g->used || !text->data) return true;
-    size_t at = 0;
-    while ((at = bytes_find(text->data, text->size, at, escape, 6)) != SIZE_MAX) {
-        memcpy(text->data + at, g->text, 3);
-        memmove(text->data + at + 3, text->data + at + 6, text->size - at - 6);
-        text->size -= 3;
-        text->data[text->size] = 0;
-        at += 3;
+    size_t at = 0, from = 0, to = 0;
+    if (!text->data) return;
+    for (; (at = bytes_find(text->data, text->size, from, escape, 6)) != SIZE_MAX; from = at + 6) {
+        memmove(text->data + to, text->data + from, at - from);
+        memcpy(text->data + to + (at - from), guard, 3);
+        to += at - from + 3;
     }
-    return true;
+    memmove(text->data + to, text->data + from, text->size - from);
+    text->size = to + (text->size - from);
+    text->data[text->size] = 0;
+}
+
+/* Marks and their digits become what the model has for media. */
+static bool place_media(const char *mark, const char *const marks[3], buf *text)
+{
+    buf out = {0};
+    size_t from = 0, at;
+    if (!text->data || bytes_find(text->data, text->size, 0, mark, 3) == SIZE_MAX) return true;
+    for (; (at = bytes_find(text->data, text->size, from, mark, 3)) != SIZE_MAX; from = at + 3) {
+        buf_add(&out, text->data + from, at - from);
+        int kind = at + 3 < text->size ? text->data[at + 3] - '0' : -1;
+        if (kind < 0 || kind > 2) continue;            /* a template that takes texts apart has parted them */
+        if (marks[kind]) buf_adds(&out, marks[kind]);
+        at++;
+    }
+    bool ok = buf_add(&out, text->data + from, text->size - from);
+    if (ok) {
+        buf_free(text);
+        *text = out;
+    } else buf_free(&out);
+    return ok;
 }
 
 static bool render_template(const jinja *j, json_t *messages, const chat_options *o, const tokenizer *tok, chat_guard *g, buf *out, vlm_error *error)
 {
     vlm_error first = {0};
-    for (int attempt = 0; attempt < 2; attempt++) {
+    for (int attempt = 0; attempt < 3; attempt++) {
         json_t *variables = make_variables(messages, o, tok, g);
         if (!variables) return err_memory(error, 0);
         bool ok = jinja_render(j, variables, o->now, NULL, out, NULL, attempt ? NULL : &first);
         json_decref(variables);
-        if (ok) return unescape_guard(g, out);
-        if (attempt || first.code == VLM_INVALID || first.code == VLM_MEMORY || !chat_fill_content(messages)) break;    /* again with "" for null */
+        if (ok) {
+            if (g->used) unescape_guard(g->text, out);
+            unescape_guard(g->mark, out);
+            return place_media(g->mark, o->marks, out) || err_memory(error, out->size);
+        }
+        if (first.code == VLM_INVALID || first.code == VLM_MEMORY) break;
+        if (attempt == 0 && chat_fill_content(messages, true)) continue;     /* again with null for content that is missing, then with "" */
+        if (attempt == 2 || !chat_fill_content(messages, false)) break;
     }
     if (error) *error = first;
     return first.code == VLM_INVALID ? err_prefix(error, "chat template") : false;
@@ -178,10 +205,10 @@ bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *mes
     const char *name = json_string_value(json_object_get(o.kwargs, "chat_template"));
     const chat_variant *v = t ? chat_choose(t, name, json_array_size(o.tools) > 0, error) : NULL;
     const jinja *j = v ? v->j : fallback;
-    ok = ok && (v || !t) && (normal = chat_normalize(v, j, messages, &media, error));
+    const json_t *values[] = {messages ? messages : json_null(), o.tools ? o.tools : json_null(), o.kwargs ? o.kwargs : json_null(), NULL};
+    ok = ok && (v || !t) && chat_guard_init(&guard, t, v, j, tok, o.placeholders, values, error);
+    ok = ok && (normal = chat_normalize(v, j, messages, guard.mark, &media, error));
     if (ok && open) ok = mark_final(normal, json_is_string(final) ? json_string_value(final) : "content", error);
-    const json_t *values[] = {normal, o.tools ? o.tools : json_null(), o.kwargs ? o.kwargs : json_null(), NULL};
-    ok = ok && chat_guard_init(&guard, t, v, j, tok, o.placeholders, values, error);
     if (ok && j) ok = render_template(j, normal, &o, tok, &guard, &text, error);
     else if (ok) {
         json_t *guarded = chat_guard_value(&guard, normal, false);

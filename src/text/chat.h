@@ -48,15 +48,16 @@ typedef struct chat_options {
     const json_t *kwargs;          /* object or NULL */
     const char *fallback;          /* Jinja text used when the checkpoint has no template; NULL: "User: ... Assistant:" lines */
     const char *const *placeholders;  /* NULL-terminated texts that must come from the template alone, or NULL */
+    const char *marks[3];          /* by media_kind: what stands for a medium in a template that takes only text, or NULL */
     const struct tm *now;          /* the clock of strftime_now; NULL: the local time */
 } chat_options;
 /* messages: array as in vlm.h; they are not changed. What is made of them before the template sees them:
  *   - OpenAI spellings of parts become text, image, video, audio; a string in a list of parts is a text part
- *   - tool_calls[].function.arguments given as JSON text become objects
- *   - content that is null or missing stays null for templates that ask for none, else it becomes ""
+ *   - members that are null are left out; content that is missing becomes null or "" when the template cannot do without
  *   - reasoning under one of reasoning_content, thinking, reasoning appears as reasoning_content and thinking
  *   - role developer becomes system when the template does not know it
  *   - strings become lists of parts, or text parts one string, for templates that take only the other
+ *   - system messages, roles in a row, arguments, results and ids of tool calls are fitted to the template, see chat_fit.c
  * kwargs are further template variables; continue_final_message (true or the name of a field) leaves the last message open. */
 bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *messages, const chat_options *options, chat_prompt *out,
                  vlm_error *error);

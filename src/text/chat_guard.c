@@ -81,6 +81,14 @@ bool chat_guard_tokens(const jinja *j, const tokenizer *tok, tok_trie *out)
     return ok;
 }
 
+static void spell(uint32_t c, char out[5])
+{
+    out[0] = (char)(0xE0 | c >> 12);
+    out[1] = (char)(0x80 | (c >> 6 & 63));
+    out[2] = (char)(0x80 | (c & 63));
+    out[3] = 0;
+}
+
 bool chat_guard_init(chat_guard *g, const chat_template *t, const chat_variant *v, const jinja *j, const tokenizer *tok,
                      const char *const *placeholders, const json_t *const *values, vlm_error *error)
 {
@@ -89,14 +97,13 @@ bool chat_guard_init(chat_guard *g, const chat_template *t, const chat_variant *
     if (!used) return err_memory(error, COUNT);
     for (; *values; values++) mark_value(*values, used);
     if (v) mark_used(v->source, strlen(v->source), used);
-    size_t free_one = 0;
+    size_t free_one = 0, free_two;
     while (free_one < COUNT && used[free_one]) free_one++;
+    for (free_two = free_one + 1; free_two < COUNT && used[free_two];) free_two++;
     mem_free(used);
-    if (free_one == COUNT) return err_set(error, VLM_INVALID, "the request uses every character of the private use area");
-    uint32_t c = FIRST + (uint32_t)free_one;
-    g->text[0] = (char)(0xE0 | c >> 12);
-    g->text[1] = (char)(0x80 | (c >> 6 & 63));
-    g->text[2] = (char)(0x80 | (c & 63));
+    if (free_two >= COUNT) return err_set(error, VLM_INVALID, "the request uses every character of the private use area");
+    spell(FIRST + (uint32_t)free_one, g->text);
+    spell(FIRST + (uint32_t)free_two, g->mark);
     g->control = &g->own;
     if (v && tok && t->tok == tok) g->control = &v->control;
     else if (tok && !chat_guard_tokens(j, tok, &g->own)) return err_memory(error, 0);

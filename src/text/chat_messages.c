@@ -197,36 +197,46 @@ static json_t *normalize_parts(const jinja *j, const json_t *parts, chat_list *m
 
 static json_t *parts_of_string(const json_t *text) { return json_pack("[{s:s, s:O}]", "type", "text", "text", text); }
 
-/* Text parts as one string; NULL when there are other parts. */
-static json_t *string_of_parts(const json_t *parts)
+static const char *text_of(const json_t *part)
+{
+    static const char *const names[] = {"text", "thinking", "reasoning"};
+    for (int i = 0; i < 3; i++)
+        if (json_is_string(json_object_get(part, names[i]))) return json_string_value(json_object_get(part, names[i]));
+    return NULL;
+}
+
+/* Parts as one string; where media stand, the mark and a digit for their kind. */
+static json_t *string_of_parts(const json_t *parts, const char *mark)
 {
     buf text = {0};
     for (size_t i = 0; i < json_array_size(parts); i++) {
-        const json_t *s = json_object_get(json_array_get(parts, i), "text");
-        if (!json_is_string(s)) {
-            buf_free(&text);
-            return NULL;
-        }
-        buf_add(&text, json_string_value(s), json_string_length(s));
+        const json_t *part = json_array_get(parts, i);
+        const char *type = json_string_value(json_object_get(part, "type")), *s = text_of(part);
+        media_kind kind = type && strstr(type, "video") ? MEDIA_VIDEO : type && strstr(type, "audio") ? MEDIA_AUDIO : MEDIA_IMAGE;
+        if (s) buf_adds(&text, s);
+        else if (*mark) buf_addf(&text, "%s%d", mark, kind);
     }
     json_t *out = text.failed ? NULL : json_stringn_nocheck(text.data ? text.data : "", text.size);
     buf_free(&text);
     return out;
 }
 
-static bool normalize_content(const chat_variant *t, const jinja *j, json_t *message, chat_list *media, vlm_error *error)
+static bool normalize_content(const chat_variant *t, const jinja *j, json_t *message, const char *mark, chat_list *media, vlm_error *error)
 {
     const json_t *content = json_object_get(message, "content");
     json_t *out = NULL;
-    if (!content || json_is_null(content)) out = t && t->knows_none ? json_null() : json_string("");
-    else if (json_is_string(content)) {
+    if (!content || json_is_null(content)) {           /* null is as if it were not there; chat_render tries the other ways */
+        json_object_del(message, "content");
+        return true;
+    }
+    if (json_is_string(content)) {
         if (strlen(json_string_value(content)) != json_string_length(content)) return err_set(error, VLM_INVALID, "content has a zero character");
-        out = t && !t->takes_strings && t->takes_parts ? parts_of_string(content) : json_incref((json_t *)content);
+        out = t && !t->form.takes_strings && t->form.takes_parts ? parts_of_string(content) : json_incref((json_t *)content);
     } else if (json_is_array(content)) {
         out = normalize_parts(j, content, media, error);
         if (!out) return false;
-        json_t *joined = t && t->takes_strings && !t->takes_parts ? string_of_parts(out) : NULL;
-        if (joined) {
+        if (t && t->form.takes_strings && !t->form.takes_parts) {
+            json_t *joined = string_of_parts(out, mark);
             json_decref(out);
             out = joined;
         }
@@ -238,18 +248,6 @@ static bool normalize_content(const chat_variant *t, const jinja *j, json_t *mes
 
 /* ---- the rest of a message ---- */
 
-/* OpenAI sends arguments as JSON text, templates want an object. Text that is no object stays. */
-static void parse_arguments(json_t *call)
-{
-    json_t *function = json_object_get(call, "function");
-    json_t *holder = json_is_object(function) ? function : call;
-    const json_t *arguments = json_object_get(holder, "arguments");
-    if (!json_is_string(arguments)) return;
-    json_t *object = json_loadb(json_string_value(arguments), json_string_length(arguments), 0, NULL);
-    if (json_is_object(object)) json_object_set(holder, "arguments", object);
-    json_decref(object);
-}
-
 static bool normalize_calls(json_t *message, vlm_error *error)
 {
     json_t *calls = json_object_get(message, "tool_calls");
@@ -258,23 +256,12 @@ static bool normalize_calls(json_t *message, vlm_error *error)
     for (size_t i = 0; i < json_array_size(calls); i++) {
         json_t *call = json_array_get(calls, i);
         if (!json_is_object(call)) return err_set(error, VLM_INVALID, "tool_calls[%zu] is not an object", i);
-        parse_arguments(call);
     }
+    if (!json_array_size(calls)) json_object_del(message, "tool_calls");         /* templates count calls by asking whether there is a list */
     return true;
 }
 
-static bool alias_reasoning(json_t *message)
-{
-    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
-    json_t *found = NULL;
-    for (int i = 0; i < 3 && (!found || json_is_null(found)); i++) found = json_object_get(message, names[i]);
-    if (!found || json_is_null(found)) return true;
-    json_incref(found);
-    bool ok = json_object_get(message, "thinking") || json_object_set(message, "thinking", found) == 0;
-    return json_object_set_new(message, "reasoning_content", found) == 0 && ok;
-}
-
-static json_t *normalize_message(const chat_variant *t, const jinja *j, const json_t *message, chat_list *media, vlm_error *error)
+static json_t *normalize_message(const chat_variant *t, const jinja *j, const json_t *message, const char *mark, chat_list *media, vlm_error *error)
 {
     if (!json_is_object(message)) {
         err_set(error, VLM_INVALID, "a message must be an object with \"role\" and \"content\"");
@@ -285,22 +272,30 @@ static json_t *normalize_message(const chat_variant *t, const jinja *j, const js
         err_set(error, VLM_INVALID, "\"role\" is missing or not a string");
         return NULL;
     }
-    /* a copy that is deep but for the content, which is written anew and may hold megabytes of data: URLs */
-    json_t *out = json_object(), *value;
+    /* a copy that is deep but for the content, which is written anew and may hold megabytes of data: URLs; members that are null are as if they were
+     * not there, as in transformers */
+    json_t *copy = json_object(), *value;
     const char *key;
-    bool ok = out != NULL;
+    bool ok = copy != NULL;
     json_object_foreach((json_t *)message, key, value) {
         if (!ok) break;
-        ok = strcmp(key, "content") == 0 ? json_object_set(out, key, value) == 0 : json_object_set_new(out, key, json_deep_copy(value)) == 0;
+        if (strcmp(key, "content") == 0) ok = json_object_set_new(copy, key, json_null()) == 0;       /* keeps its place */
+        else if (!json_is_null(value)) ok = json_object_set_new(copy, key, json_deep_copy(value)) == 0;
     }
-    if (ok && t && !t->knows_developer && strcmp(json_string_value(role), "developer") == 0) ok = json_object_set_new(out, "role", json_string("system")) == 0;
-    if (!ok || !alias_reasoning(out)) err_memory(error, 0);
-    else if (normalize_content(t, j, out, media, error) && normalize_calls(out, error)) return out;
+    if (ok && t && !t->form.knows_developer && strcmp(json_string_value(role), "developer") == 0) ok = json_object_set_new(copy, "role", json_string("system")) == 0;
+    json_t *out = ok ? chat_alias_reasoning(copy) : NULL, *content = json_object_get(message, "content");
+    json_decref(copy);
+    if (out && content && json_object_set(out, "content", content) != 0) {
+        json_decref(out);
+        out = NULL;
+    }
+    if (!out) err_memory(error, 0);
+    else if (normalize_content(t, j, out, mark, media, error) && normalize_calls(out, error)) return out;
     json_decref(out);
     return NULL;
 }
 
-json_t *chat_normalize(const chat_variant *t, const jinja *j, const json_t *messages, chat_list *media, vlm_error *error)
+json_t *chat_normalize(const chat_variant *t, const jinja *j, const json_t *messages, const char *mark, chat_list *media, vlm_error *error)
 {
     size_t n = json_array_size(messages);
     if (!json_is_array(messages) || !n) {
@@ -313,22 +308,27 @@ json_t *chat_normalize(const chat_variant *t, const jinja *j, const json_t *mess
     }
     json_t *out = json_array();
     for (size_t i = 0; i < n; i++) {
-        json_t *message = normalize_message(t, j, json_array_get(messages, i), media, error);
+        json_t *message = normalize_message(t, j, json_array_get(messages, i), mark, media, error);
         if (!message || json_array_append_new(out, message) != 0) {
             err_prefix(error, "messages[%zu]", i);
             json_decref(out);
             return NULL;
         }
     }
-    return out;
+    static const chat_form plain = {.takes_system = true, .takes_systems = true, .takes_late_system = true, .takes_repeats = true};
+    if (out && chat_fit(t ? &t->form : &plain, out)) return out;
+    err_memory(error, 0);
+    json_decref(out);
+    return NULL;
 }
 
-bool chat_fill_content(json_t *messages)
+bool chat_fill_content(json_t *messages, bool null)
 {
     bool any = false;
     for (size_t i = 0; i < json_array_size(messages); i++) {
         json_t *message = json_array_get(messages, i);
-        if (json_is_null(json_object_get(message, "content")) && json_object_set_new(message, "content", json_string("")) == 0) any = true;
+        bool missing = !json_object_get(message, "content") || (!null && json_is_null(json_object_get(message, "content")));
+        if (missing && json_object_set_new(message, "content", null ? json_null() : json_string("")) == 0) any = true;
     }
     return any;
 }

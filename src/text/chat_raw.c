@@ -14,8 +14,7 @@ static const char *const reasoning_names[] = {"reasoning_content", "thinking", "
 
 static bool is_present(const json_t *v) { return v && !json_is_null(v); }
 
-/* {"thinking": r, **message, "reasoning_content": r} */
-static json_t *alias_reasoning(const json_t *message)
+json_t *chat_alias_reasoning(const json_t *message)
 {
     json_t *found = NULL, *out = json_object();
     for (int i = 0; i < 3 && !is_present(found); i++) found = json_object_get(message, reasoning_names[i]);
@@ -43,7 +42,7 @@ static json_t *raw_messages(const json_t *messages, vlm_error *error)
             json_decref(out);
             return NULL;
         }
-        ok = json_array_append_new(out, alias_reasoning(message)) == 0;
+        ok = json_array_append_new(out, chat_alias_reasoning(message)) == 0;
     }
     if (ok) return out;
     err_memory(error, 0);

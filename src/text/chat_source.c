@@ -119,35 +119,11 @@ static bool find_in_files(chat_template *t, const char *dir, vlm_error *error)
 
 /* ---- compiling ---- */
 
-/* Which forms of content does the template show? Found by rendering a message of each form. False: out of memory. */
-static bool probe(const chat_variant *v, json_t *content, bool *shows, vlm_error *error)
-{
-    vlm_error failed = {0};
-    json_t *variables = json_pack("{s:[{s:s, s:o}], s:b, s:n, s:n}", "messages", "role", "user", "content", content, "add_generation_prompt", 0, "tools", "documents");
-    static const jinja_limits limits = {.steps = 1000000, .output = 1 << 20, .memory = 16 << 20};
-    buf text = {0};
-    *shows = variables && jinja_render(v->j, variables, NULL, &limits, &text, NULL, &failed) && text.data && strstr(text.data, "Probe7") &&
-             !strstr(text.data, "'type'") && !strstr(text.data, "\"type\"");
-    buf_free(&text);
-    json_decref(variables);
-    return (variables && failed.code != VLM_MEMORY) || err_memory(error, 0);
-}
-
-static bool contains_none(const char *source)
-{
-    for (const char *p = source; (p = strstr(p, "one")); p += 3)
-        if (p > source && (p[-1] == 'n' || p[-1] == 'N')) return true;
-    return false;
-}
-
 static bool compile_variant(chat_variant *v, const tokenizer *tok, vlm_error *error)
 {
     v->j = jinja_compile(v->source, strlen(v->source), error);
     if (!v->j) return false;
-    v->knows_none = contains_none(v->source);
-    v->knows_developer = strstr(v->source, "developer") != NULL;
-    return probe(v, json_string("Probe7"), &v->takes_strings, error) &&
-           probe(v, json_pack("[{s:s, s:s}]", "type", "text", "text", "Probe7"), &v->takes_parts, error) &&
+    return chat_probe(v, tok, error) &&
            (!tok || chat_guard_tokens(v->j, tok, &v->control) || err_memory(error, 0));
 }
 

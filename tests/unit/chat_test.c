@@ -194,9 +194,59 @@ static void openai_messages(void **state)
     static const char calls[] = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% for c in m.tool_calls or [] %}{{ c.function.arguments.city }}{% endfor %}{% endfor %}";
     expect(calls, "[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"city\\\": \\\"Rome\\\"}\"}}]}]", "assistant:;Rome");
     expect(calls, "[{\"role\":\"developer\",\"content\":\"x\"}]", "system:x;");
-    expect("{{ messages[0].content is none }}", "[{\"role\":\"user\",\"content\":null}]", "True");
+    expect("{{ messages[0].content is defined }}", "[{\"role\":\"user\",\"content\":null}]", "False");
+    expect("{% if messages[0].content is none %}none{% else %}{{ messages[0].content + '!' }}{% endif %}", "[{\"role\":\"user\"}]", "none");
+    expect("{{ messages[0].content + '!' }}", "[{\"role\":\"user\",\"content\":null}]", "!");
     expect("{{ messages[0].thinking }}{{ messages[0].reasoning_content }}", "[{\"role\":\"assistant\",\"content\":\"\",\"reasoning\":\"r\"}]", "rr");
     expect("{{ messages[0].content.temperature }}", "[{\"role\":\"tool\",\"content\":{\"temperature\":21}}]", "21");
+}
+
+/* Templates that cannot show a conversation as it is get one that they can, and nothing is lost. */
+static void conversations_are_fitted(void **state)
+{
+    (void)state;
+    /* roles: a system message only in front; users and assistants must alternate */
+    static const char strict[] = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('system first') }}{% endif %}"
+                                 "{% if not loop.first and m.role == loop.previtem.role %}{{ raise_exception('alternate') }}{% endif %}{{ m.role[0] }}:{{ m.content }}|{% endfor %}";
+    expect(strict, "[{\"role\":\"system\",\"content\":\"A\"},{\"role\":\"developer\",\"content\":\"B\"},{\"role\":\"user\",\"content\":\"C\"}]", "s:A\n\nB|u:C|");
+    expect(strict, "[{\"role\":\"user\",\"content\":\"A\"},{\"role\":\"assistant\",\"content\":\"B\"},{\"role\":\"system\",\"content\":\"C\"},{\"role\":\"user\",\"content\":\"D\"}]", "u:A|a:B|u:C\n\nD|");
+    expect("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.role }}:{{ m.content }}|{% endfor %}",
+           "[{\"role\":\"system\",\"content\":\"A\"},{\"role\":\"user\",\"content\":\"B\"}]", "user:A\n\nB|");
+    expect("{% for m in messages %}{{ m.role }}:{{ m.content }}|{% endfor %}", "[{\"role\":\"user\",\"content\":\"A\"},{\"role\":\"user\",\"content\":\"B\"},{\"role\":\"system\",\"content\":\"C\"}]",
+           "user:A|user:B|system:C|");
+    /* calls and results */
+    static const char talk[] = "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"call_1\",\"type\":\"function\",\"function\":"
+                               "{\"name\":\"f\",\"arguments\":\"{\\\"a\\\": 1}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"call_1\",\"content\":\"{\\\"t\\\": 2}\"}]";
+    static const char show[] = "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments | tojson }};{% endfor %}{% if m.role != 'assistant' %}";
+    char template[900];
+    snprintf(template, sizeof template, "%s{{ m.content }}|{%% endif %%}{%% endfor %%}", show);
+    expect(template, talk, "q|{\"a\": 1};{\"t\": 2}|");
+    snprintf(template, sizeof template, "%s{{ m.content | tojson }}|{%% endif %%}{%% endfor %%}", show);
+    expect(template, talk, "\"q\"|{\"a\": 1};{\"t\": 2}|");
+    snprintf(template, sizeof template, "%s{{ m.content }}|{%% endif %%}{%% for r in m.tool_responses %%}{{ r.name }}{%% for k, v in r.response.items() %%}({{ k }} {{ v }}){%% endfor %%}{%% endfor %%}{%% endfor %%}", show);
+    expect(template, talk, "q|{\"a\": 1};f(t 2)");
+    expect("{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments + ';' }}{% endfor %}{{ m.content }}{% endfor %}",
+           "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"a\":[1,2]}}}]}]", "{\"a\": [1, 2]};");
+    expect("{% for m in messages %}{{ m.content if m.role != 'assistant' }}{% for c in m.tool_calls %}{% if c.id | length != 9 %}{{ raise_exception('nine') }}{% endif %}{{ c.function.name[9:] }}"
+           "{{ c.id == messages[2].tool_call_id }}{{ c.id }}{% endfor %}{% endfor %}",
+           "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"abcDEF123\",\"function\":{\"name\":\"f\",\"arguments\":{}}}]},"
+           "{\"role\":\"tool\",\"content\":\"r\",\"tool_call_id\":\"abcDEF123\"}]", "qTrueabcDEF123r");
+    expect("{% for m in messages %}{{ m.content if m.role == 'user' }}{% for c in m.tool_calls %}{% if c.id | length != 9 %}{{ raise_exception('nine') }}{% endif %}{{ c.function.name[9:] }}"
+           "{{ c.id == messages[2].tool_call_id }}{% endfor %}{% endfor %}", talk, "qTrue");
+    expect("{% for m in messages %}{% for c in m.tool_calls %}{{ c.id }}<|tool_call_argument_begin|>{{ c.function.arguments | tojson }}{% endfor %}{{ m.tool_call_id }}{% endfor %}", talk,
+           "functions.f:0<|tool_call_argument_begin|>{\"a\": 1}functions.f:0");
+    /* media in a template that takes only text */
+    chat_template *t = make_template("{% for m in messages %}{{ m.content + ';' }}{% endfor %}", NULL);
+    json_t *messages = parse("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"image\",\"image\":\"x.png\"},{\"type\":\"text\",\"text\":\"b\"},{\"type\":\"audio\"}]}]");
+    const chat_options options = {.marks = {"<image>", NULL, "<audio>"}};
+    chat_prompt p;
+    vlm_error error = {0};
+    if (!chat_render(t, NULL, messages, &options, &p, &error)) fail_msg("%s", error.message);
+    assert_string_equal(p.text, "a<image>b<audio>;");
+    assert_int_equal(p.media_count, 2);
+    chat_prompt_free(&p);
+    json_decref(messages);
+    chat_template_free(t);
 }
 
 static void last_message_stays_open(void **state)
@@ -394,7 +444,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompts_of_checkpoints), cmocka_unit_test(templates_are_found), cmocka_unit_test(named_templates), cmocka_unit_test(without_a_template),
-        cmocka_unit_test(content_takes_the_template_s_form), cmocka_unit_test(openai_messages), cmocka_unit_test(last_message_stays_open),
+        cmocka_unit_test(content_takes_the_template_s_form), cmocka_unit_test(openai_messages), cmocka_unit_test(conversations_are_fitted), cmocka_unit_test(last_message_stays_open),
         cmocka_unit_test(media_are_collected), cmocka_unit_test(bad_requests), cmocka_unit_test(families_without_a_template), cmocka_unit_test(typed_control_tokens_stay_text),
         cmocka_unit_test(assistants_text_can_be_searched), cmocka_unit_test(memory_fails),
     };
