@@ -1,5 +1,8 @@
 /* tok_bpe.c - byte pair encoding of one word: load merges, start from characters (or bytes), merge the pair of lowest rank until none is left.
  *
+ * Where no token holds two characters side by side, nothing is ever merged across the joint between them: a long word is cut there, and the parts are
+ * encoded one by one, or found among those met before.
+ *
  * The symbols are a doubly linked list in an array. Short words look for the best pair by scanning; long ones (SentencePiece-style
  * models have no pre-tokenizer: the whole text is one word) keep candidates in a heap, which makes them O(n log n). Both take the
  * lowest rank first, and of equal ranks the leftmost, so they agree. */
@@ -144,6 +147,46 @@ static bool add_merges(tokenizer *t, const json_t *merges, const tok_spans *span
     return ok;
 }
 
+/* ---- joints ---- */
+
+enum { JOINT_BITS = 20 };
+
+/* Several pairs share a bit: then a joint is taken for one that may merge, which is right, only slower. */
+static inline uint32_t joint_bit(uint32_t left, uint32_t right)
+{
+    return (uint32_t)(((uint64_t)left * 0x1F35B9u ^ right) * 0x9E3779B97F4A7C15u >> (64 - JOINT_BITS));
+}
+
+/* Notes the joints of all tokens. Only for vocabularies that have a token for every byte, and none of them in a merge: then a part of a text is encoded
+ * as it would be in the whole. */
+static bool find_joints(tokenizer *t, vlm_error *error)
+{
+    bool fits = t->byte_fallback && !t->raw_bytes && !t->prefix_size && !t->suffix_size && !t->ignore_merges;
+    for (int b = 0; fits && b < 256; b++) fits = t->byte_id[b] >= 0;
+    for (size_t i = 0; fits && i < t->merge_capacity; i++) {
+        const tok_merge *m = &t->merges[i];
+        if (m->id < 0) continue;
+        for (int half = 0; half < 2; half++) {
+            int32_t id = (int32_t)(half ? m->pair >> 32 : m->pair & UINT32_MAX);
+            if (id == t->unk || (t->token[id].raw_size == 6 && memcmp(t->token[id].raw, "<0x", 3) == 0)) fits = false;
+        }
+    }
+    if (!fits) return true;
+    t->joints = MEM_ARRAY((size_t)1 << (JOINT_BITS - 6), uint64_t);
+    if (!t->joints) return err_memory(error, (size_t)1 << (JOINT_BITS - 3));
+    for (size_t i = 0; i < t->size; i++) {
+        const tok_token *k = &t->token[i];
+        uint32_t left = 0, right;
+        for (size_t at = 0; k->known && at < k->raw_size; left = right) {
+            bool first = at == 0;
+            at += utf8_next_lossy(k->raw + at, k->raw_size - at, &right);
+            uint32_t bit = joint_bit(left, right);
+            if (!first) t->joints[bit >> 6] |= 1ull << (bit & 63);
+        }
+    }
+    return true;
+}
+
 static bool make_merges(tokenizer *t, size_t count, vlm_error *error)
 {
     t->merge_capacity = 16;
@@ -184,7 +227,7 @@ bool tok_bpe_by_ranks(tokenizer *t, const uint32_t *rank, bool utf8, vlm_error *
             }
         }
     }
-    return true;
+    return find_joints(t, error);
 }
 
 bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm_error *error)
@@ -204,13 +247,23 @@ bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm
         char byte = (char)b;
         t->byte_id[b] = tok_map_find(&t->vocab, &byte, 1);
     }
-    return true;
+    return find_joints(t, error);
 }
 
 /* ---- words ---- */
 
+void tok_scratch_cache(tok_scratch *s, size_t text_size)
+{
+    if (text_size < 2048 || s->cache) return;
+    size_t size = 256;
+    while (size < 8192 && size * 32 < text_size) size *= 2;
+    s->cache = MEM_ARRAY(size, tok_cached);
+    s->cache_size = s->cache ? size : 0;
+}
+
 void tok_scratch_free(tok_scratch *s)
 {
+    mem_free(s->cache);
     mem_free(s->symbol);
     mem_free(s->heap);
     mem_free(s->best);
@@ -390,12 +443,8 @@ static bool merge_by_heap(const tokenizer *t, tok_scratch *s, size_t n)
     return true;
 }
 
-bool tok_bpe(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out)
+static bool encode_part(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out)
 {
-    if (t->ignore_merges) {
-        int32_t id = tok_map_find(&t->vocab, word, size);
-        if (id >= 0) return ids_add(out, id);
-    }
     size_t n = first_symbols(t, word, size, s);
     if (n == SIZE_MAX) return false;
     if (n <= SCAN_LIMIT) n = merge_by_scanning(t, s->symbol, n);
@@ -403,4 +452,49 @@ bool tok_bpe(const tokenizer *t, const char *word, size_t size, tok_scratch *s, 
     for (size_t i = 0; i < n; i++)
         if (s->symbol[i].id >= 0 && !ids_add(out, s->symbol[i].id)) return false;
     return true;
+}
+
+/* Through the cache, when there is one and the word is short enough. */
+static bool encode_word(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out)
+{
+    if (!s->cache_size || size < 2 || size > sizeof s->cache->word) return encode_part(t, word, size, s, out);
+    uint32_t hash = tok_hash(word, size);
+    tok_cached *c = &s->cache[hash & (s->cache_size - 1)];
+    if (c->hash == hash && c->size == size && memcmp(c->word, word, size) == 0) {
+        for (size_t i = 0; i < c->count; i++)
+            if (!ids_add(out, c->id[i])) return false;
+        return true;
+    }
+    size_t before = out->count;
+    if (!encode_part(t, word, size, s, out)) return false;
+    if (out->count - before > sizeof c->id / sizeof *c->id) return true;
+    c->hash = hash;
+    c->size = (uint8_t)size;
+    c->count = (uint8_t)(out->count - before);
+    memcpy(c->word, word, size);
+    if (c->count) memcpy(c->id, out->id + before, c->count * sizeof *c->id);
+    return true;
+}
+
+bool tok_bpe(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out)
+{
+    if (t->ignore_merges) {
+        int32_t id = tok_map_find(&t->vocab, word, size);
+        if (id >= 0) return ids_add(out, id);
+    }
+    if (!t->joints) return encode_word(t, word, size, s, out);
+    uint32_t left = 0, right;
+    size_t begin = 0;
+    for (size_t at = 0; at < size;) {
+        right = (unsigned char)word[at];
+        size_t used = right < 0x80 ? 1 : utf8_next_lossy(word + at, size - at, &right);
+        uint32_t bit = joint_bit(left, right);
+        if (at > begin && !(t->joints[bit >> 6] >> (bit & 63) & 1)) {
+            if (!encode_word(t, word + begin, at - begin, s, out)) return false;
+            begin = at;
+        }
+        left = right;
+        at += used;
+    }
+    return begin >= size || encode_word(t, word + begin, size - begin, s, out);
 }

@@ -103,6 +103,7 @@ struct tokenizer {
     bool fuse_unk, byte_fallback, ignore_merges;
     const char *prefix, *suffix;   /* continuing_subword_prefix, end_of_word_suffix; "" if none */
     size_t prefix_size, suffix_size;
+    uint64_t *joints;              /* which characters stand side by side in a token: bits by joint_bit; NULL: words are not cut */
     int32_t byte_id[256];          /* id of <0xXX>, or of the byte itself in byte-level vocabularies; -1 */
     /* Unigram */
     double *score;                 /* by id */
@@ -178,7 +179,11 @@ bool tok_split(const tokenizer *t, tok_pieces *p, vlm_error *error);
 /* BPE. Scratch memory is kept from word to word. */
 typedef struct bpe_symbol { int32_t id, previous, next; } bpe_symbol;
 typedef struct bpe_candidate { uint32_t rank; int32_t position, left, right; } bpe_candidate;
+/* Words met before and their ids, for long texts: one place for each hash. */
+typedef struct tok_cached { uint32_t hash; uint8_t size, count; char word[26]; int32_t id[8]; } tok_cached;
 typedef struct tok_scratch {
+    tok_cached *cache;
+    size_t cache_size;             /* a power of two; 0: none */
     bpe_symbol *symbol;
     size_t symbol_capacity;
     bpe_candidate *heap;
@@ -190,6 +195,9 @@ typedef struct tok_scratch {
     size_t lattice_capacity;
 } tok_scratch;
 void tok_scratch_free(tok_scratch *s);
+/* For a text of so many bytes; without memory it goes without a cache. */
+void tok_scratch_cache(tok_scratch *s, size_t text_size);
+uint32_t tok_hash(const char *text, size_t size);
 bool tok_bpe(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out);
 /* spans: where the merges lie as text, or NULL: they are in model. */
 bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm_error *error);

@@ -457,6 +457,7 @@ void tokenizer_free(tokenizer *t)
     mem_free(t->token);
     mem_free(t->pool);
     mem_free(t->merges);
+    mem_free(t->joints);
     mem_free(t->score);
     arena_free(&t->strings);
     mem_free(t);

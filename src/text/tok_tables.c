@@ -5,7 +5,7 @@
 
 /* ---- map ---- */
 
-static uint32_t hash_string(const char *text, size_t size)
+uint32_t tok_hash(const char *text, size_t size)
 {
     uint64_t h = 0x9E3779B97F4A7C15u ^ size;
     while (size >= 8) {
@@ -49,7 +49,7 @@ static bool grow_map(tok_map *m)
 bool tok_map_add(tok_map *m, const char *text, size_t size, int32_t id)
 {
     if (size > UINT32_MAX || (m->count * 2 >= m->capacity && !grow_map(m))) return false;
-    uint32_t hash = hash_string(text, size);
+    uint32_t hash = tok_hash(text, size);
     tok_slot *s = find_slot(m, text, size, hash);
     if (!s->text) m->count++;
     *s = (tok_slot){text, (uint32_t)size, hash, id};
@@ -59,7 +59,7 @@ bool tok_map_add(tok_map *m, const char *text, size_t size, int32_t id)
 int32_t tok_map_find(const tok_map *m, const char *text, size_t size)
 {
     if (!m->count) return -1;
-    const tok_slot *s = find_slot(m, text, size, hash_string(text, size));
+    const tok_slot *s = find_slot(m, text, size, tok_hash(text, size));
     return s->text ? s->id : -1;
 }
 
