@@ -14,7 +14,7 @@
 #include "text/regex.h"
 #include "text/unicode.h"
 
-enum { MAX_DEPTH = 16, MAX_YOUNG = 2000 };
+enum { MAX_DEPTH = 16, MAX_YOUNG = 2000, LONGEST = 4 << 20 };
 
 /* Runs of characters that this PCRE2 does not know. */
 typedef struct young_run { unicode_range range; unicode_category category; } young_run;
@@ -315,8 +315,8 @@ static void class_body(translator *t, buf *out)
         t->at = t->end;
     }
     bool negated = take(t, "^");
-    buf operands = {0};                            /* all but the last: (?=A)(?=B) */
-    class_parts c = {{0}, {0}};
+    buf operands = {.limit = LONGEST};             /* all but the last: (?=A)(?=B) */
+    class_parts c = {{.limit = LONGEST}, {.limit = LONGEST}};
     bool more = true;
     while (more && !t->failed) {
         buf_clear(&c.text);

@@ -15,7 +15,7 @@
 #include "text/unicode.h"
 #include "text/utf8.h"
 
-enum { TOK_MAX_ID = 1 << 24, TOK_MAX_STEPS = 64, TOK_MAX_POST = 64 };
+enum { TOK_MAX_ID = 1 << 22, TOK_MAX_STEPS = 64, TOK_MAX_POST = 64 };
 
 /* ---- strings to ids: open addressing, strings belong to the tokenizer's arena ---- */
 typedef struct tok_slot { const char *text; uint32_t size, hash; int32_t id; } tok_slot;

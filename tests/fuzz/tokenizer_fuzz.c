@@ -1,10 +1,12 @@
-/* tokenizer_fuzz.c - up to the first zero byte a tokenizer.json, after it a text that is encoded, decoded and streamed. What is no tokenizer.json is
- * a text for four small tokenizers, one of each model. Decoding as a stream has to equal decoding at once. */
+/* tokenizer_fuzz.c - a tokenizer's file and a text that is encoded, decoded and streamed: up to the first zero byte a tokenizer.json, a tekken.json or lines of
+ * tiktoken's, after it the text; or a sentencepiece model, of which the last quarter is the text, too. What is no such file is a text for five small
+ * tokenizers, one of each kind. Decoding as a stream has to equal decoding at once, pieces have to be whole characters. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -38,23 +40,40 @@ static void run(const tokenizer *t, const char *text, size_t size)
         buf whole = {0}, pieces = {0};
         bool ok = tokenizer_decode(t, list.id, list.count, skip, &whole, &error);
         detokenizer *d = detokenizer_new(t, skip, &error);
-        for (size_t i = 0; d && i < list.count; i++) ok &= detokenizer_add(d, list.id[i], &pieces, &error);
+        for (size_t i = 0; d && i < list.count; i++) {
+            size_t before = pieces.size;
+            ok &= detokenizer_add(d, list.id[i], &pieces, &error);
+            if (pieces.size > before && !utf8_valid(pieces.data + before, pieces.size - before)) abort();
+        }
         ok &= d && detokenizer_finish(d, &pieces, &error);
         if (ok && (whole.size != pieces.size || (whole.size && memcmp(whole.data, pieces.data, whole.size) != 0))) abort();
         detokenizer_free(d);
         buf_free(&whole);
         buf_free(&pieces);
     }
+    for (size_t i = 0; i < list.count && i < 64; i++) {
+        buf one = {0};
+        tokenizer_token_bytes(t, list.id[i], &one);
+        buf_free(&one);
+    }
     ids_free(&list);
 }
+
+static bool is_model(const uint8_t *data, size_t size) { return size > 8 && (data[0] == '\n' || data[0] == 0x12 || data[0] == 0x1A); }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const uint8_t *zero = memchr(data, 0, size);
     size_t n = zero ? (size_t)(zero - data) : size;
     vlm_error error = {0};
+    if (is_model(data, size)) {
+        tokenizer *model = tokenizer_from_file((const char *)data, size, "fuzz.model", NULL, &error);
+        if (model) run(model, (const char *)data + size - size / 4, size / 4);
+        tokenizer_free(model);
+        if (model) return 0;
+    }
     json_t *json = json_loadb((const char *)data, n, JSON_ALLOW_NUL, NULL);
-    tokenizer *t = tokenizer_from_text((const char *)data, n, NULL, &error);
+    tokenizer *t = tokenizer_from_file((const char *)data, n, n % 2 ? "qwen.tiktoken" : "tiktoken.model", NULL, &error);
     if (t || json) {
         tokenizer *other = json ? tokenizer_from_json(json, NULL, &error) : NULL;
         if (other && !t) abort();                  /* the other way of reading takes a little more: zero characters in the vocabulary */
