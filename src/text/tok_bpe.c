@@ -157,6 +157,15 @@ static inline uint32_t joint_bit(uint32_t left, uint32_t right)
     return (uint32_t)(((uint64_t)left * 0x1F35B9u ^ right) * 0x9E3779B97F4A7C15u >> (64 - JOINT_BITS));
 }
 
+static bool is_byte(const tokenizer *t, int32_t id)
+{
+    const tok_token *k = &t->token[id];            /* its name says which byte it would be */
+    if (k->text_size != 6 || memcmp(k->text, "<0x", 3) != 0) return false;
+    for (int b = 0; b < 256; b++)
+        if (t->byte_id[b] == id) return true;
+    return false;
+}
+
 /* Notes the joints of all tokens. Only for vocabularies that have a token for every byte, and none of them in a merge: then a part of a text is encoded
  * as it would be in the whole. */
 static bool find_joints(tokenizer *t, vlm_error *error)
@@ -168,18 +177,18 @@ static bool find_joints(tokenizer *t, vlm_error *error)
         if (m->id < 0) continue;
         for (int half = 0; half < 2; half++) {
             int32_t id = (int32_t)(half ? m->pair >> 32 : m->pair & UINT32_MAX);
-            if (id == t->unk || (t->token[id].raw_size == 6 && memcmp(t->token[id].raw, "<0x", 3) == 0)) fits = false;
+            fits = fits && id != t->unk && !is_byte(t, id);
         }
     }
     if (!fits) return true;
     t->joints = MEM_ARRAY((size_t)1 << (JOINT_BITS - 6), uint64_t);
     if (!t->joints) return err_memory(error, (size_t)1 << (JOINT_BITS - 3));
-    for (size_t i = 0; i < t->size; i++) {
-        const tok_token *k = &t->token[i];
+    for (size_t i = 0; i < t->vocab.capacity; i++) {
+        const tok_slot *k = &t->vocab.slot[i];     /* a free place has no text */
         uint32_t left = 0, right;
-        for (size_t at = 0; k->known && at < k->raw_size; left = right) {
+        for (size_t at = 0; k->text && at < k->size; left = right) {
             bool first = at == 0;
-            at += utf8_next_lossy(k->raw + at, k->raw_size - at, &right);
+            at += utf8_next_lossy(k->text + at, k->size - at, &right);
             uint32_t bit = joint_bit(left, right);
             if (!first) t->joints[bit >> 6] |= 1ull << (bit & 63);
         }

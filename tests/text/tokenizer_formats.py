@@ -60,7 +60,13 @@ def compare(vlm, name, path, pairs, show):
 
 # ---- sentencepiece ----
 
+RULES = {"\uff21": "A", "\uff22": "B", "\ufb01": "fi", "e\u0301": "é", "\u3000": " ", "\t": " ", "\n": " ", "\r": " ", "\u00a0": " ", "\u200b": "", "①": "1", "½": "1⁄2", "Å": "A\u030a",
+         "THE": "the", "TH": "th", "\u0004": ""}
+
+
 def sentencepiece_models(work):
+    rules = work / "rules.tsv"
+    rules.write_text("".join(" ".join(f"{ord(c):X}" for c in a) + "\t" + " ".join(f"{ord(c):X}" for c in b) + "\n" for a, b in RULES.items()))
     settings = {
         "bpe": dict(model_type="bpe"), "bpe_bytes": dict(model_type="bpe", byte_fallback=True, vocab_size=700),
         "bpe_identity": dict(model_type="bpe", byte_fallback=True, vocab_size=700, normalization_rule_name="identity", remove_extra_whitespaces=False),
@@ -72,6 +78,8 @@ def sentencepiece_models(work):
         "unigram_plain": dict(model_type="unigram", normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False),
         "unigram_symbols": dict(model_type="unigram", user_defined_symbols=["<mask>", "the", "é", "12", "▁▁"], control_symbols=["<ctl>"]),
         "unigram_t5": dict(model_type="unigram", bos_id=-1, pad_id=0, eos_id=1, unk_id=2), "bpe_nfkc": dict(model_type="bpe", normalization_rule_name="nfkc"),
+        "bpe_rules": dict(model_type="bpe", byte_fallback=True, vocab_size=500, normalization_rule_tsv=str(rules)),
+        "unigram_rules": dict(model_type="unigram", normalization_rule_tsv=str(rules), user_defined_symbols=["<mask>", "the", "é", "12", "▁▁"]),
         "unigram_noescape": dict(model_type="unigram", escape_whitespaces=False) if False else dict(model_type="unigram", split_by_whitespace=False),
     }
     for name, setting in settings.items():

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""tokenizer_goldens.py VLM FOLDER ...: every golden in the folders through `vlm tokenize --jsonl`; prints counts, exit code 1 when anything differs.
+"""tokenizer_goldens.py VLM FOLDER|VARIANTS ...: every golden in the folders through `vlm tokenize --jsonl`; prints counts, exit code 1 when anything differs.
+
+FILE.golden.json that holds a list belongs to FILE: a list of {question, member, want}. A variants.golden.json.xz belongs to the files that variants.py writes.
 
 NAME.golden.json(.xz) belongs to NAME.json, NAME.tokenizer.json, or NAME/tokenizer.json(.xz). Its `cases` hold their texts; `items` have theirs in
 strings.json of the folder; `extra` hold their own. ids: without special tokens added; sp: with, when that differs; dec: the ids decoded, when that is not
@@ -48,33 +50,65 @@ def questions(golden, strings):
         yield "stream", {"ids": item["ids"], "skip_special_tokens": item["skip"]}, "text", item["full"]
 
 
+def variant_questions(cases):
+    for text, ids, sp, dec, skip in cases:
+        yield "encode", {"text": text, "add_special_tokens": False}, "ids", ids
+        yield "encode+special", {"text": text, "add_special_tokens": True}, "ids", sp
+        yield "decode", {"ids": sp, "skip_special_tokens": False}, "text", dec
+        yield "decode-special", {"ids": sp, "skip_special_tokens": True}, "text", skip
+
+
+def compare(vlm, name, file, asked):
+    lines = "".join(json.dumps(q) + "\n" for _, q, _, _ in asked)
+    run = subprocess.run([vlm, "tokenize", "--tokenizer", file, "--jsonl"], input=lines.encode(), capture_output=True, timeout=600)
+    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    if len(answers) != len(asked):
+        print(f"{name}: {len(answers)} answers to {len(asked)} questions: {run.stderr.decode(errors='replace')}")
+        return len(asked), {}
+    counts, bad = {}, 0
+    for (what, question, member, want), got in zip(asked, answers):
+        counts[what] = counts.get(what, 0) + 1
+        good = got.get(member) == want and (member != "text" or "".join(got["pieces"]) == want)
+        if not good:
+            bad += 1
+            if bad <= 5:
+                print(f"{name}: {what} {json.dumps(question)[:300]}\n  expected {json.dumps(want)[:300]}\n  got      {json.dumps(got)[:300]}")
+    return bad, counts
+
+
+def compare_variants(vlm, path):
+    import variants
+    golden, total, wrong = json.loads(read(path)), 0, 0
+    with tempfile.TemporaryDirectory() as work:
+        files = dict(variants.write(pathlib.Path(work)))
+        for name, cases in golden.items():
+            asked = list(variant_questions(cases))
+            wrong += compare(vlm, name, files[name], asked)[0]
+            total += len(asked)
+    print(f"{len(golden)} variants {total - wrong:10}/{total} equal")
+    return total, wrong
+
+
 def main():
     vlm, folders = sys.argv[1], [pathlib.Path(f) for f in sys.argv[2:]]
     total = wrong = 0
     for folder in folders:
+        if folder.is_file():
+            n, bad = compare_variants(vlm, folder)
+            total, wrong = total + n, wrong + bad
+            continue
         strings = json.loads((folder / "strings.json").read_bytes()) if (folder / "strings.json").exists() else []
         strings = strings if isinstance(strings, list) else strings["strings"]
-        for path in sorted(folder.glob("*.golden.json*")):
-            name = path.name.split(".golden.")[0]
+        for path in sorted(folder.glob("**/*.golden.json*")):
             golden = json.loads(read(path))
-            asked = list(questions(golden, strings))
             with tempfile.TemporaryDirectory() as work:
-                lines = "".join(json.dumps(q) + "\n" for _, q, _, _ in asked)
-                run = subprocess.run([vlm, "tokenize", "--tokenizer", tokenizer_file(folder, name, work), "--jsonl"], input=lines.encode(),
-                                     capture_output=True, timeout=600)
-            answers = [json.loads(line) for line in run.stdout.splitlines()]
-            if len(answers) != len(asked):
-                print(f"{name}: {len(answers)} answers to {len(asked)} questions: {run.stderr.decode(errors='replace')}")
-                wrong += 1
-                continue
-            counts, bad = {}, 0
-            for (what, question, member, want), got in zip(asked, answers):
-                counts[what] = counts.get(what, 0) + 1
-                good = got.get(member) == want and (member != "text" or "".join(got["pieces"]) == want)
-                if not good:
-                    bad += 1
-                    if bad <= 5:
-                        print(f"{name}: {what} {json.dumps(question)[:300]}\n  expected {json.dumps(want)[:300]}\n  got      {json.dumps(got)[:300]}")
+                if isinstance(golden, list):
+                    name, file = str(path.relative_to(folder)).split(".golden.")[0], path.with_name(path.name.split(".golden.")[0])
+                    asked = [(case["member"], case["question"], case["member"], case["want"]) for case in golden]
+                else:
+                    name = path.name.split(".golden.")[0]
+                    file, asked = tokenizer_file(folder, name, work), list(questions(golden, strings))
+                bad, counts = compare(vlm, name, file, asked)
             print(f"{name:32} {len(asked) - bad}/{len(asked)} equal ({', '.join(f'{k} {n}' for k, n in counts.items())})")
             total += len(asked)
             wrong += bad
