@@ -74,7 +74,7 @@ class Answers(unittest.TestCase):
         whole = vlmc.generate(model, processor, prompt, image=MEDIA / "receipt.png")
         parts = list(vlmc.stream_generate(model, processor, prompt, image=MEDIA / "receipt.png", top_logprobs=3))
         self.assertEqual("".join(part.text for part in parts), whole.text)
-        self.assertEqual([part.token for part in parts[:-1]], whole.token_ids[:len(parts) - 1])
+        self.assertEqual([part.token for part in parts[:-1]] + [parts[-1].token], whole.token_ids)
         self.assertEqual([part.finish_reason for part in parts], [None] * (len(parts) - 1) + ["stop"])
         for part in parts[:-1]:
             self.assertEqual(part.logprobs[0][0], part.token)
@@ -114,6 +114,28 @@ class Answers(unittest.TestCase):
     def test_messages(self):
         messages = [{"role": "user", "content": [{"type": "image", "image": str(MEDIA / "receipt.png")}, {"type": "text", "text": "What is the total?"}]}]
         self.assertIn("33.59", vlmc.generate(model, processor, messages=messages).text)
+
+    def test_tools(self):
+        tools = [{"type": "function", "function": {"name": "get_weather", "description": "Get the weather of a city", "parameters": {
+            "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
+        result = vlmc.generate(model, processor, messages=[{"role": "user", "content": "What is the weather in Paris?"}], tools=tools, tool_choice="required")
+        self.assertEqual(result.finish_reason, "tool_calls")
+        self.assertEqual([call["function"]["name"] for call in result.tool_calls], ["get_weather"])
+        self.assertEqual(json.loads(result.tool_calls[0]["function"]["arguments"]), {"city": "Paris"})
+
+    def test_schema(self):
+        schema = {"type": "object", "properties": {"total": {"type": "string", "maxLength": 20}}, "required": ["total"], "additionalProperties": False}
+        form = {"type": "json_schema", "json_schema": {"name": "receipt", "schema": schema}}
+        result = vlmc.generate(model, processor, ask("What is the total?", image="x"), image=MEDIA / "receipt.png", response_format=form)
+        self.assertEqual(list(json.loads(result.text)), ["total"])
+
+    def test_reasoning(self):
+        talk = [{"role": "user", "content": "What is 17 + 25?"}]
+        parts = list(vlmc.stream_generate(model, processor, messages=talk, enable_thinking=True))
+        self.assertIn("42", "".join(part.text for part in parts))
+        self.assertTrue("".join(part.reasoning for part in parts))
+        self.assertGreater(parts[-1].reasoning_tokens, 0)
+        self.assertEqual(vlmc.generate(model, processor, messages=talk, enable_thinking=True, thinking_budget=2).reasoning_tokens <= 4, True)
 
     def test_limits(self):
         prompt = ask("Read the text.", image="x")

@@ -70,10 +70,14 @@ class RequestOptions(c.Structure):
     _fields_ = [("size", c.c_size_t), ("messages", c.c_char_p), ("prompt", c.c_char_p), ("media", c.c_char_p), ("chat", ChatOptions),
                 ("media_options", c.c_char_p), ("sampling", Sampling), ("max_tokens", c.c_int), ("stop", c.c_char_p), ("eos_tokens", c.c_char_p),
                 ("ignore_eos", c.c_int), ("skip_special_tokens", c.c_int), ("tenant", c.c_char_p), ("priority", c.c_int),
-                ("allow_local_files", c.c_int), ("allow_network", c.c_int), ("progress", c.c_int), ("timeout_seconds", c.c_double)]
+                ("allow_local_files", c.c_int), ("allow_network", c.c_int), ("progress", c.c_int), ("timeout_seconds", c.c_double), ("parse", c.c_int),
+                ("response_format", c.c_char_p), ("tool_choice", c.c_char_p), ("parallel_tool_calls", c.c_int), ("tool_format", c.c_char_p),
+                ("thinking_budget", c.c_int), ("thinking_start", c.c_char_p), ("thinking_end", c.c_char_p), ("min_tokens", c.c_int),
+                ("stop_token_ids", c.c_char_p), ("include_stop", c.c_int)]
 
 
-EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS = range(6)
+EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS, EVENT_REASONING, EVENT_TOOL_CALL = range(8)
+CALL_START, CALL_ARGUMENTS, CALL_END = range(3)
 
 
 class TopLogprob(c.Structure):
@@ -82,15 +86,15 @@ class TopLogprob(c.Structure):
 
 class Usage(c.Structure):
     _fields_ = [("prompt_tokens", c.c_int), ("cached_tokens", c.c_int), ("completion_tokens", c.c_int), ("media_items", c.c_int),
-                ("media_cached", c.c_int), ("preemptions", c.c_int)] + [(name + "_seconds", c.c_double) for name in
-                                                                       ("queue", "media", "encode", "prefill", "decode", "first_token", "total")]
+                ("media_cached", c.c_int), ("preemptions", c.c_int), ("reasoning_tokens", c.c_int)] + [
+                   (name + "_seconds", c.c_double) for name in ("queue", "media", "encode", "prefill", "decode", "first_token", "total")]
 
 
 class Event(c.Structure):
     _fields_ = [("type", c.c_int), ("text", c.c_void_p), ("text_bytes", c.c_size_t), ("token", c.c_int32), ("logprob", c.c_float),
                 ("top", c.POINTER(TopLogprob)), ("top_count", c.c_int), ("finish_reason", c.c_char_p), ("stop_string", c.c_char_p),
                 ("usage", Usage), ("error", c.POINTER(Error)), ("progress_what", c.c_char_p), ("progress_done", c.c_uint64),
-                ("progress_total", c.c_uint64)]
+                ("progress_total", c.c_uint64), ("call_event", c.c_int), ("call_index", c.c_int), ("call_id", c.c_char_p), ("call_name", c.c_char_p)]
 
 
 class EngineOptions(c.Structure):

@@ -3,7 +3,8 @@ import ctypes as c
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from . import _media
-from ._library import EVENT_DONE, EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, Event, RequestOptions, lib
+from ._library import (CALL_ARGUMENTS, CALL_START, EVENT_DONE, EVENT_REASONING, EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_TOOL_CALL, Event,
+                       RequestOptions, lib)
 from .model import Model, Processor, Request, as_json, encoded
 from .results import BatchResponse, BatchStats, GenerationResult, peak_memory
 
@@ -13,9 +14,10 @@ SAMPLING = {"temperature": "temperature", "temp": "temperature", "top_p": "top_p
             "presence_penalty": "presence_penalty", "presence_context_size": "presence_context", "frequency_penalty": "frequency_penalty",
             "frequency_context_size": "frequency_context", "top_logprobs": "top_logprobs"}
 MEDIA = ("resize_shape", "fps", "min_pixels", "max_pixels", "num_frames", "min_frames", "max_frames")
-REQUEST = {"max_tokens": int, "skip_special_tokens": int, "ignore_eos": int, "priority": int}
-TEMPLATE = ("tools", "enable_thinking", "add_generation_prompt", "template_kwargs")
-OTHER = ("messages", "stop", "eos_tokens", "logit_bias", "logprobs", "tenant", "timeout", "vision_cache", "apc_tenant")
+NUMBERS = {"max_tokens": "max_tokens", "skip_special_tokens": "skip_special_tokens", "ignore_eos": "ignore_eos", "priority": "priority", "parse": "parse",
+           "parallel_tool_calls": "parallel_tool_calls", "thinking_budget": "thinking_budget", "min_tokens": "min_tokens", "include_stop": "include_stop"}
+TEXTS = {"tool_format": "tool_format", "thinking_start_token": "thinking_start", "thinking_end_token": "thinking_end"}
+JSON = ("response_format", "stop_token_ids")
 # Work of the library's own, without a switch here: accepted, since the answer is the same.
 IGNORED = {"prefill_step_size", "prompt_cache_state", "vision_cache", "verbose", "apc_manager", "lazy"}
 
@@ -60,9 +62,15 @@ def _request_options(model: Model, prompt: Any, media: list, given: Dict[str, An
     given.pop("enable_thinking", None)                          # with a prompt text it has done its work in the template
     settings = {name: given.pop(name) for name in MEDIA if given.get(name) is not None}
     options.media_options = text(as_json(settings or None))
-    for name, kind in REQUEST.items():
+    for name, target in NUMBERS.items():
         if given.get(name) is not None:
-            setattr(options, name, kind(given.pop(name)))
+            setattr(options, target, int(given.pop(name)))
+    for name, target in TEXTS.items():
+        setattr(options, target, text(encoded(given.pop(name, None))))
+    for name in JSON:
+        setattr(options, name, text(as_json(given.pop(name, None))))
+    choice = given.pop("tool_choice", None)
+    options.tool_choice = text(encoded(choice) if isinstance(choice, str) else as_json(choice))
     for name in ("stop", "eos_tokens"):
         value = given.pop(name, None)
         setattr(options, name, text(as_json([value] if isinstance(value, str) else value)))
@@ -88,38 +96,65 @@ def _fill(result: GenerationResult, event: Event) -> None:
     result.total_tokens, result.cached_tokens = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
     result.prompt_tps = usage.prompt_tokens / usage.prefill_seconds if usage.prefill_seconds > 0 else 0.0
     result.generation_tps = usage.completion_tokens / usage.decode_seconds if usage.decode_seconds > 0 else 0.0
-    result.peak_memory = peak_memory()
+    result.reasoning_tokens, result.peak_memory = usage.reasoning_tokens, peak_memory()
+
+
+class _Answer:
+    """Events put together: a result for each token, with the text and reasoning that became certain with it."""
+
+    def __init__(self, wants_logprobs: bool) -> None:
+        self.wants_logprobs, self.tokens, self.calls = wants_logprobs, [], []
+        self.waiting: Optional[GenerationResult] = None         # a token whose text is not known yet
+        self.early = GenerationResult()                         # text that came when no token waited for any
+        self.prompt_tokens = self.cached = 0
+
+    def take(self) -> Iterator[GenerationResult]:
+        if self.waiting:
+            yield self.waiting
+        self.waiting = None
+
+    def token(self, event: Event) -> None:
+        self.tokens.append(event.token)
+        self.waiting = GenerationResult(token=event.token, prompt_tokens=self.prompt_tokens, generation_tokens=len(self.tokens),
+                                        cached_tokens=self.cached, total_tokens=self.prompt_tokens + len(self.tokens), text=self.early.text,
+                                        reasoning=self.early.reasoning, logprobs=_tops(event) if self.wants_logprobs else None)
+        self.early = GenerationResult()
+
+    def text(self, event: Event, name: str) -> Iterator[GenerationResult]:
+        target = self.waiting or self.early
+        setattr(target, name, getattr(target, name) + c.string_at(event.text, event.text_bytes).decode("utf-8", "replace"))
+        yield from self.take()
+
+    def call(self, event: Event) -> None:
+        if event.call_event == CALL_START:
+            self.calls.append({"id": (event.call_id or b"").decode(), "type": "function", "function": {"name": event.call_name.decode(), "arguments": ""}})
+        elif event.call_event == CALL_ARGUMENTS:
+            self.calls[event.call_index]["function"]["arguments"] += c.string_at(event.text, event.text_bytes).decode("utf-8", "replace")
+
+    def last(self, event: Event) -> GenerationResult:
+        if event.token >= 0:
+            self.tokens.append(event.token)
+        last = GenerationResult(text=self.early.text, reasoning=self.early.reasoning, token=self.tokens[-1] if self.tokens else None,
+                                token_ids=self.tokens, tool_calls=self.calls, finish_reason=event.finish_reason.decode())
+        _fill(last, event)
+        return last
 
 
 def _results(request: Request, wants_logprobs: bool) -> Iterator[GenerationResult]:
-    """One result a token, when its text (which may be empty: half a character) is known, and a last one with the rest and finish_reason."""
-    tokens: List[int] = []
-    waiting: Optional[GenerationResult] = None
-    prompt_tokens = cached = 0
-    tail = ""
+    answer = _Answer(wants_logprobs)
     for event in request:
         if event.type == EVENT_STARTED:
-            prompt_tokens, cached = event.usage.prompt_tokens, event.usage.cached_tokens
+            answer.prompt_tokens, answer.cached = event.usage.prompt_tokens, event.usage.cached_tokens
         elif event.type == EVENT_TOKEN:
-            if waiting:
-                yield waiting
-            tokens.append(event.token)
-            waiting = GenerationResult(token=event.token, prompt_tokens=prompt_tokens, generation_tokens=len(tokens), cached_tokens=cached,
-                                       total_tokens=prompt_tokens + len(tokens), logprobs=_tops(event) if wants_logprobs else None)
-        elif event.type == EVENT_TEXT:
-            piece = c.string_at(event.text, event.text_bytes).decode("utf-8", "replace")
-            if waiting:
-                waiting.text = piece
-                yield waiting
-                waiting = None
-            else:
-                tail += piece
+            yield from answer.take()
+            answer.token(event)
+        elif event.type in (EVENT_TEXT, EVENT_REASONING):
+            yield from answer.text(event, "text" if event.type == EVENT_TEXT else "reasoning")
+        elif event.type == EVENT_TOOL_CALL:
+            answer.call(event)
         elif event.type == EVENT_DONE:
-            if waiting:
-                yield waiting
-            last = GenerationResult(text=tail, token=tokens[-1] if tokens else None, token_ids=tokens, finish_reason=event.finish_reason.decode())
-            _fill(last, event)
-            yield last
+            yield from answer.take()
+            yield answer.last(event)
 
 
 def _submit(model: Model, prompt: Any, image: Any, audio: Any, video: Any, given: Dict[str, Any]) -> Tuple[Request, bool]:
@@ -144,14 +179,15 @@ def stream_generate(model: Model, processor: Processor, prompt: Optional[str] = 
 
 
 def _whole(results: Iterator[GenerationResult], on_text=None) -> GenerationResult:
-    pieces, last = [], GenerationResult()
+    pieces, thoughts, last = [], [], GenerationResult()
     logprobs: Optional[List[Tuple[int, float]]] = None
     for last in results:
         pieces.append(last.text)
+        thoughts.append(last.reasoning)
         logprobs = last.logprobs or logprobs
         if on_text and last.text:
             on_text(last.text)
-    last.text, last.logprobs = "".join(pieces), logprobs
+    last.text, last.reasoning, last.logprobs = "".join(pieces), "".join(thoughts), logprobs
     return last
 
 
@@ -160,8 +196,9 @@ def generate(model: Model, processor: Processor, prompt: Optional[str] = None, i
     """The whole answer. image, audio, video: one medium or a list (path, URL, data: URI, bytes, file, Pillow image, numpy array, (samples, rate)).
 
     kwargs: max_tokens 2048, temperature, top_p, top_k, min_p, typical_p, top_n_sigma, the penalties and their context sizes, logit_bias, seed,
-    logprobs, top_logprobs, stop, eos_tokens, skip_special_tokens, fps, num_frames, min_pixels, max_pixels, resize_shape, tenant, timeout;
-    with messages=[...] instead of a prompt also tools, enable_thinking, template_kwargs."""
+    logprobs, top_logprobs, stop, stop_token_ids, include_stop, eos_tokens, min_tokens, skip_special_tokens, response_format, thinking_budget, fps,
+    num_frames, min_pixels, max_pixels, resize_shape, tenant, timeout; with messages=[...] instead of a prompt also tools, tool_choice,
+    parallel_tool_calls, enable_thinking, template_kwargs. parse=True takes reasoning and tool calls out of the text; so it is with messages."""
     show = (lambda text: print(text, end="", flush=True)) if verbose else None
     result = _whole(stream_generate(model, processor, prompt, image, audio, video, **kwargs), show)
     if verbose:

@@ -1,7 +1,7 @@
 """What generation returns. Field names are mlx-vlm's; those of diffusion models and drafters that do not apply are absent."""
 import resource
 from dataclasses import dataclass, field
-from typing import List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 
 @dataclass
@@ -16,8 +16,11 @@ class GenerationResult:
     generation_tps: float = 0.0
     peak_memory: float = 0.0                                    # of the process, GB
     cached_tokens: int = 0                                      # of the prompt, not computed again
-    finish_reason: Optional[str] = None                         # "stop", "length", "timeout"; on the last result only
+    finish_reason: Optional[str] = None                         # "stop", "length", "tool_calls", "timeout"; on the last result only
     token_ids: Optional[List[int]] = None                       # of the whole answer, on the last result
+    reasoning: str = ""                                         # of this step or the whole answer, when the text is parsed
+    tool_calls: List[Dict[str, Any]] = field(default_factory=list)  # as in OpenAI's API, on the last result
+    reasoning_tokens: int = 0
 
 
 @dataclass
