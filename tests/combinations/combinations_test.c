@@ -15,7 +15,7 @@
 #include "engine/engine.h"
 #include "models/model.h"
 
-enum { MEDIUM, SAMPLING, HELD, STOP, LOGPROBS, BESIDE, CHUNK, CACHE, PREEMPT, PAGES, ENDING, AXES, MAX_VALUES = 6, FREE_TOKENS = 20, MAX_TOKENS = 40 };
+enum { MEDIUM, SAMPLING, HELD, STOP, LOGPROBS, BESIDE, CHUNK, CACHE, PREEMPT, PAGES, ENDING, AXES, MAX_VALUES = 6, FREE_TOKENS = 20, MAX_TOKENS = 150 };
 enum { FREE, SCHEMA, REGEX, BUDGET, BUDGET_SCHEMA, CALL };
 static const struct { const char *name; int n; const char *value[MAX_VALUES]; } axis[AXES] = {
     [MEDIUM] = {"medium", 6, {"text", "image", "two images", "audio", "video", "image then text"}},
