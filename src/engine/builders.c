@@ -43,13 +43,13 @@ bool engine_guide(vlm_engine *e, vlm_request *r, vlm_error *error)
                              .min_tokens = r->min_tokens, .ends = r->output.eos, .n_ends = r->output.n_eos};
     if (!guide_init(&r->guide, e->m, &options, &r->prompt.ids, error)) return false;
     bool open = guide_thinks(&r->guide), lead = open || told_to_think(r) > 0;      /* thinking is followed by white space */
-    grammar *held_to;
-    if (!constraint_make(e, r, marks->format, lead, &held_to, error)) return false;
-    guide_hold_options hold = {.marks = marks, .calls = constraint_of_calls(r), .may_think = told_to_think(r) != 0};
-    bool ok = !held_to || guide_hold(&r->guide, held_to, &hold, error);
-    grammar_unref(held_to);
+    constraint held;
+    if (!constraint_make(e, r, marks->format, lead, &held, error)) return false;
+    guide_hold_options hold = {.marks = marks, .calls = held.calls, .may_think = told_to_think(r) > 0 || (told_to_think(r) < 0 && marks->thinks)};
+    bool ok = !held.grammar || guide_hold(&r->guide, held.grammar, &hold, error);
+    grammar_unref(held.grammar);
     if (!ok) return false;
-    output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = open, .swallow = lead, .enforced = held_to != NULL,
+    output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = open, .swallow = lead, .enforced = held.grammar != NULL,
                               .one_call = r->one_call, .prompt = r->prompt.text, .think_open = r->thinking_start, .think_close = r->thinking_end,
                               .seed = call_seed(e, r)};
     return output_begin(&r->output, r->parse ? &parsing : NULL, error);

@@ -9,17 +9,20 @@
 
 enum { MAX_CONSTRAINTS = 32 };
 
+typedef struct constraint {
+    grammar *grammar;              /* NULL: none */
+    bool calls;                    /* it covers calls, too, with all that stands before them */
+} constraint;
+
 typedef struct constraints {       /* under the engine's lock */
-    struct { char *key; grammar *grammar; uint64_t used; } entry[MAX_CONSTRAINTS];
+    struct { char *key; constraint held; uint64_t used; } entry[MAX_CONSTRAINTS];
     uint64_t clock;
 } constraints;
 void constraints_free(constraints *c);
 
 struct vlm_engine;
 struct vlm_request;
-/* Do calls have to keep to a grammar? When one is asked for, and when a tool is strict. */
-bool constraint_of_calls(const struct vlm_request *r);
-/* lead: white space may come first, as after thinking. *out: one reference, or NULL when nothing is asked for. */
-bool constraint_make(struct vlm_engine *e, struct vlm_request *r, const toolcall_format *format, bool lead, grammar **out, vlm_error *error);
+/* lead: white space may come first, as after thinking. out->grammar: one reference, or NULL when nothing has to be kept to. */
+bool constraint_make(struct vlm_engine *e, struct vlm_request *r, const toolcall_format *format, bool lead, constraint *out, vlm_error *error);
 
 #endif

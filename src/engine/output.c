@@ -136,11 +136,27 @@ void output_free(output *o)
 
 /* ---- markers ---- */
 
+/* A template that knows enable_thinking: is that its default? Where there is no such switch, a model that can think does. */
+static bool thinks_unasked(const vlm_model *model)
+{
+    static const char hello[] = "[{\"role\":\"user\",\"content\":\"Hello\"}]";
+    const char *source = model->chat ? chat_template_source(model->chat) : NULL;
+    if (!source || !strstr(source, "enable_thinking")) return true;
+    vlm_chat_options told = vlm_chat_options_default();
+    told.template_kwargs = "{\"enable_thinking\": true}";
+    char *plain = vlm_apply_chat_template(model, hello, NULL, NULL), *thinking = vlm_apply_chat_template(model, hello, &told, NULL);
+    bool same = plain && thinking && !strcmp(plain, thinking);
+    vlm_free(plain);
+    vlm_free(thinking);
+    return same;
+}
+
 bool output_marks_init(output_marks *m, const vlm_model *model, const char *name, vlm_error *error)
 {
     const char *source = model->chat ? chat_template_source(model->chat) : NULL;
     *m = (output_marks){.format = name ? toolcall_format_find(name) : toolcall_format_detect(source), .tok = model->tok};
     if (!m->format) return err_set(error, VLM_INVALID, "tool_format: there is no format '%.60s'", name);
+    m->thinks = m->tok && toolcall_think_close(m->format) && thinks_unasked(model);
     const json_t *own = m->tok && !name ? json_object_get(tokenizer_config(m->tok), "response_template") : NULL;
     if (json_is_object(own)) m->response = response_template_new(own, NULL);      /* one that is broken is not followed */
     size_t n = m->tok ? tokenizer_added_count(m->tok) : 0;

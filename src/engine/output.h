@@ -20,6 +20,7 @@ typedef struct output_marks {
     const tokenizer *tok;
     int32_t *id;                   /* added tokens that are markers */
     int count;
+    bool thinks;                   /* by itself, when the chat template is not told whether it shall */
     response_template *response;   /* the checkpoint's own description, which goes before the format; NULL: none */
 } output_marks;
 /* name: of a format; NULL: the one of the chat template, or the checkpoint's response_template. */

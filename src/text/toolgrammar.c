@@ -290,7 +290,7 @@ bool toolgrammar(grammar_builder *b, const toolcall_format *f, const json_t *too
     maker k = {.b = b, .f = f, .s = toolcall_format_spelling(f), .error = error};
     bool ok = read_tools(tools, only, list, &n, error);
     for (size_t i = 0; i < n; i++) strict += list[i].strict;
-    bool nothing = k.s->arguments == TOOLCALL_NONE || (!required && !strict);
+    bool nothing = k.s->arguments == TOOLCALL_NONE || (!required && !strict && !content);
     if (ok && required && k.s->arguments == TOOLCALL_NONE) ok = err_set(error, VLM_UNSUPPORTED, "tool_choice: this model has no known format of tool calls");
     if (!ok || nothing) goto done;
     json_t *loose = json_pack("{s:s}", "type", "object");

@@ -21,6 +21,7 @@ requests = [
     {"id": "thought", "prompt": "What is 17 + 25?", "template_kwargs": {"enable_thinking": True}},
     {"id": "drawn", "prompt": "What can you do?", "temperature": 1.0, "seed": 7, "top_p": 0.9},
     {"id": "tool", "messages": [{"role": "user", "content": "What is the weather in Paris?"}], "tools": tools},
+    {"id": "forced tool", "prompt": "What can you do?", "tools": tools, "tool_choice": "required", "parallel_tool_calls": False},
     {"id": "schema", "prompt": "Return JSON with store, date, items, total.", "image": str(media / "receipt.png"), "response_format": {
         "type": "json_schema", "json_schema": {"name": "r", "schema": {"type": "object", "properties": {"store": {"type": "string"}, "total": {"type": "number"}},
                                                                        "required": ["store", "total"], "additionalProperties": False}}}},
@@ -55,6 +56,7 @@ check("the sum", "42" in text["sum"])
 check("the receipt", "TOTAL $33.59" in text["receipt"])
 check("the speech", "turn on the kitchen light" in text["speech"])
 whole = {x["id"]: x for x in together}
+check("the call that had to be", [c["function"]["name"] for c in whole["forced tool"]["tool_calls"] or []] == ["get_weather"], whole["forced tool"])
 check("the JSON of the schema", set(json.loads(whole["schema"]["content"])) == {"store", "total"}, whole["schema"]["text"])
 check("the budget", whole["short thought"]["reasoning"] == "17", whole["short thought"])
 check("the spoken question", "33.59" in text["spoken question"])

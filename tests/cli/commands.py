@@ -78,6 +78,12 @@ check("a tool call on a line", run("generate", *weather).stdout == 'call get_wea
 answer = json.loads(run("generate", "--json", *weather).stdout)
 check("--json: tool calls", answer["finish_reason"] == "tool_calls" and answer["content"] is None and
       [(c["type"], c["function"]) for c in answer["tool_calls"]] == [("function", {"name": "get_weather", "arguments": '{"city": "Paris"}'})], answer)
+for choice in ("required", "add"):
+    answer = json.loads(run("generate", "--json", "--tools", tools, "--tool-choice", choice, "--no-parallel-tool-calls", "--prompt", "What can you do?").stdout)
+    calls = [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in answer["tool_calls"] or []]
+    names = {"get_weather": {"city": str}, "add": {"a": int, "b": int}}
+    check(f"--tool-choice {choice}", len(calls) == 1 and (choice == "required" or calls[0][0] == choice) and
+          {k: type(v) for k, v in calls[0][1].items()} == names[calls[0][0]], answer)
 check("--tool-choice: no such tool", run("generate", "--tool-choice", "multiply", *weather).returncode == 2)
 with tempfile.TemporaryDirectory() as temporary:
     schema = {"type": "object", "properties": {"store": {"type": "string"}, "total": {"type": "number"}}, "required": ["store", "total"], "additionalProperties": False}

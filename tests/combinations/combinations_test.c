@@ -20,7 +20,7 @@ enum { FREE, SCHEMA, REGEX, BUDGET, BUDGET_SCHEMA, CALL };
 static const struct { const char *name; int n; const char *value[MAX_VALUES]; } axis[AXES] = {
     [MEDIUM] = {"medium", 6, {"text", "image", "two images", "audio", "video", "image then text"}},
     [SAMPLING] = {"sampling", 4, {"greedy", "seeded", "penalties", "all filters"}},
-    [HELD] = {"held to", 5, {"nothing", "JSON schema", "regex", "a thinking budget", "budget and schema", "a tool call"}},
+    [HELD] = {"held to", 6, {"nothing", "JSON schema", "regex", "a thinking budget", "budget and schema", "a tool call"}},
     [STOP] = {"stop", 2, {"none", "string"}},
     [LOGPROBS] = {"logprobs", 2, {"off", "on"}},
     [BESIDE] = {"beside", 2, {"alone", "three others"}},
@@ -71,6 +71,7 @@ static void hold(int held, const char *thinks, vlm_request_options *o)
     if (held == CALL) {
         o->chat.tools = tools;
         o->tool_choice = "required";
+        o->tool_format = "hermes_json";            /* the templates of tiny models know none */
         o->parallel_tool_calls = 0;
     }
     if (held == BUDGET || held == BUDGET_SCHEMA) {

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -206,6 +207,139 @@ static void stops(void **state)
     assert_true(ask(&o)->result.token_count >= 7);
 }
 
+/* ---- held to grammars ---- */
+
+#define FORMAT(schema) "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\",\"schema\":" schema "}}"
+static const char receipt[] = "[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"image\":\"models/demo/media/receipt.png\"},"
+                              "{\"type\":\"text\",\"text\":\"Return JSON with store, date, items, total.\"}]}]";
+static const char short_schema[] = FORMAT("{\"type\":\"object\",\"properties\":{\"store\":{\"type\":\"string\"},\"total\":{\"type\":\"number\"}},"
+                                          "\"required\":[\"store\",\"total\"],\"additionalProperties\":false}");
+
+static void structured(void **state)
+{
+    (void)state;
+    vlm_request_options o = options(receipt);
+    o.max_tokens = 400;
+    o.response_format = short_schema;
+    heard *h = ask(&o);
+    json_t *json = json_loads(h->result.text, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(json, "store")), "Corner Cafe");
+    assert_true(json_is_number(json_object_get(json, "total")));
+    assert_int_equal(json_object_size(json), 2);
+    json_decref(json);
+    assert_string_equal(h->result.finish_reason, "stop");
+    o.ignore_eos = 1;                                              /* complete is complete */
+    assert_string_equal(ask(&o)->result.finish_reason, "stop");
+    o.ignore_eos = 0;
+    o.response_format = "{\"type\":\"json_object\"}";
+    json = json_loads(ask(&o)->result.text, 0, NULL);
+    assert_true(json_object_size(json) >= 4);
+    json_decref(json);
+    o = options(USER("What is 17 + 25?"));
+    o.response_format = "{\"type\":\"text\"}";
+    assert_string_equal(ask(&o)->text.data, "42[stop]");
+    o.response_format = "{\"type\":\"choice\",\"choice\":[\"41\",\"42\",\"43\"]}";
+    assert_string_equal(ask(&o)->text.data, "42[stop]");
+    o.response_format = "{\"type\":\"regex\",\"regex\":\"it is [0-9]{2} *\"}";
+    o.sampling.temperature = 2;
+    for (o.sampling.seed = 0; o.sampling.seed < 20; o.sampling.seed++) assert_int_equal(strncmp(ask(&o)->result.text, "it is ", 6), 0);
+    o.sampling.temperature = 0;
+    o.response_format = "{\"type\":\"grammar\",\"grammar\":{\"syntax\":\"gbnf\",\"definition\":\"root ::= \\\"it is \\\" d d \\\"!\\\"\\nd ::= [0-9]\"}}";
+    const char *text = ask(&o)->result.text;
+    assert_true(!strncmp(text, "it is ", 6) && strspn(text + 6, "0123456789") == 2 && !strcmp(text + 8, "!"));
+}
+
+static void bad_formats(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "[]", "{}", "{\"type\":\"yaml\"}", "{\"type\":\"regex\",\"regex\":\"(\"}", FORMAT("{\"type\":\"integr\"}"),
+                                      "{\"type\":\"grammar\",\"grammar\":{\"syntax\":\"gbnf\",\"definition\":\"root ::= nothing\"}}"};
+    vlm_request_options o = options(USER("What is 17 + 25?"));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        o.response_format = bad[i];
+        heard *h = ask(&o);
+        if (!h->error.code || !h->error.message[0]) fail_msg("%s: %s", bad[i], h->text.data);
+    }
+}
+
+static void held_behind_thinking(void **state)
+{
+    (void)state;
+    vlm_request_options o = options(USER("What is 17 + 25?"));
+    o.response_format = "{\"type\":\"regex\",\"regex\":\"it is [0-9]{2}\\\\.\"}";
+    o.chat.template_kwargs = thinking;
+    for (int logprobs = 0; logprobs < 2; logprobs++) {
+        o.sampling.logprobs = logprobs;
+        o.thinking_budget = -1;
+        heard *h = ask(&o);
+        assert_string_equal(h->result.reasoning, "17 + 25 = 42");
+        assert_int_equal(strncmp(h->result.text, "it is ", 6), 0);
+        assert_int_equal(strlen(h->result.text), 9);
+        o.thinking_budget = 3;
+        h = ask(&o);
+        assert_string_equal(h->result.reasoning, "17");
+        assert_int_equal(strlen(h->result.text), 9);
+        assert_int_equal(h->tokens, logprobs ? h->result.usage.completion_tokens : 0);
+    }
+    o.chat.template_kwargs = NULL;                                 /* nothing says that it may not think: it does not */
+    assert_null(ask(&o)->result.reasoning);
+}
+
+static void calls_held(void **state)
+{
+    (void)state;
+    vlm_request_options o = options(USER("What can you do?"));
+    o.chat.tools = tools;
+    assert_null(ask(&o)->result.tool_calls);
+    o.tool_choice = "required";
+    o.parallel_tool_calls = 0;
+    heard *h = ask(&o);
+    assert_string_equal(h->result.finish_reason, "tool_calls");
+    assert_non_null(h->result.tool_calls);
+    assert_string_equal(h->result.text, "");
+    o.tool_choice = "{\"type\":\"function\",\"function\":{\"name\":\"add\"}}";
+    h = ask(&o);
+    json_t *list = json_loads(h->result.tool_calls, 0, NULL), *function = json_object_get(json_array_get(list, 0), "function");
+    assert_string_equal(json_string_value(json_object_get(function, "name")), "add");
+    json_t *arguments = json_loads(json_string_value(json_object_get(function, "arguments")), 0, NULL);
+    assert_true(json_is_integer(json_object_get(arguments, "a")) && json_is_integer(json_object_get(arguments, "b")));
+    assert_int_equal(json_object_size(arguments), 2);
+    json_decref(arguments);
+    json_decref(list);
+    o.messages = USER("What is the weather in Paris?");
+    o.tool_choice = "required";
+    o.chat.template_kwargs = thinking;                             /* first it may think */
+    h = ask(&o);
+    assert_non_null(h->result.reasoning);
+    assert_non_null(strstr(h->text.data, "{0 get_weather {\"city\": \"Paris\"}}[tool_calls]"));
+    o.chat.template_kwargs = NULL;
+    o.tool_choice = NULL;                                          /* a format for the text beside calls */
+    o.response_format = short_schema;
+    assert_string_equal(ask(&o)->text.data, "{0 get_weather {\"city\": \"Paris\"}}[tool_calls]");
+}
+
+/* The only tokens that the grammar takes may not come: that request ends with an error, the one beside it does not notice. */
+static void dead_end(void **state)
+{
+    (void)state;
+    vlm_request_options o = options(USER("What is 17 + 25?")), other = o;
+    vlm_error error = {0};
+    char ends[64];
+    snprintf(ends, sizeof ends, "[%d, %d]", tokenizer_id(model->tok, "4"), tokenizer_id(model->tok, "<0x34>"));
+    vlm_request *beside = vlm_submit(engine, &other, &error);
+    o.response_format = "{\"type\":\"regex\",\"regex\":\"4[0-9]\"}";
+    o.stop_token_ids = ends;
+    o.min_tokens = 2;
+    heard *h = ask(&o);
+    assert_int_equal(h->error.code, VLM_UNSUPPORTED);
+    assert_non_null(strstr(h->error.message, "allows no token"));
+    vlm_result result;
+    assert_int_equal(vlm_request_collect(beside, NULL, NULL, &result, &error), VLM_OK);
+    assert_string_equal(result.text, "42");
+    vlm_result_clear(&result);
+    vlm_request_free(beside);
+}
+
 /* An options struct of an older header: what is missing has its default. */
 static void older_options(void **state)
 {
@@ -220,6 +354,7 @@ static void older_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(thinks), cmocka_unit_test(budgets), cmocka_unit_test(calls), cmocka_unit_test(stops),
-                                       cmocka_unit_test(older_options)};
+                                       cmocka_unit_test(structured), cmocka_unit_test(bad_formats),
+                                       cmocka_unit_test(held_behind_thinking), cmocka_unit_test(calls_held), cmocka_unit_test(dead_end), cmocka_unit_test(older_options)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
