@@ -31,7 +31,7 @@ static bool read_ids(const json_t *list, ids *out)
 }
 
 /* The reference may tell media apart from the messages: parts without a source take the names listed in "images", "videos", "audios", in turn;
- * frames of a folder come at the rate that the processor was told. */
+ * frames of a folder come at the rate that the processor was told. Cases without messages are plain prompts: "parts" are their media. */
 static bool name_media(json_t *json)
 {
     static const char *const kinds[] = {"image", "video", "audio"}, *const lists[] = {"images", "videos", "audios"};
@@ -48,7 +48,12 @@ static bool name_media(json_t *json)
                 if (fps && json_object_set(part, "fps", fps)) return false;
             }
         }
-    return true;
+    if (json_array_size(json_object_get(json, "messages")) || json_object_get(json, "parts")) return true;
+    json_t *parts = json_array();
+    for (int k = 0; k < 3; k++)
+        json_array_foreach(json_object_get(json, lists[k]), p, part)
+            json_array_append_new(parts, json_pack("{s:s, s:O}", "type", kinds[k], kinds[k], part));
+    return json_object_set_new(json, "parts", parts) == 0;
 }
 
 static bool read_case(check_case *c, const json_t *json, vlm_error *error)

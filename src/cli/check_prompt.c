@@ -62,8 +62,12 @@ bool case_prompt(const vlm_model *m, const check_suite *s, const check_case *c, 
     json_t *kwargs = json_copy(json_object_get(c->json, "template")), *tools = json_object_get(kwargs, "tools");
     tools = json_incref(tools ? tools : json_object_get(c->json, "tools"));
     json_object_del(kwargs, "tools");
+    const json_t *messages = json_object_get(c->json, "messages");
+    bool plain = !json_array_size(messages);                        /* families without turns: the prompt as it is, and its media */
     prompt_source source = {
-        .messages = json_object_get(c->json, "messages"),
+        .messages = plain ? NULL : messages,
+        .text = plain ? json_string_value(json_object_get(c->json, "prompt")) : NULL,
+        .media = plain ? json_object_get(c->json, "parts") : NULL,
         .chat = {.add_generation_prompt = true, .tools = tools, .kwargs = kwargs},
         .media_options = json_object_get(c->json, "processor"),
         .policy = media_policy_default(),
@@ -270,7 +274,7 @@ static void check_processed(check_report *r, const vlm_model *m, const check_cas
 
 static bool is_later(const char *key)
 {
-    static const char *const later[] = {"mm_token_type_ids", "token_type_ids", "position_ids", "hidden_last", "logits"};
+    static const char *const later[] = {"mm_token_type_ids", "token_type_ids", "labels", "position_ids", "hidden_last", "logits"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (!strcmp(key, later[i])) return true;
     return strstr(key, "_deepstack") || (strstr(key, "_features") && strncmp(key, "input_", 6));

@@ -108,7 +108,7 @@ static bool watch(watched *w, const vlm_model *m, const check_suite *s, const ch
 /* Can a prefix be taken over? It ends at a page's end before the last token, and not inside a block of tokens that see each other. */
 static bool has_reusable_prefix(const vlm_model *m, const prompt *p)
 {
-    for (int end = KV_PAGE_TOKENS; end < (int)p->ids.count; end += KV_PAGE_TOKENS) {
+    for (int end = KV_PAGE_TOKENS; !m->whole_prompt && end < (int)p->ids.count; end += KV_PAGE_TOKENS) {
         bool inside = false;
         for (int i = 0; m->bidirectional_media && i < p->n_spans; i++)
             inside = inside || (p->spans[i].first < end && end < p->spans[i].first + p->spans[i].count);

@@ -32,6 +32,10 @@ bool prefix_key(const prompt *p, const int32_t *tokens, int index, const digest 
     hasher h = hash_start();
     hash_part(&h, parent, sizeof *parent);
     hash_part(&h, tokens + first, KV_PAGE_TOKENS * sizeof *tokens);
+    if (low < first || high > end) {                     /* the block's other tokens are seen, too */
+        hash_u64(&h, (uint64_t)(high - low));
+        hash_part(&h, tokens + low, (size_t)(high - low) * sizeof *tokens);
+    }
     for (int s = span_after(p, low); s < p->n_spans && p->spans[s].first < high; s++) {
         const media_span *span = &p->spans[s];
         hash_u64(&h, (uint64_t)(int64_t)(span->first - first));

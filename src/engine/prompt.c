@@ -244,18 +244,18 @@ static bool find_positions(const vlm_model *m, prompt *p, vlm_error *error)
     return true;
 }
 
-/* Images and video frames see themselves whole: a block is a run of such tokens without text between. */
+/* Images and video frames see themselves whole: a block is a run of such tokens without text between. In some models the whole prompt is one. */
 static bool find_blocks(const vlm_model *m, prompt *p, vlm_error *error)
 {
     int n = (int)p->ids.count;
     bool any = false;
     for (int s = 0; s < p->n_spans; s++) any |= p->media[p->spans[s].media]->kind != MEDIA_AUDIO;
-    if (!m->bidirectional_media || !any) return true;
+    if (!m->bidirectional_media || (!any && !m->whole_prompt)) return true;
     p->see_to = MEM_ARRAY((size_t)n, int32_t);
     p->see_from = MEM_ARRAY((size_t)n, int32_t);
     if (!p->see_to || !p->see_from) return err_memory(error, (size_t)n * sizeof(int32_t));
-    for (int i = 0; i < n; i++) { p->see_to[i] = i + 1; p->see_from[i] = i; }
-    for (int s = 0; s < p->n_spans;) {
+    for (int i = 0; i < n; i++) { p->see_to[i] = m->whole_prompt ? n : i + 1; p->see_from[i] = m->whole_prompt ? 0 : i; }
+    for (int s = 0; s < p->n_spans && !m->whole_prompt;) {
         int first = p->spans[s].first, end = first;
         for (; s < p->n_spans && p->spans[s].first == end && p->media[p->spans[s].media]->kind != MEDIA_AUDIO; s++)
             end += p->spans[s].count;
@@ -285,7 +285,7 @@ static bool tokenize(const vlm_model *m, const char *text, const char *guard, bo
 {
     const char *bos = tokenizer_role(m->tok, "bos_token");
     bool has_bos = bos && *bos && !strncmp(text, bos, strlen(bos));
-    encode_options options = {.special = true, .add_special = !has_bos && (!rendered || (m->arch->process && m->takes)),
+    encode_options options = {.special = true, .add_special = !has_bos && !m->arch->rewrite && (!rendered || (m->arch->process && m->takes)),
                               .guard = *guard ? guard : NULL};
     if (!tokenizer_encode(m->tok, text, strlen(text), &options, &out->ids, error)) return false;
     return out->ids.failed ? err_memory(error, out->ids.count * sizeof(int32_t)) : true;
@@ -316,7 +316,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
 {
     *out = (prompt){0};
     chat_prompt chat = {0};
-    buf expanded = {.limit = 256 << 20};
+    buf expanded = {.limit = 256 << 20}, rewritten = {.limit = 256 << 20};
     int *order = NULL;
     bool ok = false;
     if (!m->tok) {
@@ -332,7 +332,11 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     if (!text) { err_memory(error, 64); goto done; }
     if (out->n_media && !(order = MEM_ARRAY((size_t)out->n_media, int))) { err_memory(error, 64); goto done; }
     vlm_error why = {0};
-    if (!expand(m, text, out, order, &expanded, &why)) {
+    if (m->arch->rewrite) {
+        if (!m->arch->rewrite(m, text, &rewritten, error)) goto done;
+        if (rewritten.failed) { err_memory(error, rewritten.size); goto done; }
+    }
+    if (!expand(m, m->arch->rewrite ? rewritten.data : text, out, order, &expanded, &why)) {
         if (!why.code) count_mismatch(m, text, out, error);
         else if (error) *error = why;
         goto done;
@@ -345,6 +349,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
 done:
     chat_prompt_free(&chat);
     buf_free(&expanded);
+    buf_free(&rewritten);
     mem_free(order);
     if (!ok) prompt_free(out);
     return ok;

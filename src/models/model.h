@@ -102,6 +102,9 @@ typedef struct vlm_arch {
      * replaced by rows, -1 if none. */
     const char *(*placeholder)(const vlm_model *m, media_kind kind);
     int32_t (*media_token)(const vlm_model *m, media_kind kind);
+    /* The rendered prompt as the reference's processor changes it before placeholders are expanded (PaliGemma's begin token in the middle). NULL:
+     * not at all. With it, the tokenizer adds no special tokens of its own. User text may hold guards. */
+    bool (*rewrite)(const vlm_model *m, const char *text, buf *out, vlm_error *error);
     /* The text that takes the placeholder's place: begin marker, `tokens` media tokens, end marker, timestamps ... */
     bool (*expand)(const vlm_model *m, const media_input *in, buf *text, vlm_error *error);
     /* Rope positions of a prompt: axes[a][i]. *next: position of the token after the prompt (all axes). NULL: 0,1,2... */
@@ -136,6 +139,7 @@ struct vlm_model {
     int hidden, vocab, layers, context;
     unsigned takes;
     int rope_axes;                 /* 1, or 3 for M-RoPE */
+    bool whole_prompt;             /* the whole prompt sees itself (a prefix language model); goes with bidirectional_media */
     bool bidirectional_media;      /* media blocks see themselves whole: their tokens must be computed in one step */
     int n_groups;
     kv_shape group[MAX_KV_GROUPS]; /* type is filled in by vlm_load */
