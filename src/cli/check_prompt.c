@@ -69,7 +69,7 @@ bool case_prompt(const vlm_model *m, const check_suite *s, const check_case *c, 
         .text = plain ? json_string_value(json_object_get(c->json, "prompt")) : NULL,
         .media = plain ? json_object_get(c->json, "parts") : NULL,
         .chat = {.add_generation_prompt = true, .tools = tools, .kwargs = kwargs},
-        .media_options = json_object_get(c->json, "processor"),
+        .media_options = json_object_get(c->json, json_object_get(c->json, "processor") ? "processor" : "processor_kwargs"),
         .policy = media_policy_default(),
         .media_dir = s->media_dir,
     };

@@ -93,7 +93,7 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
     v->eps = k->rms ? k->eps : (float)config_number(c, "vision_config.layer_norm_eps", k->eps);
     if (c->failed) return false;
     v->head_dim = (int)config_int(c, "vision_config.head_dim", v->hidden / v->heads, 1, 1 << 12);
-    v->layernorm = !k->rms;
+    v->layernorm = !k->rms && strcmp(config_string(c, "vision_config.norm_type", "layer_norm"), "rms_norm");
     v->gated = k->gated;
     if (!config_has(c, "vision_config.head_dim") && v->hidden % v->heads)
         return config_fail(c, VLM_FORMAT, "vision_config: %d columns are no %d heads", v->hidden, v->heads);

@@ -92,6 +92,19 @@ tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height,
     return out;
 }
 
+tensor tower_lm_shuffle(run *r, tensor x, int rows, int columns, int factor)
+{
+    int unit = factor * factor, across = columns / factor;
+    int64_t picture = (int64_t)rows * columns;
+    int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
+    for (int64_t i = 0; index && i < x.rows; i++) {
+        int64_t block = i % picture / unit, k = i % unit;
+        index[i] = (int32_t)(i / picture * picture + (block / across * factor + k / factor) * columns + block % across * factor + k % factor);
+    }
+    x = op_gather(r, x, index, x.rows);
+    return (tensor){x.data, DT_F32, x.rows / unit, x.cols * unit, x.cols * unit};
+}
+
 static const tower_lm *family(const vlm_model *m) { return m->family; }
 
 int32_t tower_lm_media_token(const vlm_model *m, media_kind kind)

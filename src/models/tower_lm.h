@@ -35,6 +35,9 @@ bool tower_lm_pick(const chat_media *part, const json_t *options, const video_in
 /* x [height * width, d], a field of features, resampled to [to_height * to_width, d]: bilinear, not smoothed, pixel centres aligned. */
 tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height, int to_width);
 
+/* Pixel shuffle: factor x factor features of each picture of rows x columns side by side, row by row: [n / factor^2, d * factor^2]. */
+tensor tower_lm_shuffle(run *r, tensor x, int rows, int columns, int factor);
+
 /* For vlm_arch: the placeholder is the token's own text, repeated as often as there are rows. */
 const char *tower_lm_placeholder(const vlm_model *m, media_kind kind);
 int32_t tower_lm_media_token(const vlm_model *m, media_kind kind);
