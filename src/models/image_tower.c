@@ -156,6 +156,33 @@ void image_tower_set_rows(run *r, encode_job *job, tensor x)
     if (run_ok(r)) TAP(r, "vit.rows", 0, job->rows);
 }
 
+enum { MOST_PATCHES = 2048 };      /* on a side */
+
+/* In float32, step by step as the reference does it: i / n is compared with multiples of 1 / side. */
+static void buckets(int n, int side, int32_t *out)
+{
+    double step = 1.0 / side;
+    float part = 1.0f / (float)n, most = (float)(1.0 - 1e-6);
+    int edges = (int)ceil((1.0 - step) / step);
+    for (int i = 0, k = 0; i < n; i++) {
+        float at = (float)i * part;
+        if (at > most) at = most;
+        while (k < edges && (float)(step + k * step) <= at) k++;
+        out[i] = k;
+    }
+}
+
+void image_tower_buckets(const image_tower *t, int rows, int columns, int32_t *position)
+{
+    int side = t->image / t->patch;
+    int32_t first[MOST_PATCHES], second[MOST_PATCHES];
+    if (rows > MOST_PATCHES || columns > MOST_PATCHES) return;             /* zeros: never with the sizes that processors give */
+    buckets(rows, side, first);
+    buckets(columns, side, second);
+    for (int y = 0; y < rows; y++)
+        for (int x = 0; x < columns; x++) *position++ = first[y] * side + second[x];
+}
+
 static int64_t patches_of(const image_tower *t, const tower_image *img) { return (int64_t)(img->height / t->patch) * (img->width / t->patch); }
 
 static void rope_tables(run *r, const image_tower *t, encode_job *job, tower_job *j, int64_t n)

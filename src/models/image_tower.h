@@ -43,6 +43,9 @@ typedef struct tower_image {
     const int32_t *position;       /* [patches] rows of the table; NULL: 0, 1, 2 ... */
 } tower_image;
 
+/* Idefics: a picture of any size takes the rows of the table (side x side) whose share of the sides is nearest below. position [rows * columns]. */
+void image_tower_buckets(const image_tower *t, int rows, int columns, int32_t *position);
+
 /* For vlm_arch.encode_start: sets job->x, stages, cost. The images are copied, pixels and positions stay where they are. */
 bool image_tower_start(run *r, const image_tower *t, encode_job *job, const tower_image *images, int n);
 /* The same for all tiles of the input's "pixel_values" [.., 3, height, width]. */
