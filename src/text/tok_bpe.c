@@ -261,13 +261,14 @@ bool tok_bpe_load(tokenizer *t, const json_t *model, const tok_spans *spans, vlm
 
 /* ---- words ---- */
 
-void tok_scratch_cache(tok_scratch *s, size_t text_size)
+bool tok_scratch_cache(tok_scratch *s, size_t text_size)
 {
-    if (text_size < 2048 || s->cache) return;
+    if (text_size < 2048 || s->cache) return true;
     size_t size = 256;
     while (size < 8192 && size * 32 < text_size) size *= 2;
     s->cache = MEM_ARRAY(size, tok_cached);
     s->cache_size = s->cache ? size : 0;
+    return s->cache != NULL;
 }
 
 void tok_scratch_free(tok_scratch *s)

@@ -137,7 +137,7 @@ bool tokenizer_encode(const tokenizer *t, const char *text, size_t size, const e
         text = clean.data;
         size = clean.size;
     }
-    tok_scratch_cache(&e.scratch, size);
+    ok = ok && (tok_scratch_cache(&e.scratch, size) || err_memory(error, size));
     size_t begin = 0, count = 0;                   /* where the text's ids are, once it is encoded */
     bool encoded = false;
     for (size_t i = 0; ok && i < t->n_post; i++) {

@@ -105,29 +105,32 @@ static bool has_ending(const char *name, const char *ending)
     return n > m && strcmp(name + n - m, ending) == 0;
 }
 
-/* Of files that end so, the first by name; NULL: none, or out of memory. */
-static char *find_ending(const char *dir, const char *ending)
+/* Of files that end so, the first by name: *found, or NULL when there is none. False when out of memory. */
+static bool find_ending(const char *dir, const char *ending, char **found)
 {
     DIR *d = opendir(dir);
-    char *found = NULL;
-    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
-        if (!has_ending(e->d_name, ending) || (found && strcmp(found, e->d_name) <= 0)) continue;
-        mem_free(found);
-        found = mem_strdup(e->d_name);
+    bool ok = true;
+    *found = NULL;
+    for (struct dirent *e; ok && d && (e = readdir(d)) != NULL;) {
+        if (!has_ending(e->d_name, ending) || (*found && strcmp(*found, e->d_name) <= 0)) continue;
+        mem_free(*found);
+        ok = (*found = mem_strdup(e->d_name)) != NULL;
     }
     if (d) closedir(d);
-    return found;
+    return ok;
 }
 
-/* Path of the tokenizer's file. None: that of tokenizer.json, so that the message names it. */
+/* Path of the tokenizer's file; without one that of tokenizer.json, so that the message names it. NULL: out of memory. */
 static char *choose(const char *dir)
 {
     static const char *const names[] = {"tokenizer.json", "tekken.json", ".tiktoken", "tiktoken.model", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", ".model"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *name = names[i][0] == '.' ? find_ending(dir, names[i]) : mem_strdup(names[i]);
-        char *path = name ? path_join(dir, name) : NULL;
-        mem_free(name);
-        if (path && file_exists(path)) return path;
+        char *found = NULL;
+        if (names[i][0] == '.' && !find_ending(dir, names[i], &found)) return NULL;
+        if (names[i][0] == '.' && !found) continue;
+        char *path = path_join(dir, found ? found : names[i]);
+        mem_free(found);
+        if (!path || file_exists(path)) return path;
         mem_free(path);
     }
     return path_join(dir, names[0]);
@@ -155,8 +158,10 @@ tokenizer *tokenizer_load_file(const char *path, vlm_error *error)
     const char *slash = strrchr(path, '/');
     if (has_ending(path, ".model") || has_ending(path, ".tiktoken")) {
         char *dir = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
-        if (dir) config = read_json(*dir ? dir : "/", "tokenizer_config.json", NULL);
+        vlm_error failed = {0};                    /* a damaged one is no help, nor is it needed */
+        if (dir) config = read_json(*dir ? dir : "/", "tokenizer_config.json", &failed);
         mem_free(dir);
+        if (!dir || failed.code == VLM_MEMORY) return err_memory(error, 0), NULL;
     }
     tokenizer *t = load_path(path, config, error);
     json_decref(config);

@@ -195,8 +195,8 @@ typedef struct tok_scratch {
     size_t lattice_capacity;
 } tok_scratch;
 void tok_scratch_free(tok_scratch *s);
-/* For a text of so many bytes; without memory it goes without a cache. */
-void tok_scratch_cache(tok_scratch *s, size_t text_size);
+/* A cache for a text of so many bytes, when that is worth it. False: out of memory. */
+bool tok_scratch_cache(tok_scratch *s, size_t text_size);
 uint32_t tok_hash(const char *text, size_t size);
 bool tok_bpe(const tokenizer *t, const char *word, size_t size, tok_scratch *s, ids *out);
 /* spans: where the merges lie as text, or NULL: they are in model. */

@@ -80,7 +80,7 @@ def compare_variants(vlm, path):
     import variants
     golden, total, wrong = json.loads(read(path)), 0, 0
     with tempfile.TemporaryDirectory() as work:
-        files = dict(variants.write(pathlib.Path(work)))
+        files = dict(variants.write(pathlib.Path(work), golden))
         for name, cases in golden.items():
             asked = list(variant_questions(cases))
             wrong += compare(vlm, name, files[name], asked)[0]

@@ -1,4 +1,5 @@
 """variants.py - tokenizer.json files that between them have every part that Hugging Face `tokenizers` knows, with every option."""
+import functools
 import itertools
 import json
 import random
@@ -17,6 +18,7 @@ def byte_alphabet():
     return out
 
 
+@functools.lru_cache(None)
 def bpe(byte_level=False, prefix=None, suffix=None, merges=150, drop=0, bytes_too=False, as_pairs=False, seed=5, **options):
     """A BPE model whose merges come from the texts. drop: so many of the single characters are left out, so that there is something unknown."""
     r = random.Random(seed)
@@ -80,6 +82,7 @@ def unigram(bytes_too=False, unk=0, drop=0, seed=6, replacement="▁", **options
     return {"type": "Unigram", "unk_id": unk, "vocab": [[p, s] for p, s in pieces.items()], "byte_fallback": False, **options}
 
 
+@functools.lru_cache(None)
 def words_of(seed=7):
     r = random.Random(seed)
     out = set(SCRIPTS) | {"##" + c for c in SCRIPTS}
@@ -284,9 +287,12 @@ def all_variants():
         yield f"added_{i}", whole(bpe(drop=10, unk_token="<unk>"), NORMALIZERS["lower"], PRES["space"], DECODERS["fuse"], tokens=tokens)
 
 
-def write(folder):
+def write(folder, names=None):
+    """Writes the files (all, or those named); a list of (name, path)."""
     files = []
     for name, content in all_variants():
+        if names is not None and name not in names:
+            continue
         path = folder / f"{name}.json"
         path.write_text(json.dumps(content))
         files.append((name, path))

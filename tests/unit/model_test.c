@@ -81,7 +81,7 @@ static void put_weights(const char *norm_shape)
 }
 
 static const char tokenizer_json[] =
-    "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"merges\":[]},"
+    "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"e\":4},\"merges\":[]},"
     "\"added_tokens\":[{\"id\":5,\"content\":\"<eos>\",\"special\":true}],\"normalizer\":null,\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":null}";
 
 static void put_good(void)
