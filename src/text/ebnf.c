@@ -24,6 +24,7 @@ grammar_expr ebnf_fail(ebnf *e, size_t at, vlm_status status, const char *format
 bool ebnf_take(ebnf *e, const char *what)
 {
     size_t n = strlen(what);
+    if (e->at > e->size) e->at = e->size;              /* after a backslash at the end */
     if (e->size - e->at < n || memcmp(e->text + e->at, what, n)) return false;
     e->at += n;
     return true;

@@ -32,6 +32,7 @@ typedef struct lark {
 } lark;
 
 static grammar_expr expansions(lark *l, bool nested);
+static void skip_pattern(ebnf *e);
 
 static bool is_letter(int c) { return (c | 32) >= 'a' && (c | 32) <= 'z' && c < 128; }
 static bool is_word(int c) { return is_letter(c) || (c >= '0' && c <= '9') || c == '_' || c == '-'; }
@@ -169,16 +170,9 @@ static grammar_expr pattern(lark *l)
 {
     ebnf *e = &l->e;
     size_t start = ++e->at;
-    bool class = false;
-    for (int c; (c = ebnf_peek(e, 0)) >= 0 && c != '\n' && (c != '/' || class); e->at++) {
-        if (c == '\\') e->at++;
-        else if (c == '[') class = true;
-        else if (c == ']') class = false;
-    }
+    skip_pattern(e);
     size_t end = e->at;
-    if (!ebnf_take(e, "/")) {                          /* a slash within [...] may have been meant as the end */
-        return ebnf_fail(e, start - 1, VLM_INVALID, "the expression has no end");
-    }
+    if (!ebnf_take(e, "/")) return ebnf_fail(e, start - 1, VLM_INVALID, "the expression has no end");
     unsigned flags = GRAMMAR_UNICODE;
     for (int c; is_letter(c = ebnf_peek(e, 0)); e->at++) {
         if (c == 'i') flags |= GRAMMAR_ICASE;
@@ -471,13 +465,31 @@ static bool template_head(lark *l, lark_name n)
     return true;
 }
 
-/* Goes over the body of a template without reading it: to the end of the line that no | continues. */
+/* At the / that begins an expression: goes to the one that ends it, or to the line's end. */
+static void skip_pattern(ebnf *e)
+{
+    bool class = false;
+    for (int c; (c = ebnf_peek(e, 0)) >= 0 && c != '\n' && (c != '/' || class); e->at++) {
+        if (c == '\\' && e->at + 1 < e->size) e->at++;
+        else if (c == '[') class = true;
+        else if (c == ']') class = false;
+    }
+}
+
+/* Goes over a body without reading it: to the end of the line that no | continues. */
 static void skip_body(ebnf *e)
 {
     for (int depth = 0, c; (c = ebnf_peek(e, 0)) >= 0; e->at++) {
         if (c == '"') {
             for (e->at++; (c = ebnf_peek(e, 0)) >= 0 && c != '"' && c != '\n'; e->at++)
-                if (c == '\\') e->at++;
+                if (c == '\\' && e->at + 1 < e->size) e->at++;
+            if (c != '"') e->at--;
+        } else if (c == '#' || (c == '/' && ebnf_peek(e, 1) == '/')) {
+            while (ebnf_peek(e, 1) >= 0 && ebnf_peek(e, 1) != '\n') e->at++;
+        } else if (c == '/') {
+            e->at++;
+            skip_pattern(e);
+            if (ebnf_peek(e, 0) != '/') e->at--;
         } else if (c == '(' || c == '[' || c == '{') {
             depth++;
         } else if (c == ')' || c == ']' || c == '}') {

@@ -2,7 +2,8 @@
  *
  *     answer = begin CALL (between CALL)* end        as the format spells it, see toolcall.h
  *
- * required, or a tool named: the answer is calls. auto: free text, and from the format's trigger on calls; only when a tool is strict. Without
+ * required, or a tool named: the answer is calls. auto: free text, and from the format's trigger on calls; only when a tool is strict
+ * or the content is given. Without
  * parallel there is one call. Schemas are taken as in schema.h, but objects with declared properties take no others unless the schema says so.
  * A schema that is refused is an error for a strict tool; another tool then takes any object. In formats with tags, strings are raw and may not hold
  * the format's own tags; Gemma's keys come sorted, as its template writes them. The grammar begins after the thinking. */
