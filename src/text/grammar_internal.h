@@ -138,7 +138,7 @@ bool grammar_category_ranges(uint32_t mask, grammar_range **out, size_t *count);
 /* A trie in preorder: the children of node i begin at i + 1, its next sibling is at `next`. */
 typedef struct gtrie_node { uint32_t next; int32_t token; uint16_t depth; uint8_t byte, chained; } gtrie_node;   /* token -1: none */
 typedef struct gtrie { gtrie_node *node; size_t count; uint64_t *all; uint32_t plain; } gtrie;   /* all: its tokens; plain: bound of characters */
-enum { GRAMMAR_TRIES = 9 };
+enum { GRAMMAR_TRIES = 10, GRAMMAR_LONG_TRIES = 8, GRAMMAR_LONG = 32 };   /* the tries from 8 on have tokens of more than 32 bytes */
 struct grammar_vocab {
     _Atomic int references;
     size_t count, words;
@@ -146,7 +146,7 @@ struct grammar_vocab {
     uint32_t *start;               /* count + 1 offsets */
     uint8_t *special;              /* bit 0: special, bit 1: eos */
     int32_t *twin;                 /* next token of the same bytes, -1: none */
-    gtrie trie[GRAMMAR_TRIES];     /* 0: tokens with other than plain characters; then plain ones by number of characters */
+    gtrie trie[GRAMMAR_TRIES];     /* 0, 8: tokens with other than plain characters; others: plain ones by number of characters */
     size_t longest;                /* bytes */
     int32_t *eos;
     size_t n_eos;
@@ -184,7 +184,8 @@ typedef struct gstate {
     gcall *call;                   /* then: a state */
     uint32_t calls;
     gset live;
-    gmask *mask;
+    gmask *mask;                   /* of all tokens */
+    gmask *near;                   /* of those of up to GRAMMAR_LONG bytes */
 } gstate;
 typedef struct gitem { uint32_t state, frame; } gitem;
 typedef struct gframe { gitem *edge; uint32_t count, row, hash; } gframe;   /* edge: state to go on with, frame below; row: reading goes on there */
@@ -229,7 +230,6 @@ struct gstore {
     gitem *edges;
     size_t edges_count, edges_capacity;
     uint32_t *walk;                /* rows by depth, for tries */
-    size_t walk_size;
     uint64_t *bits;
 };
 
@@ -242,6 +242,7 @@ static inline gframe *gframe_at(const gstore *s, uint32_t i) { return (gframe *)
 static inline grow *grow_at(const gstore *s, uint32_t i) { return (grow *)s->rows.block[i >> 8] + (i & 255); }
 /* The row of one state on the root frame, without what the state calls: what the state itself reads. */
 uint32_t grow_local(gstore *s, uint32_t state);
+uint32_t grow_state(gstore *s, uint32_t expr);        /* 0: failed, or none */
 uint32_t grow_compute(gstore *s, uint32_t row, uint8_t byte);
 static inline uint32_t grow_step(gstore *s, uint32_t row, uint8_t byte)
 {

@@ -10,6 +10,7 @@
 
 typedef struct gpop { uint32_t node; uint8_t trie; } gpop;
 struct gmask {
+    const gmask *near;             /* of the shorter tokens, when that is another state's, too; or NULL */
     uint64_t *bits;                /* or NULL: */
     uint32_t *token;
     size_t tokens;
@@ -139,55 +140,135 @@ static uint32_t plain_length(gstore *s, uint32_t row)
 }
 
 /* ---- a state's own mask ---- */
-static gmask *state_mask(gstore *s, uint32_t state)
+/* x for readers of at most k bytes: counts beyond k are no counts. States that differ in them only then share what is computed. */
+static uint32_t clip(gpool *p, uint32_t x, uint32_t k, int depth)
+{
+    const gnode n = p->failed ? (gnode){0} : p->node[x];
+    if (depth > 3) return x;
+    switch ((gkind)n.kind) {
+    case G_REPEAT: {
+        const uint32_t max = n.max >= k ? GRAMMAR_MANY : n.max, min = n.min > k ? k + 1 : n.min;
+        return max == n.max && min == n.min ? x : gx_repeat(p, n.a, min, max);
+    }
+    case G_SEQ: {
+        const uint32_t a = clip(p, n.a, k, depth + 1), b = clip(p, n.b, k, depth + 1);
+        return a == n.a && b == n.b ? x : gx_seq(p, a, b);
+    }
+    case G_ALT: {
+        if (n.b > 8) return x;
+        const size_t mark = p->stack_count;
+        bool same = true;
+        for (uint32_t i = 0; i < n.b && !p->failed; i++) {
+            const uint32_t y = clip(p, p->list[n.a + i], k, depth + 1);
+            same &= y == p->list[n.a + i];
+            gpool_push(p, y);
+        }
+        if (!same || p->failed) return gx_alt(p, mark);
+        p->stack_count = mark;
+        return x;
+    }
+    default: return x;
+    }
+}
+
+/* A pop matters only for tokens that do not fit inside the rule. */
+static void drop_pops(const grammar_vocab *v, gpops *pops, const uint64_t *bits)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < pops->count; i++) {
+        const gpop p = pops->item[i];
+        const gtrie_node *node = v->trie[p.trie].node;
+        bool open = false;
+        for (uint32_t k = p.node + 1; k < node[p.node].next && !open; k++)
+            open = node[k].token >= 0 && !(bits[node[k].token >> 6] >> (node[k].token & 63) & 1);
+        if (open) pops->item[kept++] = p;
+    }
+    pops->count = kept;
+}
+
+static gmask *keep(gstore *s, const uint64_t *bits, const gpops *pops)
+{
+    const size_t words = s->g->vocab->words;
+    size_t tokens = 0;
+    for (size_t w = 0; w < words; w++) tokens += (size_t)__builtin_popcountll(bits[w]);
+    gmask *m = gstore_alloc(s, sizeof *m);
+    if (!m) return NULL;
+    *m = (gmask){.pops = pops->count, .pop = gstore_alloc(s, pops->count * sizeof *m->pop + 1)};
+    if (m->pop && pops->count) memcpy(m->pop, pops->item, pops->count * sizeof *m->pop);
+    if (tokens > words) {
+        m->bits = gstore_alloc(s, words * sizeof *bits);
+        if (m->bits) memcpy(m->bits, bits, words * sizeof *bits);
+    } else if ((m->token = gstore_alloc(s, tokens * sizeof *m->token + 1))) {
+        for (size_t w = 0; w < words; w++)
+            for (uint64_t b = bits[w]; b; b &= b - 1) m->token[m->tokens++] = (uint32_t)(w * 64) + (uint32_t)__builtin_ctzll(b);
+    }
+    return s->failed ? NULL : m;
+}
+
+/* The mask of tries [from, to). */
+static gmask *walk_state(gstore *s, uint32_t state, int from, int to)
 {
     const grammar_vocab *v = s->g->vocab;
     const uint32_t row = grow_local(s, state);
     if (s->failed) return NULL;
-    uint64_t *bits = s->bits;
     gpops pops = {0};
-    memset(bits, 0, v->words * sizeof *bits);
+    memset(s->bits, 0, v->words * sizeof *s->bits);
     const uint32_t plain = row ? plain_length(s, row) : 0;
-    for (int k = 0; k < GRAMMAR_TRIES && !s->failed && row; k++) {
+    for (int k = from; k < to && !s->failed && row; k++) {
         const gtrie *t = &v->trie[k];
-        if (k && t->plain <= plain) {
-            for (size_t w = 0; w < v->words; w++) bits[w] |= t->all[w];
+        if (t->plain && t->plain <= plain) {
+            for (size_t w = 0; w < v->words; w++) s->bits[w] |= t->all[w];
             continue;
         }
         s->walk[0] = row;
-        walk(s, k, 0, (uint32_t)t->count, bits, &pops);
+        walk(s, k, 0, (uint32_t)t->count, s->bits, &pops);
     }
-    /* A pop matters only for tokens that do not fit inside the rule. */
-    size_t kept = 0;
-    for (size_t i = 0; i < pops.count; i++) {
-        const gtrie_node *node = v->trie[pops.item[i].trie].node;
-        bool open = false;
-        for (uint32_t k = pops.item[i].node + 1; k < node[pops.item[i].node].next && !open; k++)
-            open = node[k].token >= 0 && !(bits[node[k].token >> 6] >> (node[k].token & 63) & 1);
-        if (open) pops.item[kept++] = pops.item[i];
-    }
-    pops.count = kept;
-    size_t tokens = 0;
-    for (size_t w = 0; w < v->words; w++) tokens += (size_t)__builtin_popcountll(bits[w]);
-    gmask *m = s->failed || pops.failed ? NULL : gstore_alloc(s, sizeof *m);
-    if (m) {
-        m->pops = pops.count;
-        m->pop = gstore_alloc(s, pops.count * sizeof *m->pop + 1);
-        if (m->pop && pops.count) memcpy(m->pop, pops.item, pops.count * sizeof *m->pop);
-        if (tokens > v->words) {
-            m->bits = gstore_alloc(s, v->words * sizeof *bits);
-            if (m->bits) memcpy(m->bits, bits, v->words * sizeof *bits);
-        } else if ((m->token = gstore_alloc(s, tokens * sizeof *m->token + 1))) {
-            for (size_t w = 0; w < v->words; w++)
-                for (uint64_t b = bits[w]; b; b &= b - 1) m->token[m->tokens++] = (uint32_t)(w * 64) + (uint32_t)__builtin_ctzll(b);
-        }
-    }
+    drop_pops(v, &pops, s->bits);
+    if (pops.failed) s->failed = true;
+    gmask *m = s->failed ? NULL : keep(s, s->bits, &pops);
     mem_free(pops.item);
-    if (s->failed || !m) {
-        s->failed = true;
-        return NULL;
-    }
+    return m;
+}
+
+static gmask *state_mask(gstore *s, uint32_t state)
+{
+    const uint32_t longest = (uint32_t)s->g->vocab->longest;
+    const uint32_t x = gstate_at(s, state)->expr, whole = clip(&s->pool, x, longest, 0), near = clip(&s->pool, x, GRAMMAR_LONG, 0);
+    gmask *m = NULL;
+    if (whole != x) {
+        const uint32_t like = grow_state(s, whole);
+        if (like) m = gstate_at(s, like)->mask ? gstate_at(s, like)->mask : state_mask(s, like);
+    } else if (near != x) {
+        const uint32_t like = grow_state(s, near);
+        if (like && !gstate_at(s, like)->near) gstate_at(s, like)->near = walk_state(s, like, 0, GRAMMAR_LONG_TRIES);
+        if (like && !s->failed && (m = walk_state(s, state, GRAMMAR_LONG_TRIES, GRAMMAR_TRIES))) m->near = gstate_at(s, like)->near;
+    } else m = walk_state(s, state, 0, GRAMMAR_TRIES);
+    if (!m) s->failed = true;
     return gstate_at(s, state)->mask = m;
+}
+
+/* ---- a row's mask ---- */
+static void add_tokens(const gmask *m, uint64_t *mask, size_t words, bool *fresh)
+{
+    if (m->bits && *fresh) memcpy(mask, m->bits, words * sizeof *mask);
+    else if (m->bits) for (size_t w = 0; w < words; w++) mask[w] |= m->bits[w];
+    else {
+        if (*fresh) memset(mask, 0, words * sizeof *mask);
+        for (size_t k = 0; k < m->tokens; k++) set_bit(mask, (int32_t)m->token[k]);
+    }
+    *fresh = false;
+}
+
+/* What follows where the rule may have ended inside a token. */
+static void add_pops(gstore *s, const gmask *m, uint32_t after, uint64_t *mask)
+{
+    const grammar_vocab *v = s->g->vocab;
+    for (size_t k = 0; k < m->pops; k++) {
+        const gpop p = m->pop[k];
+        const gtrie_node n = v->trie[p.trie].node[p.node];
+        s->walk[n.depth] = after;
+        walk(s, p.trie, p.node + 1, n.next, mask, NULL);
+    }
 }
 
 bool grammar_mask(gstore *s, uint32_t row, uint64_t *mask)
@@ -196,7 +277,6 @@ bool grammar_mask(gstore *s, uint32_t row, uint64_t *mask)
     if (!s->bits) {
         s->bits = MEM_ARRAY(v->words + 1, uint64_t);
         s->walk = MEM_ARRAY(v->longest + 2, uint32_t);
-        s->walk_size = v->longest + 2;
         if (!s->bits || !s->walk) return !(s->failed = true);
     }
     const grow r = *grow_at(s, row);
@@ -204,28 +284,19 @@ bool grammar_mask(gstore *s, uint32_t row, uint64_t *mask)
     for (uint32_t i = 0; i < r.count; i++) {
         const gmask *m = gstate_at(s, r.item[i].state)->mask;
         if (!m && !(m = state_mask(s, r.item[i].state))) return false;
-        if (m->bits && fresh) memcpy(mask, m->bits, v->words * sizeof *mask);
-        else if (m->bits) for (size_t w = 0; w < v->words; w++) mask[w] |= m->bits[w];
-        else {
-            if (fresh) memset(mask, 0, v->words * sizeof *mask);
-            for (size_t k = 0; k < m->tokens; k++) set_bit(mask, (int32_t)m->token[k]);
-        }
-        fresh = false;
+        if (m->near) add_tokens(m->near, mask, v->words, &fresh);
+        add_tokens(m, mask, v->words, &fresh);
     }
     if (fresh) memset(mask, 0, v->words * sizeof *mask);
     for (uint32_t i = 0; i < r.count && !s->failed; i++) {
         const gstate *t = gstate_at(s, r.item[i].state);
         for (uint32_t k = 0; k < t->calls; k++)
             if (t->call[k].kind == G_TOKEN && t->call[k].what < v->count) set_bit(mask, (int32_t)t->call[k].what);
-        if (!t->mask->pops) continue;
+        if (!t->mask->pops && !(t->mask->near && t->mask->near->pops)) continue;
         const uint32_t after = grow_after(s, r.item[i].frame);
         if (after == GROW_DEAD || !grow_at(s, after)->count) continue;
-        for (size_t k = 0; k < t->mask->pops; k++) {
-            const gpop p = t->mask->pop[k];
-            const gtrie_node n = v->trie[p.trie].node[p.node];
-            s->walk[n.depth] = after;
-            walk(s, p.trie, p.node + 1, n.next, mask, NULL);
-        }
+        if (t->mask->near) add_pops(s, t->mask->near, after, mask);
+        add_pops(s, t->mask, after, mask);
     }
     return !s->failed;
 }

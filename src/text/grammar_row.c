@@ -462,6 +462,8 @@ uint32_t grow_after(gstore *s, uint32_t frame)
     return f->row = row;
 }
 
+uint32_t grow_state(gstore *s, uint32_t expr) { return state_for(s, expr); }
+
 uint32_t grow_local(gstore *s, uint32_t state)
 {
     if (!state_ready(s, state)) return GROW_DEAD;

@@ -1,19 +1,22 @@
 /* grammar_vocab.c - the bytes of a model's tokens as tries, in preorder, so that a walk is a scan that skips what cannot follow.
  *
  * Most tokens are plain text, which is allowed as a whole inside a JSON string. Plain tokens therefore have tries of their own, by number
- * of characters, each with a mask of all its tokens: where any plain text of that length may follow, the mask is taken and nothing walked. */
+ * of characters, each with a mask of all its tokens: where any plain text of that length may follow, the mask is taken and nothing walked.
+ * Tokens of more than 32 bytes, which are few, are kept apart; see grammar_mask.c. */
 #include <string.h>
 
 #include "text/grammar_internal.h"
 #include "text/utf8.h"
 
-static const uint32_t bounds[GRAMMAR_TRIES] = {0, 2, 4, 6, 8, 12, 16, 32, UINT32_MAX};
+static const uint32_t bounds[GRAMMAR_TRIES] = {0, 2, 4, 6, 8, 12, 16, GRAMMAR_LONG, 0, UINT32_MAX};
 
-/* Which trie: 0 when a character is not plain, or cut. */
+/* Which trie: 0 or 8 when a character is not plain, or cut. */
 static int trie_of(const uint8_t *s, size_t n)
 {
-    for (size_t i = 0; i < n; i++) if (s[i] < 0x80 && !grammar_plain_ascii(s[i])) return 0;
-    if (!utf8_valid((const char *)s, n)) return 0;
+    const int other = n > GRAMMAR_LONG ? GRAMMAR_LONG_TRIES : 0;
+    for (size_t i = 0; i < n; i++) if (s[i] < 0x80 && !grammar_plain_ascii(s[i])) return other;
+    if (!utf8_valid((const char *)s, n)) return other;
+    if (other) return GRAMMAR_LONG_TRIES + 1;
     const size_t chars = utf8_length((const char *)s, n);
     int k = 1;
     while (chars > bounds[k]) k++;
