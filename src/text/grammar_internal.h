@@ -136,8 +136,19 @@ bool grammar_category_ranges(uint32_t mask, grammar_range **out, size_t *count);
 
 /* ---- vocabulary ---- */
 /* A trie in preorder: the children of node i begin at i + 1, its next sibling is at `next`. */
-typedef struct gtrie_node { uint32_t next; int32_t token; uint16_t depth; uint8_t byte, chained; } gtrie_node;   /* token -1: none */
-typedef struct gtrie { gtrie_node *node; size_t count; uint64_t *all; uint32_t plain; } gtrie;   /* all: its tokens; plain: bound of characters */
+typedef struct gtrie_node {
+    uint32_t next, rank;           /* rank: of the first token here or below in the trie's order */
+    int32_t token;                 /* -1: none */
+    uint16_t depth;
+    uint8_t byte, tail;            /* tail: characters that tokens below have more, at most; 255: not known */
+} gtrie_node;
+typedef struct gtrie {
+    gtrie_node *node;              /* one more than count, for its rank */
+    size_t count;
+    uint32_t *order;               /* tokens as they come in the trie */
+    uint64_t *all;                 /* its tokens */
+    uint32_t plain;                /* bound of characters; 0: not plain */
+} gtrie;
 enum { GRAMMAR_TRIES = 10, GRAMMAR_LONG_TRIES = 8, GRAMMAR_LONG = 32 };   /* the tries from 8 on have tokens of more than 32 bytes */
 struct grammar_vocab {
     _Atomic int references;
@@ -145,7 +156,6 @@ struct grammar_vocab {
     uint8_t *bytes;
     uint32_t *start;               /* count + 1 offsets */
     uint8_t *special;              /* bit 0: special, bit 1: eos */
-    int32_t *twin;                 /* next token of the same bytes, -1: none */
     gtrie trie[GRAMMAR_TRIES];     /* 0, 8: tokens with other than plain characters; others: plain ones by number of characters */
     size_t longest;                /* bytes */
     int32_t *eos;
@@ -195,10 +205,10 @@ typedef struct grow_ {
     bool accept, tokens;           /* tokens: some item takes special tokens */
     gset live;
     uint32_t *next;                /* by byte; GROW_UNKNOWN */
-    uint32_t plain;                /* the row after any plain character, 0: some are not taken; GROW_SEVERAL, GROW_UNKNOWN */
+    uint32_t *plain;               /* the rows after any plain character, their number first (0: some are not taken); NULL: not known */
+    uint32_t plain_length;         /* so many plain characters may come, whatever they are; GROW_UNKNOWN */
 } grow;
 #define GROW_UNKNOWN UINT32_MAX
-#define GROW_SEVERAL (UINT32_MAX - 1)
 enum { GFRAME_ROOT = 1, GROW_DEAD = 0 };
 
 typedef struct gblocks { void **block; size_t count, blocks, size; } gblocks;   /* stable addresses, 256 a block */

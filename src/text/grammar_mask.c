@@ -36,37 +36,6 @@ static void pops_add(gpops *p, uint32_t node, uint8_t trie)
 
 static inline void set_bit(uint64_t *bits, int32_t token) { bits[token >> 6] |= 1ull << (token & 63); }
 
-/* Sets the bits of the tokens in nodes [from, to) that can be read from rows[depth of from - 1]. pops NULL: it does not matter where
- * readings end. */
-static void walk(gstore *s, int trie, uint32_t from, uint32_t to, uint64_t *bits, gpops *pops)
-{
-    const grammar_vocab *v = s->g->vocab;
-    const gtrie_node *node = v->trie[trie].node;
-    uint32_t *rows = s->walk;
-    if (!gpool_work(&s->pool, (to - from) / 16)) {
-        s->failed = true;
-        s->reason = s->pool.reason;
-        return;
-    }
-    for (uint32_t i = from; i < to;) {
-        const gtrie_node n = node[i];
-        const uint32_t row = grow_step(s, rows[n.depth - 1], n.byte);
-        if (row == GROW_DEAD) {
-            i = n.next;
-            continue;
-        }
-        if (n.token >= 0) {
-            set_bit(bits, n.token);
-            if (n.chained) for (int32_t t = v->twin[n.token]; t >= 0; t = v->twin[t]) set_bit(bits, t);
-        }
-        if (n.next == ++i) continue;
-        const grow *r = grow_at(s, row);
-        if (r->accept && pops) pops_add(pops, i - 1, (uint8_t)trie);
-        if (!r->count) i = n.next;
-        else rows[n.depth] = row;
-    }
-}
-
 /* ---- any plain text ---- */
 /* Adds to set[] the rows after the byte sequences lead.. of every character whose bytes are in these ranges; false: some are not taken. */
 enum { MOST_ROWS = 24 };
@@ -111,21 +80,30 @@ static bool plain_step(gstore *s, uint32_t row, rowset *to)
     return true;
 }
 
+/* The same, kept with the row: their number, then they. NULL: failed. */
+static const uint32_t *plain_rows(gstore *s, uint32_t row)
+{
+    grow *r = grow_at(s, row);
+    if (r->plain) return r->plain;
+    rowset to = {.count = 0};
+    const uint32_t n = plain_step(s, row, &to) && !s->failed ? (uint32_t)to.count : 0;
+    uint32_t *kept = gstore_alloc(s, (n + 1) * sizeof *kept);
+    if (!kept) return NULL;
+    kept[0] = n;
+    memcpy(kept + 1, to.row, n * sizeof *kept);
+    return r->plain = kept;
+}
+
 /* How many plain characters may come whatever they are, up to 33 (UINT32_MAX: no end in sight). */
-static uint32_t plain_length(gstore *s, uint32_t row)
+static uint32_t find_plain_length(gstore *s, uint32_t row)
 {
     rowset at = {.row = {row}, .count = 1};
-    for (uint32_t n = 0; n < 33; n++) {
+    for (uint32_t n = 0; n <= GRAMMAR_LONG; n++) {
         rowset next = {.count = 0};
         for (int i = 0; i < at.count; i++) {
-            grow *r = grow_at(s, at.row[i]);
-            if (r->plain == GROW_UNKNOWN) {
-                rowset one = {.count = 0};
-                const bool all = plain_step(s, at.row[i], &one);
-                r->plain = !all ? 0 : one.count == 1 ? one.row[0] : GROW_SEVERAL;
-            }
-            if (r->plain == 0) return n;
-            if (r->plain == GROW_SEVERAL ? !plain_step(s, at.row[i], &next) : !rowset_add(&next, r->plain)) return n;
+            const uint32_t *to = plain_rows(s, at.row[i]);
+            if (!to || !to[0]) return n;
+            for (uint32_t k = 1; k <= to[0]; k++) if (!rowset_add(&next, to[k])) return n;
         }
         bool same = next.count == at.count;
         for (int i = 0; i < next.count && same; i++) {
@@ -136,7 +114,52 @@ static uint32_t plain_length(gstore *s, uint32_t row)
         if (same) return UINT32_MAX;
         at = next;
     }
-    return 33;
+    return GRAMMAR_LONG + 1;
+}
+
+static uint32_t plain_length(gstore *s, uint32_t row)
+{
+    grow *r = grow_at(s, row);
+    if (r->plain_length == GROW_UNKNOWN) {
+        const uint32_t n = find_plain_length(s, row);
+        r->plain_length = n < GRAMMAR_LONG + 1 ? n : n == UINT32_MAX ? UINT32_MAX - 1 : n;
+    }
+    return r->plain_length;
+}
+
+/* ---- walking a trie ---- */
+/* Sets the bits of the tokens in nodes [from, to) that can be read from rows[depth of from - 1]. pops NULL: it does not matter where
+ * readings end. */
+static void walk(gstore *s, int trie, uint32_t from, uint32_t to, uint64_t *bits, gpops *pops)
+{
+    enum { WORTH = 24 };           /* nodes below, to ask whether all is taken */
+    const gtrie *t = &s->g->vocab->trie[trie];
+    const gtrie_node *node = t->node;
+    uint32_t *rows = s->walk;
+    if (!gpool_work(&s->pool, (to - from) / 16)) {
+        s->failed = true;
+        s->reason = s->pool.reason;
+        return;
+    }
+    for (uint32_t i = from; i < to;) {
+        const gtrie_node n = node[i];
+        const uint32_t row = grow_step(s, rows[n.depth - 1], n.byte);
+        if (row == GROW_DEAD) {
+            i = n.next;
+            continue;
+        }
+        if (n.token >= 0) for (uint32_t k = n.rank; k < node[i + 1].rank || k == n.rank; k++) set_bit(bits, (int32_t)t->order[k]);
+        if (n.next == ++i) continue;
+        const grow *r = grow_at(s, row);
+        if (r->count && t->plain && n.tail != 255 && n.next - i > WORTH && plain_length(s, row) >= n.tail) {
+            for (uint32_t k = n.rank; k < node[n.next].rank; k++) set_bit(bits, (int32_t)t->order[k]);
+            i = n.next;
+            continue;
+        }
+        if (r->accept && pops) pops_add(pops, i - 1, (uint8_t)trie);
+        if (!r->count) i = n.next;
+        else rows[n.depth] = row;
+    }
 }
 
 /* ---- a state's own mask ---- */
@@ -213,10 +236,10 @@ static gmask *walk_state(gstore *s, uint32_t state, int from, int to)
     if (s->failed) return NULL;
     gpops pops = {0};
     memset(s->bits, 0, v->words * sizeof *s->bits);
-    const uint32_t plain = row ? plain_length(s, row) : 0;
+    const uint32_t plain = row && from == 0 ? plain_length(s, row) : 0;   /* counts: not without end */
     for (int k = from; k < to && !s->failed && row; k++) {
         const gtrie *t = &v->trie[k];
-        if (t->plain && t->plain <= plain) {
+        if (t->plain && (t->plain <= plain || plain >= UINT32_MAX - 1)) {
             for (size_t w = 0; w < v->words; w++) s->bits[w] |= t->all[w];
             continue;
         }

@@ -232,7 +232,7 @@ static uint32_t row_for(gstore *s, gitem *item, size_t n, bool accept)
     gitem *copy = i ? gstore_alloc(s, n * sizeof *item + 1) : NULL;
     if (!copy) return 0;
     if (n) memcpy(copy, item, n * sizeof *item);
-    grow r = {.item = copy, .count = (uint32_t)n, .accept = accept, .plain = GROW_UNKNOWN, .hash = hash};
+    grow r = {.item = copy, .count = (uint32_t)n, .accept = accept, .plain_length = GROW_UNKNOWN, .hash = hash};
     for (size_t k = 0; k < n; k++) {
         const gstate *t = gstate_at(s, item[k].state);
         for (int w = 0; w < 4; w++) r.live.bits[w] |= t->live.bits[w];

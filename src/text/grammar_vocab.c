@@ -74,40 +74,50 @@ static void sort_ties(const grammar_vocab *v, entry *a, entry *b, size_t n)
     while (i < half) a[k++] = j < n && compare(v, a[j].id, b[i].id) < 0 ? a[j++] : b[i++];
 }
 
+/* Closes the nodes of the path down to depth `same`. */
+static void close_nodes(gtrie *t, const uint32_t *open, size_t *depth, size_t same)
+{
+    while (*depth > same) {
+        gtrie_node *n = &t->node[open[--*depth]];
+        n->next = (uint32_t)t->count;
+        if (!*depth) continue;
+        gtrie_node *up = &t->node[open[*depth - 1]];
+        const unsigned tail = n->tail == 255 ? 255 : n->tail + ((n->byte & 0xC0) != 0x80);
+        if (tail > up->tail) up->tail = (uint8_t)tail;
+    }
+}
+
 static bool build_trie(grammar_vocab *v, gtrie *t, const entry *e, size_t n, uint32_t *open)
 {
-    size_t nodes = 0, before = 0;
+    size_t nodes = 0, depth = 0, before = 0;
     const uint8_t *previous = NULL;
-    for (int pass = 0; pass < 2; pass++) {
-        before = 0;
+    if (!(t->order = MEM_ARRAY(n + 1, uint32_t))) return false;
+    for (int pass = 0; pass < 2; pass++) {         /* count, then make */
         if (pass && !(t->node = MEM_ARRAY(nodes + 1, gtrie_node))) return false;
-        t->count = 0;
+        before = 0;
         for (size_t i = 0; i < n; i++) {
             size_t size, same = 0;
             const uint8_t *s = bytes_of(v, e[i].id, &size);
             while (same < before && same < size && previous[same] == s[same]) same++;
-            if (!pass) {
-                nodes += size - same;
-            } else {
-                while (before > same) t->node[open[--before]].next = (uint32_t)t->count;
-                for (size_t k = same; k < size; k++) {
-                    open[k] = (uint32_t)t->count;
-                    t->node[t->count++] = (gtrie_node){.token = -1, .byte = s[k], .depth = (uint16_t)(k + 1)};
-                }
-                gtrie_node *leaf = &t->node[open[size - 1]];
-                if (leaf->token < 0) leaf->token = (int32_t)e[i].id;
-                else {
-                    leaf->chained = 1;
-                    v->twin[e[i].id] = v->twin[leaf->token];
-                    v->twin[leaf->token] = (int32_t)e[i].id;
-                }
-                t->all[e[i].id / 64] |= 1ull << (e[i].id % 64);
-            }
             previous = s;
             before = size;
+            if (!pass) {
+                nodes += size - same;
+                continue;
+            }
+            close_nodes(t, open, &depth, same);
+            for (; depth < size; depth++) {
+                open[depth] = (uint32_t)t->count;
+                t->node[t->count++] = (gtrie_node){.token = -1, .rank = (uint32_t)i, .byte = s[depth], .depth = (uint16_t)(depth + 1)};
+            }
+            gtrie_node *leaf = &t->node[open[size - 1]];
+            if (leaf->token < 0) leaf->token = (int32_t)e[i].id;
+            t->order[i] = e[i].id;
+            t->all[e[i].id / 64] |= 1ull << (e[i].id % 64);
         }
-        while (pass && before) t->node[open[--before]].next = (uint32_t)t->count;
     }
+    close_nodes(t, open, &depth, 0);
+    t->node[t->count] = (gtrie_node){.rank = (uint32_t)n, .token = -1};
     return true;
 }
 
@@ -204,15 +214,13 @@ grammar_vocab *grammar_vocab_new(const grammar_piece *piece, size_t count, const
         v->bytes = mem_new(total + 1, 1);
         v->start = MEM_ARRAY(count + 1, uint32_t);
         v->special = MEM_ARRAY(count + 1, uint8_t);
-        v->twin = MEM_ARRAY(count + 1, int32_t);
         v->eos = MEM_ARRAY(n_eos + 1, int32_t);
-        done = v->bytes && v->start && v->special && v->twin && v->eos;
+        done = v->bytes && v->start && v->special && v->eos;
     }
     for (size_t i = 0; i < count && done; i++) {
         if (piece[i].size) memcpy(v->bytes + v->start[i], piece[i].bytes, piece[i].size);
         v->start[i + 1] = v->start[i] + (uint32_t)piece[i].size;
         v->special[i] = piece[i].special;
-        v->twin[i] = -1;
     }
     for (size_t i = 0; i < n_eos && done; i++) {
         if (eos[i] < 0 || (size_t)eos[i] >= count) continue;
@@ -266,11 +274,11 @@ void grammar_vocab_unref(grammar_vocab *v)
     for (int k = 0; k < GRAMMAR_TRIES; k++) {
         mem_free(v->trie[k].node);
         mem_free(v->trie[k].all);
+        mem_free(v->trie[k].order);
     }
     mem_free(v->bytes);
     mem_free(v->start);
     mem_free(v->special);
-    mem_free(v->twin);
     mem_free(v->eos);
     mem_free(v->names);
     mem_free(v);
