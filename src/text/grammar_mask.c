@@ -151,7 +151,7 @@ static void walk(gstore *s, int trie, uint32_t from, uint32_t to, uint64_t *bits
         if (n.token >= 0) for (uint32_t k = n.rank; k < node[i + 1].rank || k == n.rank; k++) set_bit(bits, (int32_t)t->order[k]);
         if (n.next == ++i) continue;
         const grow *r = grow_at(s, row);
-        if (r->count && t->plain && n.tail != 255 && n.next - i > WORTH && plain_length(s, row) >= n.tail) {
+        if (r->count && t->plain && trie < GRAMMAR_LONG_TRIES && n.tail != 255 && n.next - i > WORTH && plain_length(s, row) >= n.tail) {
             for (uint32_t k = n.rank; k < node[n.next].rank; k++) set_bit(bits, (int32_t)t->order[k]);
             i = n.next;
             continue;
