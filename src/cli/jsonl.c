@@ -55,9 +55,11 @@ static bool answer_line(jsonl_fn *answer, void *user, bool wide, const char *lin
     json_decref(input);
     const char *raw = jsonl_raw_text(result);
     if (raw) {
-        bool ok = buf_adds(out, raw) && buf_addc(out, '\n');
+        bool ok = buf_adds(out, raw);
+        for (size_t i = begin; i < out->size; i++)                 /* white space between values: an answer is one line */
+            if (out->data[i] == '\n' || out->data[i] == '\r') out->data[i] = ' ';
         json_decref(result);
-        return ok;
+        return ok && buf_addc(out, '\n');
     }
     if (result && json_dump_callback(result, add_text, out, JSON_COMPACT | JSON_ENCODE_ANY) != 0) {
         out->size = begin;                         /* half an answer is none */

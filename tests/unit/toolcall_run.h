@@ -83,7 +83,7 @@ static run_result run_parser(const char *format, const toolcall_options *options
 
 static bool buf_same(const buf *a, const buf *b) { return a->size == b->size && (!a->size || !memcmp(a->data, b->data, a->size)); }
 
-static bool run_same(const run_result *a, const run_result *b)
+static inline bool run_same(const run_result *a, const run_result *b)
 {
     if (!buf_same(&a->reasoning, &b->reasoning) || !buf_same(&a->content, &b->content) || a->calls != b->calls || !a->order || !b->order) return false;
     for (size_t i = 0; i < a->calls; i++)
