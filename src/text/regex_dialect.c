@@ -322,6 +322,7 @@ static void class_body(translator *t, buf *out)
         buf_clear(&c.text);
         buf_clear(&c.other);
         class_operand(t, &c);
+        t->failed |= c.text.failed | c.other.failed;
         more = take(t, "&&");
         if (!more) break;
         buf_adds(&operands, "(?=");

@@ -278,7 +278,7 @@ static void damaged_files(void **state)
 /* Every allocation fails once: an error, nothing lost, nothing wrong afterwards. */
 static bool load_encode_decode(const buf *file, const char *text)
 {
-    tokenizer *t = tokenizer_from_text(file->data, file->size, NULL, NULL);
+    tokenizer *t = tokenizer_from_file(file->data, file->size, "tiktoken.model", NULL, NULL);
     ids out = {0};
     buf back = {0};
     const encode_options options = {.special = true, .add_special = true};
@@ -289,14 +289,56 @@ static bool load_encode_decode(const buf *file, const char *text)
     return ok;
 }
 
+/* The other kinds of files: which one a folder's tokenizer is, and what their control tokens are. */
+static void formats(void **state)
+{
+    (void)state;
+    static const struct { const char *path, *control, *text; size_t begin; } cases[] = {
+        {"tests/data/text/formats/small-qwen", "<|im_start|>", "the <|im_start|>quick", 0}, {"tests/data/text/formats/small-tiktoken", "<|im_end|>", "the <|im_end|>quick", 0},
+        {"tests/data/text/formats/tekken.json", "[INST]", "the [INST]quick", 1}, {"tests/data/text/formats/bpe_gemma.model", "</s>", "the </s>quick", 1},
+        {"tests/data/text/formats/unigram_rules.model", "</s>", "the </s>quick", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        vlm_error error = {0};
+        tokenizer *t = strchr(cases[i].path, '.') ? tokenizer_load_file(cases[i].path, &error) : tokenizer_load(cases[i].path, &error);
+        if (!t) fail_msg("%s: %s", cases[i].path, error.message);
+        int32_t id = tokenizer_id(t, cases[i].control);
+        assert_true(id >= 0 && tokenizer_is_special(t, id));
+        ids out = {0};
+        buf text = {0};
+        encode_options options = {.special = true, .add_special = true};
+        assert_true(tokenizer_encode(t, cases[i].text, strlen(cases[i].text), &options, &out, NULL));
+        assert_int_equal(count_id(&out, id), 1);
+        assert_true(cases[i].begin == 0 || out.id[0] == tokenizer_id(t, "<s>"));
+        assert_true(tokenizer_decode(t, out.id, out.count, true, &text, NULL));
+        assert_non_null(strstr(text.data, "quick"));
+        assert_null(strstr(text.data, cases[i].control));
+        out.count = 0;
+        options = (encode_options){.special = false};
+        assert_true(tokenizer_encode(t, cases[i].text, strlen(cases[i].text), &options, &out, NULL));
+        assert_int_equal(count_id(&out, id), 0);
+        ids_free(&out);
+        buf_free(&text);
+        tokenizer_free(t);
+    }
+    static const char *const damaged[] = {"YQ== 0\nYg== x\n", "YQ== 0\nYg== 0\n", "YQ== 99999999999\n", "\n\x07\n\x05" "abc", "\n\xff\xff\xff\xff\xff\x0f", "\x12\x00",
+        "{\"config\":{\"pattern\":\"(\",\"default_num_special_tokens\":3},\"vocab\":[{\"rank\":0,\"token_bytes\":\"YQ==\"}]}", "{\"config\":{\"default_num_special_tokens\":1},\"token_bytes\":1}"};
+    for (size_t i = 0; i < sizeof damaged / sizeof *damaged; i++) {
+        vlm_error error = {0};
+        assert_null(tokenizer_from_file(damaged[i], strlen(damaged[i]), "x.tiktoken", NULL, &error));
+        assert_true(error.code && error.message[0]);
+    }
+}
+
 static void memory_fails(void **state)
 {
     char path[200];
-    snprintf(path, sizeof path, DATA "%s.json", (const char *)*state);
+    const char *name = *state;
+    if (strchr(name, '.')) snprintf(path, sizeof path, "tests/data/text/formats/%s", name);
+    else snprintf(path, sizeof path, DATA "%s.json", name);
     buf file = {0};
     assert_true(file_read(path, 1 << 20, &file, NULL));
     const char *text = "the quick brown fox jumps over the lazy dog again and again \xC3\xA9\xE6\x97\xA5 <s></s> 12";
-    for (uint64_t n = 1;; n++) {
+    for (uint64_t n = 1;; n += n > 300 ? 7 : 1) {  /* lists of special tokens are long, and alike */
         mem_fail_at(n);
         bool ok = load_encode_decode(&file, text), failed = mem_failed();
         mem_fail_at(0);
@@ -312,7 +354,8 @@ static void memory_fails(void **state)
 int main(void)
 {
     static char bart[] = "tiny_bbpe_bart_florence", qwen[] = "tiny_bbpe_qwen", clip[] = "tiny_bpe_clip", gemma[] = "tiny_spbpe_gemma",
-                t5[] = "tiny_unigram_t5_precompiled", xlmr[] = "tiny_unigram_xlmr", bert[] = "tiny_wordpiece_bert";
+                t5[] = "tiny_unigram_t5_precompiled", xlmr[] = "tiny_unigram_xlmr", bert[] = "tiny_wordpiece_bert",
+                model[] = "bpe_rules.model", ranks[] = "small-tiktoken/tiktoken.model", tekken[] = "tekken.json";
     const struct CMUnitTest tests[] = {
         {"goldens: byte-level BPE, GPT-2 pattern", goldens, NULL, NULL, bart}, {"goldens: byte-level BPE, Qwen", goldens, NULL, NULL, qwen},
         {"goldens: BPE with word ends, CLIP", goldens, NULL, NULL, clip}, {"goldens: BPE with byte fallback, Gemma", goldens, NULL, NULL, gemma},
@@ -321,6 +364,8 @@ int main(void)
         cmocka_unit_test(checkpoints), cmocka_unit_test(long_text), cmocka_unit_test(special_tokens_are_asked_for), cmocka_unit_test(token_bytes), cmocka_unit_test(broken_utf8),
         cmocka_unit_test(damaged_files),
         {"memory fails: Qwen", memory_fails, NULL, NULL, qwen}, {"memory fails: Gemma", memory_fails, NULL, NULL, gemma},
+        cmocka_unit_test(formats), {"memory fails: sentencepiece", memory_fails, NULL, NULL, model}, {"memory fails: tiktoken", memory_fails, NULL, NULL, ranks},
+        {"memory fails: tekken", memory_fails, NULL, NULL, tekken},
         {"memory fails: T5", memory_fails, NULL, NULL, t5}, {"memory fails: BERT", memory_fails, NULL, NULL, bert},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
