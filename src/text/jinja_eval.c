@@ -88,6 +88,15 @@ jval jinja_call_builtin(jrun *r, const jbuiltin *fn, jval self, const jargs *a, 
     return fn->call(r, self, &laid);
 }
 
+/* What methods of a text marked safe give is marked, too, also in lists. */
+static jval call_method(jrun *r, const jmethod *method, jargs *a)
+{
+    jval out = jinja_call_builtin(r, method->fn, method->self, a, "method");
+    if (method->self.kind != J_STRING || !method->self.markup) return out;
+    for (size_t i = 0; (out.kind == J_LIST || out.kind == J_TUPLE) && i < out.list->count; i++) out.list->item[i] = jv_marked(out.list->item[i], true);
+    return jv_marked(out, true);
+}
+
 jval jinja_call(jrun *r, jval callee, jargs *a)
 {
     jval out;
@@ -95,7 +104,7 @@ jval jinja_call(jrun *r, jval callee, jargs *a)
     switch (callee.kind) {
     case J_UNDEFINED: jinja_undefined_error(r, callee);
     case J_FUNCTION: out = jinja_call_builtin(r, callee.fn, jv_none(), a, "function"); break;
-    case J_METHOD: out = jinja_call_builtin(r, callee.method->fn, callee.method->self, a, "method"); break;
+    case J_METHOD: out = call_method(r, callee.method, a); break;
     case J_MACRO: out = jinja_call_macro(r, callee.macro, a); break;
     case J_LOOP: out = jinja_call_loop(r, callee.loop, a); break;
     case J_JOINER:

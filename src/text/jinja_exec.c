@@ -86,6 +86,18 @@ void jinja_assign(jrun *r, const jnode *target, jval value)
     for (size_t i = 0; i < want; i++) jinja_assign(r, target->list.item[i], items->item[i]);
 }
 
+/* What these blocks give is not made a string, and what is none cannot be joined with the rest: an error, but not before all is there. */
+static void write_text(jrun *r, jval v)
+{
+    if (v.kind == J_STRING) jbuf_addstr(r->out, v.s);
+    else r->out->broken = jv_type(v);
+}
+
+static void check_text(jrun *r, const jbuf *text)
+{
+    if (text->broken) jinja_fail(&r->m, VLM_FORMAT, "expected str instance, %s found", text->broken);
+}
+
 jval jinja_capture(jrun *r, const jnodes *body, jflow *flow)
 {
     jbuf text = {.m = &r->m, .limit = r->max_output};
@@ -94,6 +106,7 @@ jval jinja_capture(jrun *r, const jnodes *body, jflow *flow)
     jflow f = jinja_exec(r, body);
     r->out = outer;
     if (flow) *flow = f;
+    check_text(r, &text);
     return jv_buf(&text);
 }
 
@@ -144,6 +157,7 @@ jval jinja_call_loop(jrun *r, jloop *loop, jargs *a)
     run_loop(r, loop->node, a->v[0], loop->depth + 1);
     r->out = out;
     r->scope = scope;
+    check_text(r, &text);
     return jv_buf(&text);
 }
 
@@ -209,13 +223,6 @@ static jval new_macro(jrun *r, const jnode *n)
     return (jval){.kind = J_MACRO, .macro = macro};
 }
 
-/* What these blocks give is not made a string, and what is none cannot be joined with the rest. */
-static void write_text(jrun *r, jval v, const char *what)
-{
-    if (v.kind != J_STRING) jinja_fail(&r->m, VLM_FORMAT, "a %s gave no str but %s", what, jv_type(v));
-    jbuf_addstr(r->out, v.s);
-}
-
 /* {% call(args) f(x) %}body{% endcall %}: f(x, caller=macro of the body). */
 static void exec_call_block(jrun *r, const jnode *n)
 {
@@ -229,7 +236,7 @@ static void exec_call_block(jrun *r, const jnode *n)
     named[call.list2.count] = &keyword;
     call.list2.item = named;
     call.list2.count++;
-    write_text(r, jinja_eval(r, &call), "call block");
+    write_text(r, jinja_eval(r, &call));
 }
 
 /* ---- statements ---- */
@@ -331,7 +338,7 @@ static jflow exec_node(jrun *r, const jnode *n)
     case N_CALL_BLOCK: exec_call_block(r, n); break;
     case N_FILTER_BLOCK: {
         jval text = captured(r, n, n->a, &flow);
-        if (flow == FLOW_NEXT) write_text(r, text, "filter block");
+        if (flow == FLOW_NEXT) write_text(r, text);
     } break;
     case N_WITH: return exec_with(r, n);
     case N_SCOPE: return exec_scope(r, n, r->scope);
@@ -420,6 +427,7 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
     r->scope = new_frame(r, t->root->plan[0], NULL);
     enter_frame(r, r->scope, t->root->plan[0]);
     jinja_exec(r, &t->root->list);
+    check_text(r, &text);
     bool ok = buf_add(out, text.data ? text.data : "", text.size) || err_memory(error, text.size);
     if (report) report->steps = steps - r->m.steps;
     arena_free(&r->m.blocks);

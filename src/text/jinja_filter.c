@@ -30,6 +30,24 @@ FILTER(attr)
     return jinja_method(self, name, &hidden) ? jv_attr(r, self, name) : jv_undefined(&r->m, "'dict object' has no attribute '%.*s'", (int)(name->size < 60 ? name->size : 60), name->data);
 }
 
+/* White space at the ends goes, digits of all scripts become ASCII. */
+static const jstr *plain_number(jrun *r, const jstr *s)
+{
+    s = jstr_strip(&r->m, s, NULL, true, true);
+    if (s->chars == s->size) return s;
+    jbuf out = {.m = &r->m};
+    for (size_t i = 0; i < s->size;) {
+        uint32_t c;
+        i += utf8_next_lossy(s->data + i, s->size - i, &c);
+        if (c >= 128 && jchar_is_decimal(c)) {
+            uint32_t row = c & ~15u;               /* tens of digits begin at a 0 or a 6, but for the mathematical ones */
+            c = '0' + (c >= 0x1D7CE && c <= 0x1D7FF ? (c - 0x1D7CE) % 10 : jchar_is_decimal(row) ? c - row : c - row - 6);
+        }
+        jbuf_utf8(&out, c);
+    }
+    return jv_buf(&out).s;
+}
+
 /* int(text, base) of Python: false when it is no number. */
 static bool parse_int(const jstr *s, jint base, jint *out)
 {
@@ -77,7 +95,7 @@ FILTER(int)
     case J_BOOL: return jv_int(self.b);
     case J_FLOAT: f = self.f; break;
     case J_STRING: {
-        const jstr *s = jstr_strip(&r->m, self.s, NULL, true, true);
+        const jstr *s = plain_number(r, self.s);
         if (parse_int(s, base, &i)) return jv_int(i);
         if (!parse_float(r, s, &f)) return otherwise;
     } break;
@@ -91,7 +109,7 @@ FILTER(float)
     double f;
     if (self.kind == J_UNDEFINED) jinja_undefined_error(r, self);
     if (jv_is_number(self)) return jv_float(jv_to_double(self));
-    if (self.kind == J_STRING && parse_float(r, jstr_strip(&r->m, self.s, NULL, true, true), &f)) return jv_float(f);
+    if (self.kind == J_STRING && parse_float(r, plain_number(r, self.s), &f)) return jv_float(f);
     return jarg(a, 0, jv_float(0));
 }
 

@@ -56,7 +56,7 @@ FILTER(reverse)
     if (self.kind != J_STRING) return jv_iterator(l);
     jbuf out = {.m = &r->m};
     for (size_t i = 0; i < l->count; i++) jbuf_addstr(&out, l->item[i].s);
-    return jv_buf(&out);
+    return jv_marked(jv_buf(&out), self.markup);
 }
 
 static jval pair(jrun *r, jval a, jval b)

@@ -7,9 +7,11 @@
 
 #define FILTER(name) static jval f_##name(jrun *r, jval self, jargs *a)
 
-FILTER(upper) { return jv_str(jstr_upper(&r->m, jv_string(r, self))); }
-FILTER(lower) { return jv_str(jstr_lower(&r->m, jv_string(r, self))); }
-FILTER(capitalize) { return jv_str(jstr_capitalize(&r->m, jv_string(r, self))); }
+static bool is_marked(jval v) { return v.kind == J_STRING && v.markup; }
+
+FILTER(upper) { return jv_marked(jv_str(jstr_upper(&r->m, jv_string(r, self))), is_marked(self)); }
+FILTER(lower) { return jv_marked(jv_str(jstr_lower(&r->m, jv_string(r, self))), is_marked(self)); }
+FILTER(capitalize) { return jv_marked(jv_str(jstr_capitalize(&r->m, jv_string(r, self))), is_marked(self)); }
 FILTER(string) { return self.kind == J_STRING ? self : jv_str(jv_string(r, self)); }
 
 /* jinja2's title: words begin after white space and -({[<, not after an apostrophe. */
@@ -42,7 +44,8 @@ FILTER(title)
 FILTER(trim)
 {
     jval set = jarg(a, 0, jv_none());
-    return jv_str(jstr_strip(&r->m, jv_string(r, self), set.kind == J_STRING ? set.s : NULL, true, true));
+    if (set.kind != J_STRING && set.kind != J_NONE) jinja_fail(&r->m, VLM_FORMAT, "strip arg must be None or str");
+    return jv_marked(jv_str(jstr_strip(&r->m, jv_string(r, self), set.kind == J_STRING ? set.s : NULL, true, true)), is_marked(self));
 }
 
 FILTER(replace)
@@ -66,19 +69,20 @@ FILTER(forceescape)
     return markup(jv_buf(&out));
 }
 
-FILTER(escape) { return self.kind == J_STRING && self.markup ? self : f_forceescape(r, self, a); }
+FILTER(escape) { return is_marked(self) ? self : f_forceescape(r, self, a); }
 
 FILTER(format)
 {
+    jval format = self.kind == J_STRING ? self : jv_str(jv_string(r, self));
     if (a->n && a->n_kw) jinja_fail(&r->m, VLM_FORMAT, "can't handle positional and keyword arguments at the same time");
     if (a->n_kw) {
         jdict *d = jdict_new(&r->m);
         for (size_t i = 0; i < a->n_kw; i++) jdict_set(r, d, jv_str(a->kw[i].name), a->kw[i].value);
-        return jinja_percent(r, jv_string(r, self), jv_dict(d));
+        return jinja_percent(r, format, jv_dict(d));
     }
     jlist *l = jlist_new(&r->m, a->n);
     for (size_t i = 0; i < a->n; i++) jlist_add(&r->m, l, a->v[i]);
-    return jinja_percent(r, jv_string(r, self), jv_tuple(l));
+    return jinja_percent(r, format, jv_tuple(l));
 }
 
 /* Filters that jinja2 writes with str methods fail for anything else. */
@@ -112,7 +116,7 @@ FILTER(indent)
         if (i ? blank || line->size : first) jbuf_addstr(&out, by);
         jbuf_addstr(&out, line);
     }
-    return jv_buf(&out);
+    return jv_marked(jv_buf(&out), self.markup);
 }
 
 FILTER(truncate)
@@ -134,8 +138,8 @@ FILTER(truncate)
             }
     jbuf out = {.m = &r->m};
     jbuf_add(&out, s->data, cut);
-    jbuf_addstr(&out, end);
-    return jv_buf(&out);
+    jbuf_addstr(&out, self.markup ? jinja_escaped(r, jarg(a, 2, jv_str(end))) : end);
+    return jv_marked(jv_buf(&out), self.markup);
 }
 
 FILTER(center)
@@ -148,7 +152,7 @@ FILTER(center)
     jbuf_addn(&out, ' ', (size_t)left);
     jbuf_addstr(&out, s);
     if (missing > left) jbuf_addn(&out, ' ', (size_t)(missing - left));
-    return jv_buf(&out);
+    return jv_marked(jv_buf(&out), is_marked(self));
 }
 
 FILTER(wordcount)
@@ -229,7 +233,7 @@ FILTER(filesizeformat)
     double bytes = jv_is_number(self) ? jv_to_double(self) : strtod(digits, &end);
     if (!jv_is_number(self) && (end == digits || *end)) jinja_fail(&r->m, VLM_FORMAT, "filesizeformat: not a number");
     double base = binary ? 1024 : 1000, unit = base;
-    char text[64];
+    char text[400];
     if (bytes == 1) return jv_text(&r->m, "1 Byte");
     if (bytes < base) snprintf(text, sizeof text, "%lld Bytes", (long long)bytes);
     else {

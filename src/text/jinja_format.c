@@ -126,7 +126,7 @@ const jstr *jspec_cut(jrun *r, const jstr *s, jint precision)
 
 /* ---- % ---- */
 
-typedef struct percent { jrun *r; jval args; size_t next; } percent;
+typedef struct percent { jrun *r; jval args; size_t next; bool markup; } percent;
 
 static jval next_argument(percent *p)
 {
@@ -184,6 +184,7 @@ static void percent_value(percent *p, jbuf *out, jspec *s, char type, jval v)
         s->align = '=';
         s->fill = jv_text(&r->m, "0").s;
     }
+    if (p->markup && strchr("xXoc", type)) jinja_fail(&r->m, VLM_FORMAT, "%%%c format: an integer is required, not _MarkupEscapeHelper", type);
     switch (type) {
     case 's':
     case 'r':
@@ -191,6 +192,11 @@ static void percent_value(percent *p, jbuf *out, jspec *s, char type, jval v)
         if (type == 's') jv_write(r, &text, v);
         else if (type == 'r') jv_repr(r, &text, v);
         else jv_ascii(r, &text, v);
+        if (p->markup) {                           /* what goes into a text marked safe is escaped first */
+            jval inner = jv_marked(jv_buf(&text), type == 's' && v.kind == J_STRING && v.markup);
+            text = (jbuf){.m = &r->m};
+            jbuf_addstr(&text, jinja_escaped(r, inner));
+        }
         laid = jspec_cut(r, jv_buf(&text).s, s->precision);
         break;
     case 'd': case 'i': case 'u': case 'x': case 'X': case 'o': laid = jspec_int(r, s, percent_int(r, type, v)); break;
@@ -255,9 +261,10 @@ static void percent_field(percent *p, const jstr *f, size_t *at, jbuf *out)
     *at = i;
 }
 
-jval jinja_percent(jrun *r, const jstr *f, jval args)
+jval jinja_percent(jrun *r, jval format, jval args)
 {
-    percent p = {r, args, 0};
+    const jstr *f = format.s;
+    percent p = {r, args, 0, format.markup};
     jbuf out = {.m = &r->m};
     for (size_t i = 0; i < f->size; i++) {
         if (f->data[i] != '%') {
@@ -269,5 +276,5 @@ jval jinja_percent(jrun *r, const jstr *f, jval args)
     }
     size_t given = args.kind == J_TUPLE ? args.list->count : 1;
     if (p.next < given && !is_mapping(args)) jinja_fail(&r->m, VLM_FORMAT, "not all arguments converted during string formatting");
-    return jv_buf(&out);
+    return jv_marked(jv_buf(&out), format.markup);
 }

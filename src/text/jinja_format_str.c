@@ -97,6 +97,7 @@ typedef struct formatter {
     const jargs *a;
     const jdict *map;              /* of format_map, or NULL */
     size_t automatic;
+    bool markup;                   /* what goes in is escaped */
     bool counts, names;            /* has a field without a number been seen, one with? */
 } formatter;
 
@@ -183,14 +184,19 @@ static void format_field(formatter *f, jbuf *out, const char *p, size_t n, int d
         v = jv_buf(&text);
     }
     spec += spec < n;
-    format_value(r, out, v, format_text(f, p + spec, n - spec, depth + 1));
+    const jstr *how = format_text(f, p + spec, n - spec, depth + 1);
+    bool safe = v.kind == J_STRING && v.markup;
+    if (f->markup && safe && how->size) jinja_fail(&r->m, VLM_FORMAT, "Unsupported format specification for Markup.");
+    jbuf text = {.m = &r->m};
+    format_value(r, &text, v, how);
+    jbuf_addstr(out, f->markup && depth == 1 ? jinja_escaped(r, jv_marked(jv_buf(&text), safe)) : jv_buf(&text).s);
 }
 
 static const jstr *format_text(formatter *f, const char *p, size_t n, int depth)
 {
     jrun *r = f->r;
     jbuf out = {.m = &r->m};
-    if (depth > 2) jinja_fail(&r->m, VLM_FORMAT, "Max string recursion exceeded");
+    if (depth > 3) jinja_fail(&r->m, VLM_FORMAT, "Max string recursion exceeded");
     for (size_t i = 0; i < n; i++) {
         char c = p[i];
         if (c != '{' && c != '}') jbuf_addc(&out, c);
@@ -215,14 +221,14 @@ static const jstr *format_text(formatter *f, const char *p, size_t n, int depth)
 
 jval jinja_format_method(jrun *r, jval self, jargs *a)
 {
-    formatter f = {.r = r, .a = a};
+    formatter f = {.r = r, .a = a, .markup = self.markup};
     return jv_str(format_text(&f, self.s->data, self.s->size, 1));
 }
 
 jval jinja_format_map_method(jrun *r, jval self, jargs *a)
 {
     if (a->v[0].kind != J_DICT) jinja_fail(&r->m, VLM_FORMAT, "format_map: expected a mapping, got %s", jv_type(a->v[0]));
-    formatter f = {.r = r, .a = a, .map = a->v[0].dict};
+    formatter f = {.r = r, .a = a, .map = a->v[0].dict, .markup = self.markup};
     return jv_str(format_text(&f, self.s->data, self.s->size, 1));
 }
 

@@ -87,7 +87,7 @@ typedef struct jrun jrun;
 struct jbuiltin { const char *name; jval (*call)(jrun *r, jval self, jargs *a); int min, max; const char *names; };
 
 /* ---- text that grows in the run's memory ---- */
-typedef struct jbuf { jmem *m; char *data; size_t size, capacity, limit; } jbuf;
+typedef struct jbuf { jmem *m; char *data; size_t size, capacity, limit; const char *broken; } jbuf;      /* broken: type of what was added and is no text */
 void jbuf_add(jbuf *b, const char *data, size_t n);
 void jbuf_adds(jbuf *b, const char *text);
 void jbuf_addc(jbuf *b, char c);
@@ -310,8 +310,14 @@ bool jchar_is_decimal(uint32_t c);
 bool jchar_is_printable(uint32_t c);
 static inline bool jchar_is_space(uint32_t c) { return unicode_is_space(c) || (c >= 0x1C && c <= 0x1F); }      /* Python's isspace */
 void jinja_escape_html(jbuf *b, const jstr *s);
+const jstr *jinja_escaped(jrun *r, jval v);                           /* str() with HTML escapes; what is marked safe as it is */
+static inline jval jv_marked(jval v, bool markup)
+{
+    if (v.kind == J_STRING) v.markup = markup;
+    return v;
+}
 static inline bool jstr_is(const jstr *s, const char *text) { return s->size == strlen(text) && memcmp(s->data, text, s->size) == 0; }
-jval jinja_percent(jrun *r, const jstr *format, jval args);           /* format % args */
+jval jinja_percent(jrun *r, jval format, jval args);                  /* format % args */
 /* How a number or text is laid out: what follows the colon in str.format, or the percent sign. */
 typedef struct jspec {
     const jstr *fill;              /* one character */

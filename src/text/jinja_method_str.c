@@ -43,7 +43,7 @@ METHOD(swapcase)
 
 METHOD(replace)
 {
-    const jstr *from = text_arg(r, a, 0, "replace"), *to = text_arg(r, a, 1, "replace");
+    const jstr *from = text_arg(r, a, 0, "replace"), *to = self.markup ? jinja_escaped(r, a->v[1]) : text_arg(r, a, 1, "replace");
     return jv_str(jstr_replace(&r->m, self.s, from, to, jv_to_int(r, jarg(a, 2, jv_int(-1)), "replace")));
 }
 
@@ -295,6 +295,11 @@ METHOD(join)
     jlist *l = jv_iterate(r, a->v[0]);
     jbuf b = {.m = &r->m};
     for (size_t i = 0; i < l->count; i++) {
+        if (self.markup) {
+            if (i) jbuf_addstr(&b, self.s);
+            jbuf_addstr(&b, jinja_escaped(r, l->item[i]));
+            continue;
+        }
         if (l->item[i].kind != J_STRING)
             jinja_fail(&r->m, VLM_FORMAT, "sequence item %zu: expected str instance, %s found", i, jv_type(l->item[i]));
         if (i) jbuf_addstr(&b, self.s);

@@ -153,7 +153,7 @@ static jval repeat(jrun *r, jval v, jint n)
     if (v.kind == J_STRING) {
         jbuf b = {.m = &r->m};
         for (jint i = 0; i < n && v.s->size; i++) jbuf_addstr(&b, v.s);
-        return jv_buf(&b);
+        return jv_marked(jv_buf(&b), v.markup);
     }
     jlist *l = jlist_new(&r->m, v.list->count * (size_t)n);
     for (jint i = 0; i < n; i++)
@@ -183,7 +183,7 @@ static bool is_sequence(jval v) { return v.kind == J_STRING || v.kind == J_LIST 
 jval jv_binary(jrun *r, int op, jval a, jval b)
 {
     if (a.kind == J_UNDEFINED) jinja_undefined_error(r, a);
-    if (a.kind == J_STRING && op == '%') return jinja_percent(r, a.s, b);
+    if (a.kind == J_STRING && op == '%') return jinja_percent(r, a, b);
     if (b.kind == J_UNDEFINED) jinja_undefined_error(r, b);
     if (jv_is_number(a) && jv_is_number(b)) {
         if (a.kind == J_FLOAT || b.kind == J_FLOAT) return float_binary(r, op, jv_to_double(a), jv_to_double(b));
@@ -313,7 +313,7 @@ static jval item_at(jrun *r, jval v, jint at, size_t n)
     default: break;
     }
     size_t from = jstr_offset(v.s, (size_t)i);
-    return jv_textn(&r->m, v.s->data + from, utf8_size((unsigned char)v.s->data[from]));
+    return jv_marked(jv_textn(&r->m, v.s->data + from, utf8_size((unsigned char)v.s->data[from])), v.markup);
 }
 
 jval jv_item(jrun *r, jval v, jval key)
@@ -368,12 +368,12 @@ jval jv_slice(jrun *r, jval v, jval start, jval stop, jval step)
     }
     if (v.kind == J_STRING && by == 1) {
         size_t a = jstr_offset(v.s, (size_t)from), b = to > from ? jstr_offset(v.s, (size_t)to) : a;
-        return jv_textn(&r->m, v.s->data + a, b - a);
+        return jv_marked(jv_textn(&r->m, v.s->data + a, b - a), v.markup);
     }
     jlist *items = jv_iterate(r, v), *l = jlist_new(&r->m, 0);
     for (jint i = from; by > 0 ? i < to : i > to; i += by) jlist_add(&r->m, l, items->item[i]);
     if (v.kind != J_STRING) return v.kind == J_TUPLE ? jv_tuple(l) : jv_list(l);
     jbuf b = {.m = &r->m};
     for (size_t i = 0; i < l->count; i++) jbuf_addstr(&b, l->item[i].s);
-    return jv_buf(&b);
+    return jv_marked(jv_buf(&b), v.markup);
 }

@@ -261,7 +261,8 @@ static void resolve_expression(frame *f, jnode *n, bool soft)
             jinja_fail(f->p->m, VLM_FORMAT, "No %s named '%.*s'.", n->kind == N_FILTER ? "filter" : "test", (int)(n->name->size < 60 ? n->name->size : 60), n->name->data);
     }
     resolve_expression(f, n->a, soft);
-    resolve_expression(f, n->b, soft);
+    bool decided = (n->kind == N_AND || n->kind == N_OR) && n->a->kind == N_CONST && jv_true(n->a->value) == (n->kind == N_OR);
+    resolve_expression(f, n->b, soft || decided);
     resolve_expression(f, n->c, soft);
     for (size_t i = 0; i < n->list.count; i++) resolve_expression(f, n->list.item[i], soft);
     for (size_t i = 0; i < n->list2.count; i++) resolve_expression(f, n->list2.item[i], soft);
@@ -420,7 +421,10 @@ static void resolve_statement(frame *f, jnode *n, bool soft)
     case N_WITH: resolve_with(f, n, soft); break;
     case N_SCOPE: resolve_captured(f, n, NULL, false); break;
     case N_BLOCK_TAG: resolve_block(f, n); break;
-    case N_TEMPLATE: resolve_expression(f, n->a, soft); break;
+    case N_TEMPLATE:
+        if (!f->toplevel && jstr_is(n->name, "extends")) jinja_fail(f->p->m, VLM_FORMAT, "cannot use extend from a non top-level scope");
+        resolve_expression(f, n->a, soft);
+        break;
     default: break;
     }
 }

@@ -175,3 +175,11 @@ void jinja_escape_html(jbuf *b, const jstr *s)
         default: jbuf_addc(b, s->data[i]);
         }
 }
+
+const jstr *jinja_escaped(jrun *r, jval v)
+{
+    if (v.kind == J_STRING && v.markup) return v.s;
+    jbuf b = {.m = &r->m};
+    jinja_escape_html(&b, jv_string(r, v));
+    return jv_buf(&b).s;
+}

@@ -410,6 +410,7 @@ bool jv_contains(jrun *r, jval container, jval item)
     case J_DICT: return jdict_get(r, container.dict, item) != NULL;
     default: break;
     }
+    if (container.kind == J_VIEW && container.list->view[5] == 'k' && !jv_is_hashable(item)) jinja_fail(&r->m, VLM_FORMAT, "unhashable type: '%s'", jv_type(item));
     if (!jv_is_iterable(container)) jinja_fail(&r->m, VLM_FORMAT, "argument of type '%s' is not iterable", jv_type(container));
     jsource source = jsource_open(r, container);
     for (jval other; jsource_next(r, &source, &other);)
