@@ -145,6 +145,7 @@ typedef struct gtrie_node {
 typedef struct gtrie {
     gtrie_node *node;              /* one more than count, for its rank */
     size_t count;
+    uint32_t first[256];           /* node of each first byte, UINT32_MAX: none */
     uint32_t *order;               /* tokens as they come in the trie */
     uint64_t *all;                 /* its tokens */
     uint32_t plain;                /* bound of characters; 0: not plain */

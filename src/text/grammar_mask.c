@@ -213,7 +213,7 @@ static gmask *keep(gstore *s, const uint64_t *bits, const gpops *pops)
 {
     const size_t words = s->g->vocab->words;
     size_t tokens = 0;
-    for (size_t w = 0; w < words; w++) tokens += (size_t)__builtin_popcountll(bits[w]);
+    for (size_t w = 0; w < words; w++) if (bits[w]) tokens += (size_t)__builtin_popcountll(bits[w]);
     gmask *m = gstore_alloc(s, sizeof *m);
     if (!m) return NULL;
     *m = (gmask){.pops = pops->count, .pop = gstore_alloc(s, pops->count * sizeof *m->pop + 1)};
@@ -244,7 +244,13 @@ static gmask *walk_state(gstore *s, uint32_t state, int from, int to)
             continue;
         }
         s->walk[0] = row;
-        walk(s, k, 0, (uint32_t)t->count, s->bits, &pops);
+        const gset live = grow_at(s, row)->live;
+        for (int w = 0; w < 4; w++) {
+            for (uint64_t b = live.bits[w]; b; b &= b - 1) {
+                const uint32_t at = t->first[w * 64 + __builtin_ctzll(b)];
+                if (at != UINT32_MAX) walk(s, k, at, t->node[at].next, s->bits, &pops);
+            }
+        }
     }
     drop_pops(v, &pops, s->bits);
     if (pops.failed) s->failed = true;

@@ -117,6 +117,7 @@ static bool build_trie(grammar_vocab *v, gtrie *t, const entry *e, size_t n, uin
         }
     }
     close_nodes(t, open, &depth, 0);
+    for (uint32_t i = 0; i < t->count; i = t->node[i].next) t->first[t->node[i].byte] = i;
     t->node[t->count] = (gtrie_node){.rank = (uint32_t)n, .token = -1};
     return true;
 }
@@ -176,6 +177,7 @@ static bool build(grammar_vocab *v)
     for (int k = 0; k < GRAMMAR_TRIES && done; k++) {
         gtrie *t = &v->trie[k];
         t->plain = bounds[k];
+        memset(t->first, 0xFF, sizeof t->first);
         if (!(done = (t->all = MEM_ARRAY(v->words + 1, uint64_t)) != NULL)) break;
         size_t m = 0;
         for (uint32_t i = 0; i < v->count; i++) {
