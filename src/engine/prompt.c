@@ -285,7 +285,7 @@ static bool tokenize(const vlm_model *m, const char *text, const char *guard, bo
 {
     const char *bos = tokenizer_role(m->tok, "bos_token");
     bool has_bos = bos && *bos && !strncmp(text, bos, strlen(bos));
-    encode_options options = {.special = true, .add_special = !has_bos && !m->arch->rewrite && (!rendered || (m->arch->process && m->takes)),
+    encode_options options = {.special = true, .add_special = !has_bos && !m->arch->no_special_tokens && (!rendered || (m->arch->process && m->takes)),
                               .guard = *guard ? guard : NULL};
     if (!tokenizer_encode(m->tok, text, strlen(text), &options, &out->ids, error)) return false;
     return out->ids.failed ? err_memory(error, out->ids.count * sizeof(int32_t)) : true;

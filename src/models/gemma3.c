@@ -9,7 +9,6 @@
 #include "models/tower_lm.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "base/err.h"
 
@@ -71,18 +70,6 @@ static int plan_crops(const gemma3 *v, int longer, int shorter)
     return (side < shorter ? side : shorter) < v->least_crop ? 0 : n;
 }
 
-/* A part of the picture as a picture of its own. */
-static bool cut_out(const image *img, int x, int y, int width, int height, image *out, vlm_error *error)
-{
-    if (x + width > img->width) width = img->width - x;
-    if (y + height > img->height) height = img->height - y;
-    *out = (image){.width = width, .height = height, .rgb = mem_aligned((size_t)width * (size_t)height * 3)};
-    if (!out->rgb) return err_memory(error, (size_t)width * (size_t)height * 3);
-    for (int row = 0; row < height; row++)
-        memcpy(out->rgb + (size_t)row * (size_t)width * 3, img->rgb + ((size_t)(y + row) * (size_t)img->width + (size_t)x) * 3, (size_t)width * 3);
-    return true;
-}
-
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const gemma3 *v = m->family;
@@ -103,7 +90,7 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     int step = n ? ((wide ? img->width : img->height) + n - 1) / n : 0;
     for (int i = 0; i < n; i++) {
         image part;
-        if (!cut_out(img, wide ? i * step : 0, wide ? 0 : i * step, wide ? step : img->width, wide ? img->height : step, &part, error)) return false;
+        if (!picture_cut(img, wide ? i * step : 0, wide ? 0 : i * step, wide ? step : img->width, wide ? img->height : step, &part, error)) return false;
         bool ok = picture_resized(&v->base.norm, &part, side, side, 0, 0, side, side, (float *)p->data + (int64_t)(i + 1) * 3 * side * side, error);
         image_free(&part);
         if (!ok) return false;

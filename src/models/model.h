@@ -94,6 +94,7 @@ typedef struct vlm_arch {
 
     /* Medium -> processor tensors and token count. options: request's media_options object, may be NULL. Any thread. */
     bool (*process)(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error);
+    bool no_special_tokens;        /* the tokenizer adds none around a prompt */
     /* Which frames of a video to decode. */
     bool (*pick_frames)(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
                         int *count, vlm_error *error);
@@ -103,7 +104,7 @@ typedef struct vlm_arch {
     const char *(*placeholder)(const vlm_model *m, media_kind kind);
     int32_t (*media_token)(const vlm_model *m, media_kind kind);
     /* The rendered prompt as the reference's processor changes it before placeholders are expanded (PaliGemma's begin token in the middle). NULL:
-     * not at all. With it, the tokenizer adds no special tokens of its own. User text may hold guards. */
+     * not at all. User text may hold guards. */
     bool (*rewrite)(const vlm_model *m, const char *text, buf *out, vlm_error *error);
     /* The text that takes the placeholder's place: begin marker, `tokens` media tokens, end marker, timestamps ... */
     bool (*expand)(const vlm_model *m, const media_input *in, buf *text, vlm_error *error);

@@ -83,6 +83,7 @@ const vlm_arch vlm_arch_paligemma = {
     .bind = bind,
     .process = process,
     .rewrite = rewrite,
+    .no_special_tokens = true,
     .encode = encode,
     TOWER_LM_ARCH,
 };

@@ -50,6 +50,18 @@ bool picture_config(picture_norm *n, config *p, const char *where, const double 
     return true;
 }
 
+bool picture_cut(const image *img, int x, int y, int width, int height, image *out, vlm_error *error)
+{
+    if (x + width > img->width) width = img->width - x;
+    if (y + height > img->height) height = img->height - y;
+    size_t channels = img->gray ? 1 : 3, row_bytes = (size_t)width * channels;
+    *out = (image){.width = width, .height = height, .gray = img->gray, .rgb = mem_aligned(row_bytes * (size_t)height)};
+    if (!out->rgb) return err_memory(error, row_bytes * (size_t)height);
+    for (int row = 0; row < height; row++)
+        memcpy(out->rgb + (size_t)row * row_bytes, img->rgb + ((size_t)(y + row) * (size_t)img->width + (size_t)x) * channels, row_bytes);
+    return true;
+}
+
 void picture_window(const picture_norm *n, const image *img, int x, int y, int width, int height, float *out)
 {
     for (int c = 0; c < 3; c++)

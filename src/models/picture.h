@@ -14,6 +14,8 @@ extern const double picture_clip[2][3], picture_half[2][3], picture_imagenet[2][
 
 /* image_mean, image_std, rescale_factor, do_normalize, do_rescale, resample below `where` ("image_processor") of the processor's files. */
 bool picture_config(picture_norm *n, config *processor, const char *where, const double usual[2][3], resize_filter filter);
+/* A part of the picture as a picture of its own; what would lie outside is left out. */
+bool picture_cut(const image *img, int x, int y, int width, int height, image *out, vlm_error *error);
 /* The window [x, x + width) x [y, y + height) of img into out [3][height][width]. */
 void picture_window(const picture_norm *n, const image *img, int x, int y, int width, int height, float *out);
 /* Resizes img to `width` x `height` and writes the window; width or height 0: as it is. */
