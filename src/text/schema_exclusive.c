@@ -115,14 +115,14 @@ static bool is_empty(schema_c *c, const schema_set *set, int depth, bool *empty)
 }
 
 /* An error within the test means "not shown", nothing more: what is wrong is found again when the rule is made. */
-static bool shown_exclusive(schema_c *c, const json_t *a, const json_t *b)
+static bool shown_exclusive(schema_c *c, const json_t *a, const json_t *b, const json_t *besides)
 {
     vlm_error own = {0}, *before = c->error;
     bool failed = c->failed, empty = false;
     c->error = &own;
     schema_set set = {0};
     uint32_t capacity = 0;
-    bool ok = schema_set_add(c, &set, &capacity, a) && schema_set_add(c, &set, &capacity, b) && is_empty(c, &set, 0, &empty);
+    bool ok = schema_set_add(c, &set, &capacity, a) && schema_set_add(c, &set, &capacity, b) && schema_set_add(c, &set, &capacity, besides) && is_empty(c, &set, 0, &empty);
     c->error = before;
     c->failed = failed;
     return ok && empty;
@@ -135,11 +135,16 @@ bool schema_exclusive(schema_c *c, const json_t *node, const json_t *list)
     for (size_t i = 0; i < c->tested_count; i++)
         if (c->tested[i] == list) return true;
     if (n > TEST_MAX_BRANCHES) return schema_refuse(c, VLM_LIMIT, node, "oneOf", "more than %d branches", TEST_MAX_BRANCHES);
+    json_t *besides = json_copy((json_t *)node);       /* what else must hold, such as the type */
+    if (!besides || json_array_append_new(c->made, besides)) return schema_memory(c);
+    json_object_del(besides, "oneOf");
+    json_object_del(besides, "$id");
+    if (!schema_doc_add(&c->doc, besides, node, "oneOf", 0, c->error)) return !(c->failed = true);
     c->testing++;
     bool ok = true;
     for (size_t i = 0; i < n && ok; i++) {
         for (size_t k = 0; k < i && ok; k++) {
-            ok = shown_exclusive(c, json_array_get(list, i), json_array_get(list, k));
+            ok = shown_exclusive(c, json_array_get(list, i), json_array_get(list, k), besides);
             if (!ok) schema_refuse(c, VLM_UNSUPPORTED, node, "oneOf", "branches %zu and %zu may both hold for one value; use anyOf if that is meant", k, i);
         }
     }

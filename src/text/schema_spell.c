@@ -235,8 +235,7 @@ static grammar_expr number_constant(schema_c *c, const json_t *value)
     }
     grammar_expr as_is = grammar_text(c->b, text);
     if (strpbrk(text, ".e")) return as_is;
-    strcat(text, ".0");                                /* 1.0 in the schema: 1 and 1.0 */
-    return grammar_alt2(c->b, as_is, grammar_text(c->b, text));
+    return grammar_seq2(c->b, as_is, grammar_optional(c->b, grammar_text(c->b, ".0")));    /* 1.0 in the schema: 1 and 1.0 */
 }
 
 static grammar_expr constant(schema_c *c, const json_t *value, int depth)
