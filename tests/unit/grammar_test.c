@@ -1,4 +1,5 @@
 /* grammar_test.c - grammars: what they accept, masks against acceptance, rollback, forced bytes; random grammars against a slow oracle. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -489,6 +490,110 @@ static void limits(void **state)
     grammar_unref(g);
 }
 
+/* Tokens of all lengths, against counts around the bounds by which masks are shared and tries are cut. */
+enum { MANY_TOKENS = 600 };
+static char many_text[MANY_TOKENS][160];
+static grammar_piece many[MANY_TOKENS];
+
+static size_t make_tokens(void)
+{
+    static const char *const unit[] = {"a", "\xC3\xA9", "ab", "<", "\\n"}, *const end[] = {"", "\"", "\",", "b", "<e>", "\xC3", "\n"};
+    size_t n = 0;
+    for (size_t u = 0; u < 5; u++) {
+        for (int length = 0; length <= 70; length += length < 10 ? 1 : length > 28 && length < 38 ? 1 : 7) {
+            for (size_t e = 0; e < 7 && n < MANY_TOKENS; e++) {
+                if (e > 2 && length > 20 && length != 33) continue;
+                char *text = many_text[n];
+                text[0] = 0;
+                for (int i = 0; i < length; i++) strcat(text, unit[u]);
+                strcat(text, end[e]);
+                many[n] = (grammar_piece){text, strlen(text), false};
+                if (many[n].size) n++;
+            }
+        }
+    }
+    return n;
+}
+
+static void check_many(matcher *m, size_t n)
+{
+    uint64_t mask[MANY_TOKENS / 64 + 1];
+    vlm_error error = {0};
+    assert_true(matcher_mask(m, mask, &error));
+    for (size_t t = 0; t < n; t++) {
+        const bool want = matcher_bytes(m, many[t].bytes, many[t].size, NULL, &error);
+        if (want) assert_true(matcher_rollback(m, 1));
+        if ((mask[t / 64] >> (t % 64) & 1) != want) fail_msg("token \"%s\" should be %s", many[t].bytes, want ? "allowed" : "refused");
+    }
+    assert_int_equal(error.code, VLM_OK);
+}
+
+static void counts_and_lengths(void **state)
+{
+    static const char *const pattern[] = {
+        "\"[^\"\\\\]{0,100}\",a", "\"([^\"\\\\\\n]|\\\\n){33,34}\"", "\"([^\"\\\\\\n]|\\\\n){30,66}\"", "\"[^\"]*\",", "\"(a|\xC3\xA9){31,33}(b|\")", "\"((ab){0,40}|a{20,50}b)\"", "\"(a{1,40}b){0,35}\"",
+        "\"([^\"]{32}){1,2}\""};
+    const size_t n = make_tokens();
+    vlm_error error = {0};
+    grammar_vocab *v = grammar_vocab_new(many, n, NULL, 0, &error);
+    for (size_t i = 0; i <= sizeof pattern / sizeof *pattern; i++) {
+        grammar_builder *b = grammar_builder_new(NULL);
+        grammar_expr x;
+        const grammar_literal tags[] = {{"<e>", 3}, {"aaab", 4}};
+        if (i < sizeof pattern / sizeof *pattern) x = grammar_outline(b, grammar_regex(b, pattern[i], strlen(pattern[i]), GRAMMAR_DOTALL));
+        else x = grammar_seq(b, (grammar_expr[]){grammar_text(b, "\""), grammar_without(b, tags, 2), grammar_text(b, "<e>")}, 3);
+        grammar *g = compile(b, grammar_seq2(b, x, grammar_text(b, "aa")), v);
+        matcher *m = matcher_new(g, &error);
+        check_many(m, n);
+        if (!matcher_bytes(m, "\"", 1, NULL, &error)) fail_msg("no quote");
+        for (int k = 0; k < 110; k++) {
+            if (k < 5 || k % 7 == 0 || (k > 25 && k < 40)) check_many(m, n);
+            if (!matcher_bytes(m, i == 5 && k % 2 ? "b" : "a", 1, NULL, &error) && !matcher_bytes(m, "b", 1, NULL, &error)) break;
+        }
+        check_many(m, n);
+        matcher_free(m);
+        grammar_unref(g);
+    }
+    grammar_vocab_unref(v);
+}
+
+/* Several requests with one grammar at once. */
+static void *request(void *arg)
+{
+    grammar *g = arg;
+    vlm_error error = {0};
+    uint64_t mask[1];
+    uint32_t x = (uint32_t)(uintptr_t)&error | 1;
+    for (int round = 0; round < 30; round++) {
+        matcher *m = matcher_new(g, &error);
+        for (int i = 0; i < 20 && matcher_mask(m, mask, &error) && mask[0]; i++) {
+            int32_t t = (int32_t)((x = x * 1664525u + 1013904223u) >> 16) % 17;
+            while (!(mask[0] >> t & 1)) t = (t + 1) % 17;
+            if (!matcher_token(m, t, &error)) return "a token of the mask was refused";
+        }
+        matcher_free(m);
+    }
+    return error.code == VLM_OK ? NULL : "error";
+}
+
+static void threads(void **state)
+{
+    grammar_vocab *v = tiny_vocab();
+    grammar_builder *b = grammar_builder_new(NULL);
+    const grammar_expr r = grammar_rule(b, "r");
+    grammar_define(b, r, grammar_alt2(b, grammar_regex(b, "(ab|c){1,9}", 11, 0), grammar_seq(b, (grammar_expr[]){grammar_text(b, "a"), r, grammar_text(b, "b")}, 3)));
+    grammar *g = compile(b, r, v);
+    pthread_t thread[4];
+    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&thread[i], NULL, request, g), 0);
+    for (int i = 0; i < 4; i++) {
+        void *wrong;
+        pthread_join(thread[i], &wrong);
+        assert_null(wrong);
+    }
+    grammar_unref(g);
+    grammar_vocab_unref(v);
+}
+
 /* Work that has no end is stopped: hostile patterns within about a second. */
 static void hostile(void **state)
 {
@@ -554,7 +659,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(regex_language), cmocka_unit_test(regex_search), cmocka_unit_test(regex_refused), cmocka_unit_test(regular_operations),
-        cmocka_unit_test(finished_automata), cmocka_unit_test(recursion), cmocka_unit_test(random_grammars), cmocka_unit_test(special_tokens), cmocka_unit_test(limits), cmocka_unit_test(hostile),
+        cmocka_unit_test(finished_automata), cmocka_unit_test(recursion), cmocka_unit_test(random_grammars), cmocka_unit_test(special_tokens), cmocka_unit_test(limits), cmocka_unit_test(counts_and_lengths), cmocka_unit_test(threads), cmocka_unit_test(hostile),
         cmocka_unit_test(memory_ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
