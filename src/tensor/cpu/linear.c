@@ -8,6 +8,7 @@ enum {
     RANGE_BYTES = 256 << 10,                       /* of weights that a thread then takes at once */
     FORK_WORK = 1 << 16,                           /* multiplications below which another thread is not worth waking */
     ROW_STEP = 48,                                 /* rows of an item, about, when there are many tokens */
+    WIDE_ROWS = 128,                               /* of items that go together then */
     TOKEN_STEP = LINEAR_TOKENS,                    /* tokens of an item at most: weights are widened once for each */
     TOKEN_STEP_SMALL = 128,                        /* the same when there are few rows to share among the threads */
     PACKED_BLOCK = 64 << 20,                       /* of memory for weights */
@@ -219,6 +220,9 @@ bool linear_run(run *r, const linear_product *products, int64_t count)
         int64_t item_bytes = job.row_step * (int64_t)weight_row_bytes(&products->w) + 1;
         int64_t longer = min64(RANGE_BYTES / item_bytes, items / (4 * threads));
         if (longer > grain) grain = longer;
+    } else {                                       /* neighbouring rows share what is cached of the tokens */
+        int64_t wide = min64(WIDE_ROWS / job.row_step, items / (4 * threads));
+        if (wide > grain) grain = wide;
     }
     pool_for(r->dev->pool, items, grain, run_items, &job);
     arena_release(r->scratch, mark);

@@ -129,7 +129,7 @@ INLINE void few_tokens(const linear_product *p, int64_t o0, int64_t o1, int64_t 
 /* ---- many tokens: 32 rows of the weight are packed as tiles; SPAN columns of them stay in L1 while all tokens pass, and the sums go to memory
  * between spans, as float32: the same numbers. C tiles 0..3 = A 4, 5 times B 6, 7 ---- */
 
-enum { SPAN = 16 };                                /* in blocks of DEPTH columns: 32 KiB of weights */
+enum { SPAN = 8 };                                 /* in blocks of DEPTH columns: 16 KiB of weights, as much of two blocks of tokens */
 
 static size_t amx_scratch(const weight *w, int64_t n)
 {
@@ -199,15 +199,17 @@ INLINE void many_tokens(const linear_product *p, int64_t o0, int64_t o1, int64_t
                 b0.data += k * planes * 64 * b0.width;
                 b1.data += k * planes * 64 * b1.width;
                 int64_t count = min64(SPAN, depth - k);
+                if (k + SPAN >= depth)             /* where the sums go */
+                    for (int64_t i = t; i < min64(t + 2 * TILE, t1); i++) {
+                        __builtin_prefetch(p->y + i * p->y_stride + o, 1);
+                        __builtin_prefetch(p->y + i * p->y_stride + o + TILE, 1);
+                    }
                 if (two) multiply_span(scratch + k * 2 * TILE_BYTES, b0, b1, count, c, k == 0, true, planes);
                 else multiply_span(scratch + k * 2 * TILE_BYTES, b0, b1, count, c, k == 0, false, planes);
-            }
-        }
-        char *c = sums;
-        for (int64_t t = t0; t < t1; t += 2 * TILE, c += 4 * TILE_BYTES) {
-            for (int i = 0; i < 4; i++) {          /* C tile i: panel i / 2, token block i % 2 */
-                int64_t rows = i < 2 ? rows0 : rows1, first = t + i % 2 * TILE;
-                if (rows > 0 && first < t1) amx_store(p, (const float *)(c + i * TILE_BYTES), o + i / 2 * TILE, rows, first, min64(TILE, t1 - first));
+                for (int i = 0; k + SPAN >= depth && i < 4; i++) {           /* C tile i: panel i / 2, token block i % 2 */
+                    int64_t rows = i < 2 ? rows0 : rows1, first = t + i % 2 * TILE;
+                    if (rows > 0 && first < t1) amx_store(p, (const float *)(c + i * TILE_BYTES), o + i / 2 * TILE, rows, first, min64(TILE, t1 - first));
+                }
             }
         }
     }

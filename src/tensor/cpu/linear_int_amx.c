@@ -1,12 +1,13 @@
-/* linear_int_amx.c - affine weights of 4 and 8 bits with AMX int8 tiles, for more than one token; the same numbers as linear_avx512vnni.c (whose packing
- * it uses, and which does single tokens): the products of a group are exact in int32 either way, and groups are added in the same order.
+/* linear_int_amx.c - affine weights of 4 and 8 bits with AMX int8 tiles, for more than FEW tokens; the same numbers as linear_avx512vnni.c, which does fewer
+ * (on the same panels): the products of a group are exact in int32 either way, and groups are added in the same order.
  *
- *   A  codes of 16 rows, a group deep (64 columns at most): 8 bits as they lie in the file, 4 bits spread to bytes in scratch
- *   B  16 tokens as packed: [4 columns][token][4]
- *   C  int32 of one group: stored, scaled and added to 16 vectors of float32 sums (lanes are tokens) while the tiles do the next group
+ *   A  activations of 16 tokens, a group deep (64 columns at most); packed so: [block of 16 tokens][columns / depth][token][depth], then
+ *      [groups][2][token] scales and sums
+ *   B  codes of 16 rows as a panel has them, [4 columns][row][4]: 8 bits as they lie, 4 bits spread to bytes in scratch
+ *   C  int32 of one group: stored, scaled and added to 16 vectors of float32 sums (of a token each; lanes are rows) while the tiles do the next group
  *
- * Up to ROW_TILES x 16 rows go through the columns in spans of SPAN: A stays in L1 while the tokens pass, a span of all tokens in L2 while the rows
- * pass; sums wait in scratch from span to span, as float32. */
+ * MOST panels go through the columns in spans of SPAN. Of a span, the codes of PANELS of them and a block of tokens stay in L1, all tokens in L2;
+ * sums wait in scratch from span to span, as float32. */
 #include <string.h>
 
 #include "tensor/cpu/linear_amx.h"
@@ -14,148 +15,242 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
+    FEW = 8,
     SPAN = 512,
     GROUPS = SPAN / 32,                            /* of a span at most */
-    ROW_BYTES = SPAN + 64,                         /* of scratch: rows start in different cache sets */
-    ROW_TILES = 8,
+    PANELS = 2,
+    MOST = 8,
 };
 
-static size_t x_bytes(const weight *w, int64_t n) { return linear_int_avx512vnni.x_bytes(w, n); }
-static void pack(const weight *w, void *packed, int64_t n, int64_t t, const float *x) { linear_int_avx512vnni.pack(w, packed, n, t, x); }
+static int64_t groups_of(const weight *w) { return w->cols / w->group; }
+static int depth_of(const weight *w) { return w->group < 64 ? w->group : 64; }
+static size_t block_bytes(const weight *w) { return TILE * ((size_t)w->cols + (size_t)groups_of(w) * 2 * sizeof(float)); }
+static size_t unit_bytes(const weight *w) { return TILE * ((size_t)(w->group * w->bits / 8) + 2 * dtype_size(w->scale_type)); }
+static size_t panel_bytes(const weight *w) { return (size_t)groups_of(w) * unit_bytes(w); }
 
-static size_t scratch_bytes(const weight *w, int64_t n)
+static size_t x_bytes(const weight *w, int64_t n)
 {
-    if (n == 1) return linear_int_avx512vnni.scratch(w, n);
-    return TILE * ROW_BYTES + (size_t)ROW_TILES * (size_t)((min64(n, LINEAR_TOKENS) + TILE - 1) / TILE) * TILE_BYTES;
+    return n <= FEW ? linear_int_avx512vnni.x_bytes(w, n) : (size_t)((n + TILE - 1) / TILE) * block_bytes(w);
 }
 
-typedef struct rows16 {                            /* one span of 16 rows */
-    const char *codes;                             /* bytes, rows `stride` apart, columns in the order of the packed activations */
+/* A group in int8, 16 columns at a time in the order of the codes, as linear_int.h does it. */
+INLINE void quantize(const float *x, const int group, const int bits, char *out, float *scale, float *sum)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    const __m128i even_odd = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    __m512 v[8];
+    __m512i top = _mm512_setzero_si512(), total = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int i = 0; i < group / 16; i++) {
+        v[i] = _mm512_loadu_ps(x + 16 * i);
+        top = _mm512_max_epu32(top, _mm512_and_si512(_mm512_castps_si512(v[i]), magnitude));
+    }
+    const uint32_t bits_of_most = _mm512_reduce_max_epu32(top);
+    float most;
+    memcpy(&most, &bits_of_most, sizeof most);
+    const __m512 inverse = _mm512_set1_ps(most > 0 ? 127 / most : 0);
+#pragma GCC unroll 8
+    for (int i = 0; i < group / 16; i++) {
+        __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], inverse));
+        __m128i bytes = _mm512_cvtepi32_epi8(q);
+        total = _mm512_add_epi32(total, q);
+        _mm_storeu_si128((void *)(out + 16 * i), bits == 4 ? _mm_shuffle_epi8(bytes, even_odd) : bytes);
+    }
+    *scale = most / 127;
+    *sum = (float)_mm512_reduce_add_epi32(total);
+}
+
+/* The last token leaves zeros for those that are not there. */
+static void pack(const weight *w, void *packed, int64_t n, int64_t t, const float *x)
+{
+    if (n <= FEW) {
+        linear_int_avx512vnni.pack(w, packed, n, t, x);
+        return;
+    }
+    const int depth = depth_of(w);
+    char *block = (char *)packed + (size_t)(t / TILE) * block_bytes(w), *out = block + t % TILE * depth;
+    float *scales = (float *)(block + TILE * w->cols) + t % TILE;
+    for (int64_t g = 0; g < groups_of(w); g++, scales += 2 * TILE, x += w->group) {
+        char q[128];
+        if (w->group == 64) quantize(x, 64, w->bits, q, &scales[0], &scales[TILE]);
+        else if (w->group == 32) quantize(x, 32, w->bits, q, &scales[0], &scales[TILE]);
+        else quantize(x, 128, w->bits, q, &scales[0], &scales[TILE]);
+        for (int i = 0; i < w->group; i += depth, out += TILE * depth) memcpy(out, q + i, (size_t)depth);
+        if (t == n - 1) for (int i = 1; i < TILE - t % TILE; i++) scales[i] = scales[TILE + i] = 0;
+    }
+}
+
+/* ---- one span of a panel ---- */
+
+typedef struct span {
+    const char *codes;                             /* tiles of group after group, `stride` bytes from one group to the next */
     size_t stride;
     float scales[GROUPS][TILE], biases[GROUPS][TILE];
-} rows16;
+} span;
 
-/* 4 bits: a word of eight codes becomes its four even, then its four odd columns. Whole stores: tiles are loaded from here at once, and masked stores
- * do not forward to loads (six times slower for few tokens). */
-static void spread(const uint8_t *in, int64_t words, char *out)
+/* 4 bits: a row of words becomes the four even, then the four odd columns of each. */
+static void spread(const char *in, int64_t words, char *out)
 {
     const __m512i mask = _mm512_set1_epi8(15);
-    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
-    for (int64_t i = 0; i < words; i += 16) {
-        int64_t left = words - i;
-        __m512i w = left >= 16 ? _mm512_loadu_si512(in + 4 * i) : _mm512_maskz_loadu_epi32((__mmask16)((1u << left) - 1), in + 4 * i);
-        __m512i even = _mm512_and_si512(w, mask), odd = _mm512_and_si512(_mm512_srli_epi32(w, 4), mask);
-        _mm512_storeu_si512(out + 8 * i, _mm512_permutex2var_epi32(even, first, odd));           /* a row of scratch has room for whole vectors */
-        _mm512_storeu_si512(out + 8 * i + 64, _mm512_permutex2var_epi32(even, second, odd));
+    for (int64_t i = 0; i < words; i++, in += 64, out += 128) {
+        __m512i w = _mm512_loadu_si512(in);
+        _mm512_storeu_si512(out, _mm512_and_si512(w, mask));
+        _mm512_storeu_si512(out + 64, _mm512_and_si512(_mm512_srli_epi32(w, 4), mask));
     }
 }
 
-static void load_scales(const weight *w, const void *from, int64_t o, int64_t rows, int64_t g, int64_t count, float out[GROUPS][TILE])
+static void load_span(const weight *w, const char *panel, int64_t groups, char *scratch, span *s)
 {
-    __m512i v[TILE];
-    const __mmask16 mask = (__mmask16)((1u << count) - 1);
-    for (int64_t r = 0; r < TILE; r++)             /* rows that are not there: the last one again, they are not stored */
-        v[r] = _mm512_castps_si512(scales_avx512(from, w->scale_type, (o + min64(r, rows - 1)) * (w->cols / w->group) + g, mask));
-    transpose_avx512(v);
-    for (int i = 0; i < GROUPS; i++) _mm512_storeu_si512(out[i], v[i]);
-}
-
-/* Columns [k, k + cols) of rows o ... */
-static void load_rows(const weight *w, int64_t o, int64_t rows, int64_t k, int64_t cols, char *scratch, rows16 *a)
-{
-    const size_t row_bytes = weight_row_bytes(w);
-    const char *data = (const char *)w->data + (size_t)o * row_bytes + (size_t)(k * w->bits / 8);
-    load_scales(w, w->scales, o, rows, k / w->group, cols / w->group, a->scales);
-    load_scales(w, w->biases, o, rows, k / w->group, cols / w->group, a->biases);
-    a->codes = data;
-    a->stride = row_bytes;
-    if (w->bits == 8 && rows == TILE) return;
-    a->codes = scratch;
-    a->stride = ROW_BYTES;
-    for (int64_t r = 0; r < rows; r++) {
-        if (w->bits == 4) spread((const uint8_t *)data + (size_t)r * row_bytes, cols / 8, scratch + r * ROW_BYTES);
-        else memcpy(scratch + r * ROW_BYTES, data + (size_t)r * row_bytes, (size_t)cols);
+    const size_t unit = unit_bytes(w), codes = (size_t)TILE * (size_t)(w->group * w->bits / 8);
+    s->codes = w->bits == 8 ? panel : scratch;
+    s->stride = w->bits == 8 ? unit : (size_t)TILE * (size_t)w->group;
+    for (int64_t g = 0; g < groups; g++, panel += unit) {
+        if (w->bits == 4) spread(panel, w->group / 8, scratch + (size_t)g * s->stride);
+        _mm512_storeu_ps(s->scales[g], scales_avx512(panel + codes, w->scale_type, 0, 0xffff));
+        _mm512_storeu_ps(s->biases[g], scales_avx512(panel + codes, w->scale_type, TILE, 0xffff));
     }
-    if (rows < TILE) memset(scratch + rows * ROW_BYTES, 0, (size_t)((TILE - rows) * ROW_BYTES));
 }
 
 /* Adds a group, whose products lie in c, to the sums. */
-INLINE void add_group(__m512 sums[TILE], const int32_t *c, const float *scale, const float *bias, const float *x_scales)
+INLINE void add_group(__m512 sums[TILE], const int32_t *c, const float *scales, const float *biases, const float *x_scales)
 {
-    const __m512 x_scale = _mm512_loadu_ps(x_scales), x_sum = _mm512_loadu_ps(x_scales + TILE);
+    const __m512 scale = _mm512_loadu_ps(scales), bias = _mm512_loadu_ps(biases);
 #pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) {
-        __m512 products = _mm512_cvtepi32_ps(_mm512_load_si512(c + TILE * r));
-        __m512 part = _mm512_fmadd_ps(products, _mm512_set1_ps(scale[r]), _mm512_mul_ps(_mm512_set1_ps(bias[r]), x_sum));
-        sums[r] = _mm512_fmadd_ps(part, x_scale, sums[r]);
+    for (int t = 0; t < TILE; t++) {
+        __m512 products = _mm512_cvtepi32_ps(_mm512_load_si512(c + TILE * t));
+        __m512 part = _mm512_fmadd_ps(products, scale, _mm512_mul_ps(bias, _mm512_set1_ps(x_scales[TILE + t])));
+        sums[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(x_scales[t]), sums[t]);
     }
 }
 
 /* Tiles are named by constants, hence a macro: products of group g by C tile c. */
-#define MULTIPLY_GROUP(c, out, g)                                                   \
-    do {                                                                            \
-        _tile_zero(c);                                                              \
-        for (int64_t k = (g) * w->group; k < ((g) + 1) * w->group; k += depth) {    \
-            _tile_loadd(4, a->codes + k, a->stride);                                \
-            _tile_loadd(6, x + k * width, (size_t)(4 * width));                     \
-            _tile_dpbusd(c, 4, 6);                                                  \
-        }                                                                           \
-        _tile_stored(c, out, 64);                                                   \
+#define MULTIPLY_GROUP(c, out, g)                                                            \
+    do {                                                                                     \
+        const char *codes = s->codes + (size_t)(g) * s->stride, *at = x + (g) * TILE * group; \
+        _tile_zero(c);                                                                       \
+        for (int k = 0; k < group; k += depth) {                                             \
+            _tile_loadd(4, at + k * TILE, (size_t)depth);                                    \
+            _tile_loadd(6, codes + k * TILE, 64);                                            \
+            _tile_dpbsud(c, 4, 6);                                                           \
+        }                                                                                    \
+        _tile_stored(c, out, 64);                                                            \
     } while (0)
 
-/* One span: 16 rows x 16 tokens; sums [row][token]. */
-static void multiply(const weight *w, const rows16 *a, int64_t groups, const char *x, int64_t width, const float *x_scales, float *out, bool first)
+/* One span: 16 tokens x 16 rows; sums [token][row]. */
+INLINE void multiply(const int group, const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
 {
-    const int64_t depth = min64(w->group, 64);
+    const int depth = group < 64 ? group : 64;
     int32_t c[2][TILE * TILE] __attribute__((aligned(64)));
     __m512 sums[TILE];
 #pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) sums[r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out + TILE * r);
+    for (int t = 0; t < TILE; t++) sums[t] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out + TILE * t);
     MULTIPLY_GROUP(0, c[0], 0);
     for (int64_t g = 0; g < groups; g += 2, x_scales += 4 * TILE) {
         if (g + 1 < groups) MULTIPLY_GROUP(1, c[1], g + 1);
-        add_group(sums, c[0], a->scales[g], a->biases[g], x_scales);
+        add_group(sums, c[0], s->scales[g], s->biases[g], x_scales);
         if (g + 1 == groups) break;
         if (g + 2 < groups) MULTIPLY_GROUP(0, c[0], g + 2);
-        add_group(sums, c[1], a->scales[g + 1], a->biases[g + 1], x_scales + 2 * TILE);
+        add_group(sums, c[1], s->scales[g + 1], s->biases[g + 1], x_scales + 2 * TILE);
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) _mm512_storeu_ps(out + TILE * r, sums[r]);
+    for (int t = 0; t < TILE; t++) _mm512_storeu_ps(out + TILE * t, sums[t]);
 }
 
-/* ROW_TILES tiles of rows at most. */
-static void row_tiles(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, char *scratch)
+static __attribute__((noinline)) void multiply_32(const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
+{
+    multiply(32, s, groups, x, x_scales, out, first);
+}
+static __attribute__((noinline)) void multiply_64(const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
+{
+    multiply(64, s, groups, x, x_scales, out, first);
+}
+static __attribute__((noinline)) void multiply_128(const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
+{
+    multiply(128, s, groups, x, x_scales, out, first);
+}
+
+/* ---- blocks ---- */
+
+static size_t scratch_bytes(const weight *w, int64_t n)
+{
+    if (n <= FEW) return linear_int_avx512vnni.scratch(w, n);
+    return PANELS * SPAN * TILE + MOST * ((size_t)((min64(n, LINEAR_TOKENS) + TILE - 1) / TILE) * TILE_BYTES + (w->packed ? 0 : panel_bytes(w)));
+}
+
+/* Sums of 16 tokens x 16 rows with bias to y. */
+static void store(const linear_product *p, const float *sums, int64_t o, int64_t rows, int64_t t, int64_t tokens)
+{
+    __mmask16 mask = (__mmask16)((1u << rows) - 1);
+    __m512 bias = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + o) : _mm512_setzero_ps();
+    for (int64_t i = 0; i < tokens; i++)
+        _mm512_mask_storeu_ps(p->y + (t + i) * p->y_stride + o, mask, _mm512_add_ps(_mm512_loadu_ps(sums + TILE * i), bias));
+}
+
+/* A span of `count` panels from o on and all tokens. sums: [panel][block of tokens]. */
+static void panels(const linear_product *p, const span *s, int count, int64_t o, int64_t k, int64_t t0, int64_t t1, float *sums)
 {
     const weight *w = &p->w;
-    const size_t token_bytes = (size_t)w->cols + (size_t)(w->cols / w->group) * 2 * sizeof(float);      /* as linear_int.h packs */
-    float *sums = (float *)(scratch + TILE * ROW_BYTES);
-    for (int64_t k = 0; k < w->cols; k += SPAN) {
-        int64_t cols = min64(SPAN, w->cols - k), tile = 0;
-        for (int64_t o = o0; o < o1; o += TILE) {
-            rows16 a;
-            int64_t rows = min64(TILE, o1 - o);
-            load_rows(w, o, rows, k, cols, scratch, &a);
-            for (int64_t t = t0; t < t1; t += TILE, tile++) {
-                int64_t width = min64(TILE, p->n - t);
-                const char *x = (const char *)p->x + (size_t)t * token_bytes;
-                const float *x_scales = (const float *)(x + width * w->cols) + k / w->group * 2 * TILE;
-                multiply(w, &a, cols / w->group, x + k * width, width, x_scales, sums + tile * TILE * TILE, k == 0);
-                if (k + SPAN >= w->cols) amx_store(p, sums + tile * TILE * TILE, o, rows, t, width);
-            }
+    const int64_t blocks = (t1 - t0 + TILE - 1) / TILE, groups = min64(SPAN, w->cols - k) / w->group;
+    const bool last = k + SPAN >= w->cols;
+    for (int64_t t = t0; t < t1; t += TILE, sums += TILE * TILE) {
+        const char *x = (const char *)p->x + (size_t)(t / TILE) * block_bytes(w);
+        const float *x_scales = (const float *)(x + TILE * w->cols) + k / w->group * 2 * TILE;
+        const int64_t tokens = min64(TILE, t1 - t);
+        x += k * TILE;
+        if (last) for (int64_t i = 0; i < tokens; i++) __builtin_prefetch(p->y + (t + i) * p->y_stride + o, 1);
+        for (int i = 0; i < count; i++) {
+            float *sum = sums + i * blocks * TILE * TILE;
+            if (last && i + 1 < count) for (int64_t j = 0; j < tokens; j++) __builtin_prefetch(p->y + (t + j) * p->y_stride + o + (i + 1) * TILE, 1);
+            if (w->group == 64) multiply_64(&s[i], groups, x, x_scales, sum, k == 0);
+            else if (w->group == 32) multiply_32(&s[i], groups, x, x_scales, sum, k == 0);
+            else multiply_128(&s[i], groups, x, x_scales, sum, k == 0);
+            if (last) store(p, sum, o + i * TILE, min64(TILE, p->w.rows - o - i * TILE), t, tokens);
         }
     }
 }
 
+/* Up to MOST panels. */
+static void some_rows(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, char *scratch)
+{
+    const weight *w = &p->w;
+    const int64_t blocks = (t1 - t0 + TILE - 1) / TILE;
+    float *sums = (float *)(scratch + PANELS * SPAN * TILE);
+    char *made = (char *)(sums + MOST * blocks * TILE * TILE);
+    const char *first = made;
+    if (w->packed) {
+        first = (const char *)w->packed + (size_t)(o0 / TILE) * panel_bytes(w);
+    } else {                                       /* a view that begins at row o0 */
+        weight view = *w;
+        const size_t skip = (size_t)(o0 * groups_of(w)) * dtype_size(w->scale_type);
+        view.data = (const char *)w->data + (size_t)o0 * weight_row_bytes(w);
+        view.scales = (const char *)w->scales + skip;
+        view.biases = (const char *)w->biases + skip;
+        linear_int_avx512vnni.repack(&view, made, 0, o1 - o0);
+    }
+    for (int64_t k = 0; k < w->cols; k += SPAN)
+        for (int64_t o = o0; o < o1; o += PANELS * TILE) {
+            span s[PANELS];
+            int count = 0;
+            for (; count < PANELS && o + count * TILE < o1; count++)
+                load_span(w, first + (size_t)((o - o0) / TILE + count) * panel_bytes(w) + (size_t)(k / w->group) * unit_bytes(w),
+                          min64(SPAN, w->cols - k) / w->group, scratch + count * SPAN * TILE, &s[count]);
+            panels(p, s, count, o, k, t0, t1, sums + (o - o0) / TILE * blocks * TILE * TILE);
+        }
+}
+
 static void block(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, void *scratch)
 {
-    if (p->n == 1) {
+    if (p->n <= FEW) {
         linear_int_avx512vnni.block(p, o0, o1, t0, t1, scratch);
         return;
     }
-    amx_configure((int)min64(p->w.group, 64));
-    for (int64_t o = o0; o < o1; o += ROW_TILES * TILE) row_tiles(p, o, min64(o + ROW_TILES * TILE, o1), t0, t1, scratch);
+    amx_configure(depth_of(&p->w));
+    for (int64_t o = o0; o < o1; o += MOST * TILE) some_rows(p, o, min64(o + MOST * TILE, o1), t0, t1, scratch);
     _tile_release();
 }
 
-const linear_path linear_int_amx = {.name = "int8 amx", .x_bytes = x_bytes, .pack = pack, .scratch = scratch_bytes, .block = block,
-                                    .unit = 4 * TILE};
+static size_t packed_bytes(const weight *w) { return linear_int_avx512vnni.packed_bytes(w); }
+static void repack(const weight *w, char *packed, int64_t o0, int64_t o1) { linear_int_avx512vnni.repack(w, packed, o0, o1); }
+
+const linear_path linear_int_amx = {.name = "int8 amx", .x_bytes = x_bytes, .pack = pack, .packed_bytes = packed_bytes, .repack = repack,
+                                    .scratch = scratch_bytes, .block = block, .unit = PANELS * TILE};
