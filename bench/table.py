@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""table.py VLM PEERS OUT.md [--quick] [--shapes=a,b] [--rounds=N] [--fast]: vlm.c beside llama.cpp on the same shapes, in one run, as a table.
+"""table.py VLM PEERS OUT.md [--quick] [--shapes=a,b] [--formats=bf16,q8,q4] [--rounds=N] [--fast]: vlm.c beside llama.cpp on the same shapes, in one run, as a table.
 
 For each shape (bench/configs) and storage format both programs measure prefill of 512 tokens and decode of 32, in turn, several rounds; the best of each counts, since
 neighbours on a shared machine only take away. Shares are of this machine's measured read bandwidth (decode: weight bytes per token) and of its peak multiply-adds."""
@@ -19,6 +19,8 @@ ROUNDS = int(next((a.split("=")[1] for a in sys.argv if a.startswith("--rounds="
 THREADS = len(os.sched_getaffinity(0))
 # ours, llama.cpp's nearest: MLX affine 4 bit in groups of 64 has 4.5 bits a weight, as Q4_0 (blocks of 32) has
 FORMATS = [("bf16", "bf16"), ("q8", "q8_0"), ("q4", "q4_0")]
+WANTED = next((a.split("=")[1].split(",") for a in sys.argv if a.startswith("--formats=")), None)
+FORMATS = [f for f in FORMATS if not WANTED or f[0] in WANTED]
 BITS = {"bf16": 16, "q8": 8.5, "q4": 4.5}
 SHAPES = [("Qwen2.5-1.5B", "qwen2_5_1_5b"), ("Qwen2.5-VL-3B", "qwen2_5_vl_3b"), ("Gemma 4 E2B", "gemma4_e2b")]
 if QUICK or ONLY:

@@ -4,7 +4,8 @@
  *   A  activations of 16 tokens, a group deep (64 columns at most); packed so: [block of 16 tokens][columns / depth][token][depth], then
  *      [groups][2][token] scales and sums
  *   B  codes of 16 rows as a panel has them, [4 columns][row][4]: 8 bits as they lie, 4 bits spread to bytes in scratch
- *   C  int32 of one group: stored, scaled and added to 16 vectors of float32 sums (of a token each; lanes are rows) while the tiles do the next group
+ *   C  int32 of one group: stored, then scaled and added to 16 vectors of float32 sums (of a token each; lanes are rows). Tiles and vectors take turns,
+ *      PHASE groups of two panels each: interleaved finer they were slower, and at no distance do they overlap
  *
  * MOST panels go through the columns in spans of SPAN. Of a span, the codes of PANELS of them and a block of tokens stay in L1, all tokens in L2;
  * sums wait in scratch from span to span, as float32. */
@@ -18,6 +19,7 @@ enum {
     FEW = 8,
     SPAN = 512,
     GROUPS = SPAN / 32,                            /* of a span at most */
+    PHASE = 8,
     PANELS = 2,
     MOST = 8,
 };
@@ -123,51 +125,77 @@ INLINE void add_group(__m512 sums[TILE], const int32_t *c, const float *scales, 
     }
 }
 
-/* Tiles are named by constants, hence a macro: products of group g by C tile c. */
-#define MULTIPLY_GROUP(c, out, g)                                                            \
-    do {                                                                                     \
-        const char *codes = s->codes + (size_t)(g) * s->stride, *at = x + (g) * TILE * group; \
-        _tile_zero(c);                                                                       \
-        for (int k = 0; k < group; k += depth) {                                             \
-            _tile_loadd(4, at + k * TILE, (size_t)depth);                                    \
-            _tile_loadd(6, codes + k * TILE, 64);                                            \
-            _tile_dpbsud(c, 4, 6);                                                           \
-        }                                                                                    \
-        _tile_stored(c, out, 64);                                                            \
+typedef struct target {                            /* where sums go after the last span */
+    float *y;
+    int64_t stride, tokens;
+    const float *bias;
+    __mmask16 mask[PANELS];
+} target;
+
+/* Tiles are named by constants, hence a macro: products of group g and one or two panels. */
+#define MULTIPLY_GROUP(a, c0, c1, g)                                                              \
+    do {                                                                                          \
+        const char *codes0 = s[0].codes + (size_t)(g) * s[0].stride, *at = x + (g) * TILE * group; \
+        const char *codes1 = two ? s[1].codes + (size_t)(g) * s[1].stride : codes0;               \
+        _tile_zero(c0);                                                                           \
+        if (two) _tile_zero(c1);                                                                  \
+        for (int k = 0; k < group; k += depth) {                                                  \
+            _tile_loadd(a, at + k * TILE, (size_t)depth);                                         \
+            _tile_loadd(6, codes0 + k * TILE, 64);                                                \
+            _tile_dpbsud(c0, a, 6);                                                               \
+            if (two) _tile_loadd(7, codes1 + k * TILE, 64);                                       \
+            if (two) _tile_dpbsud(c1, a, 7);                                                      \
+        }                                                                                         \
     } while (0)
 
-/* One span: 16 tokens x 16 rows; sums [token][row]. */
-INLINE void multiply(const int group, const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
+/* One span: 16 tokens x 16 rows of one or two panels; sums [token][row], the second panel's `apart` further. out NULL: there is another span. */
+INLINE void multiply(const int group, const bool two, const span *s, int64_t groups, const char *x, const float *x_scales, float *sums, int64_t apart,
+                     bool first, const target *out)
 {
     const int depth = group < 64 ? group : 64;
-    int32_t c[2][TILE * TILE] __attribute__((aligned(64)));
-    __m512 sums[TILE];
+    int32_t c[PHASE][PANELS][TILE * TILE] __attribute__((aligned(64)));
+    for (int64_t from = 0, n; from < groups; from += n) {
+        n = min64(PHASE, groups - from);
+        for (int64_t g = 0; g < n; g += 2) {
+            MULTIPLY_GROUP(4, 0, 1, from + g);
+            if (g + 1 < n) MULTIPLY_GROUP(5, 2, 3, from + g + 1);
+            _tile_stored(0, c[g][0], 64);
+            if (two) _tile_stored(1, c[g][1], 64);
+            if (g + 1 == n) break;
+            _tile_stored(2, c[g + 1][0], 64);
+            if (two) _tile_stored(3, c[g + 1][1], 64);
+        }
+        for (int i = 0; i < (two ? 2 : 1); i++) {
+            float *at = sums + i * apart;
+            __m512 sum[TILE];
 #pragma GCC unroll 16
-    for (int t = 0; t < TILE; t++) sums[t] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out + TILE * t);
-    MULTIPLY_GROUP(0, c[0], 0);
-    for (int64_t g = 0; g < groups; g += 2, x_scales += 4 * TILE) {
-        if (g + 1 < groups) MULTIPLY_GROUP(1, c[1], g + 1);
-        add_group(sums, c[0], s->scales[g], s->biases[g], x_scales);
-        if (g + 1 == groups) break;
-        if (g + 2 < groups) MULTIPLY_GROUP(0, c[0], g + 2);
-        add_group(sums, c[1], s->scales[g + 1], s->biases[g + 1], x_scales + 2 * TILE);
+            for (int t = 0; t < TILE; t++) sum[t] = first && from == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(at + TILE * t);
+            for (int64_t g = 0; g < n; g++) add_group(sum, c[g][i], s[i].scales[from + g], s[i].biases[from + g], x_scales + (from + g) * 2 * TILE);
+            if (!out || from + n < groups) {
+#pragma GCC unroll 16
+                for (int t = 0; t < TILE; t++) _mm512_storeu_ps(at + TILE * t, sum[t]);
+                continue;
+            }
+            const __m512 bias = out->bias ? _mm512_maskz_loadu_ps(out->mask[i], out->bias + i * TILE) : _mm512_setzero_ps();
+#pragma GCC unroll 16
+            for (int t = 0; t < TILE; t++)
+                if (t < out->tokens) _mm512_mask_storeu_ps(out->y + t * out->stride + i * TILE, out->mask[i], _mm512_add_ps(sum[t], bias));
+        }
     }
-#pragma GCC unroll 16
-    for (int t = 0; t < TILE; t++) _mm512_storeu_ps(out + TILE * t, sums[t]);
 }
 
-static __attribute__((noinline)) void multiply_32(const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
-{
-    multiply(32, s, groups, x, x_scales, out, first);
-}
-static __attribute__((noinline)) void multiply_64(const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
-{
-    multiply(64, s, groups, x, x_scales, out, first);
-}
-static __attribute__((noinline)) void multiply_128(const span *s, int64_t groups, const char *x, const float *x_scales, float *out, bool first)
-{
-    multiply(128, s, groups, x, x_scales, out, first);
-}
+#define MULTIPLY(name, group, two)                                                                                                               \
+    static __attribute__((noinline)) void name(const span *s, int64_t groups, const char *x, const float *x_scales, float *sums, int64_t apart,  \
+                                               bool first, const target *out)                                                                    \
+    {                                                                                                                                            \
+        multiply(group, two, s, groups, x, x_scales, sums, apart, first, out);                                                                   \
+    }
+MULTIPLY(multiply_32, 32, false)
+MULTIPLY(multiply_64, 64, false)
+MULTIPLY(multiply_128, 128, false)
+MULTIPLY(multiply_32_two, 32, true)
+MULTIPLY(multiply_64_two, 64, true)
+MULTIPLY(multiply_128_two, 128, true)
 
 /* ---- blocks ---- */
 
@@ -177,35 +205,28 @@ static size_t scratch_bytes(const weight *w, int64_t n)
     return PANELS * SPAN * TILE + MOST * ((size_t)((min64(n, LINEAR_TOKENS) + TILE - 1) / TILE) * TILE_BYTES + (w->packed ? 0 : panel_bytes(w)));
 }
 
-/* Sums of 16 tokens x 16 rows with bias to y. */
-static void store(const linear_product *p, const float *sums, int64_t o, int64_t rows, int64_t t, int64_t tokens)
-{
-    __mmask16 mask = (__mmask16)((1u << rows) - 1);
-    __m512 bias = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + o) : _mm512_setzero_ps();
-    for (int64_t i = 0; i < tokens; i++)
-        _mm512_mask_storeu_ps(p->y + (t + i) * p->y_stride + o, mask, _mm512_add_ps(_mm512_loadu_ps(sums + TILE * i), bias));
-}
-
 /* A span of `count` panels from o on and all tokens. sums: [panel][block of tokens]. */
 static void panels(const linear_product *p, const span *s, int count, int64_t o, int64_t k, int64_t t0, int64_t t1, float *sums)
 {
     const weight *w = &p->w;
-    const int64_t blocks = (t1 - t0 + TILE - 1) / TILE, groups = min64(SPAN, w->cols - k) / w->group;
+    const int64_t apart = (t1 - t0 + TILE - 1) / TILE * TILE * TILE, groups = min64(SPAN, w->cols - k) / w->group;
     const bool last = k + SPAN >= w->cols;
+    target out = {.stride = p->y_stride, .bias = p->bias ? p->bias + o : NULL};
+    for (int i = 0; i < count; i++) out.mask[i] = (__mmask16)((1u << min64(TILE, w->rows - o - i * TILE)) - 1);
     for (int64_t t = t0; t < t1; t += TILE, sums += TILE * TILE) {
         const char *x = (const char *)p->x + (size_t)(t / TILE) * block_bytes(w);
         const float *x_scales = (const float *)(x + TILE * w->cols) + k / w->group * 2 * TILE;
-        const int64_t tokens = min64(TILE, t1 - t);
         x += k * TILE;
-        if (last) for (int64_t i = 0; i < tokens; i++) __builtin_prefetch(p->y + (t + i) * p->y_stride + o, 1);
-        for (int i = 0; i < count; i++) {
-            float *sum = sums + i * blocks * TILE * TILE;
-            if (last && i + 1 < count) for (int64_t j = 0; j < tokens; j++) __builtin_prefetch(p->y + (t + j) * p->y_stride + o + (i + 1) * TILE, 1);
-            if (w->group == 64) multiply_64(&s[i], groups, x, x_scales, sum, k == 0);
-            else if (w->group == 32) multiply_32(&s[i], groups, x, x_scales, sum, k == 0);
-            else multiply_128(&s[i], groups, x, x_scales, sum, k == 0);
-            if (last) store(p, sum, o + i * TILE, min64(TILE, p->w.rows - o - i * TILE), t, tokens);
+        out.y = p->y + t * p->y_stride + o;
+        out.tokens = min64(TILE, t1 - t);
+        for (int64_t i = 0; last && i < out.tokens; i++) {
+            __builtin_prefetch(out.y + i * out.stride, 1);
+            __builtin_prefetch(out.y + i * out.stride + TILE, 1);
         }
+        const target *to = last ? &out : NULL;
+        if (w->group == 64) (count == 2 ? multiply_64_two : multiply_64)(s, groups, x, x_scales, sums, apart, k == 0, to);
+        else if (w->group == 32) (count == 2 ? multiply_32_two : multiply_32)(s, groups, x, x_scales, sums, apart, k == 0, to);
+        else (count == 2 ? multiply_128_two : multiply_128)(s, groups, x, x_scales, sums, apart, k == 0, to);
     }
 }
 
