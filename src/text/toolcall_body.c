@@ -156,8 +156,10 @@ static step_result body_fail(toolcall_parser *p)
         out_event_add(p, TOOLCALL_END, "", 0);
         call_clear(&p->c);
         b->calls++;
-        if (p->final) p->pos = p->in.size;
-        p->scan = p->pos;
+        b->last_end = p->pos;
+        b->state = BODY_NEXT;
+        if (!p->final) return STEP_ON;                            /* brackets and the end marker may follow */
+        p->scan = p->pos = p->in.size;
         return body_end(p, false);
     }
     if (b->deferred && !(p->final && b->calls)) take_back(p);
@@ -434,6 +436,19 @@ static void retype_member(toolcall_parser *p)
     buf_free(&typed);
 }
 
+/* Will the string that begins now stay one? */
+static bool member_stays(const toolcall_parser *p)
+{
+    const value_reader *r = &p->b.reader;
+    const json_t *schema = tool_schema(p, p->c.name.data);
+    buf key = {0};
+    unsigned types = 0;
+    if (schema && value_decode_string(r->out.data + r->key_at, r->key_end - r->key_at, &key))
+        types = type_mask(schema, type_property(schema, schema, key.data ? key.data : ""));
+    buf_free(&key);
+    return !types || types & TYPE_STRING;
+}
+
 static step_result arguments_step(toolcall_parser *p)
 {
     const toolcall_format *f = p->f;
@@ -448,18 +463,20 @@ static step_result arguments_step(toolcall_parser *p)
         r->quote = f->quote;
         p->b.step = 1;
         p->b.value_told = 0;
+        p->b.value_streams = true;
         p->c.arguments_known = p->options.eager;
     }
     value_text t = {.s = p->in.data, .n = p->in.size, .pos = p->pos, .final = p->final, .p = p};
     value_result result;
     do {
         result = value_run(r, &t);
-        if (result != VALUE_MEMBER || !pairs) continue;
-        retype_member(p);
+        if (result == VALUE_MEMBER && pairs) retype_member(p);
+        if (result != VALUE_KEY && result != VALUE_MEMBER) break;
         p->b.value_told = r->out.size;                            /* up to here nothing changes any more */
-    } while (result == VALUE_KEY || result == VALUE_MEMBER);
+        p->b.value_streams = !pairs || result == VALUE_MEMBER || member_stays(p);
+    } while (true);
     p->pos = t.pos;
-    size_t have = p->c.arguments.size, safe = pairs && result != VALUE_DONE ? p->b.value_told : r->out.size;
+    size_t have = p->c.arguments.size, safe = p->b.value_streams || result == VALUE_DONE ? value_certain(r) : p->b.value_told;
     if ((p->options.eager || result == VALUE_DONE) && safe > have) buf_add(&p->c.arguments, r->out.data + have, safe - have);
     if (result == VALUE_BAD) return STEP_FAILED;
     if (result == VALUE_MORE) return STEP_MORE;

@@ -90,6 +90,8 @@ void value_free(value_reader *r);
 /* Reads on from t->pos. VALUE_KEY: a key of the outermost object was read; VALUE_MEMBER: its value was, out may be changed from value_at on;
  * both times call again. */
 value_result value_run(value_reader *r, value_text *t);
+/* Bytes of out that stay: not a comma that may turn out to be the last. */
+size_t value_certain(const value_reader *r);
 /* A whole text as one value; appends it as JSON. False: it is none, out is as before. */
 bool value_whole(value_dialect dialect, bool loose, const char *text, size_t size, buf *out);
 /* Appends text as a JSON string, without quotes around it. */

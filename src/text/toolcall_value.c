@@ -426,6 +426,13 @@ static int step_text(value_reader *r, value_text *t)
     return GO_ON;
 }
 
+size_t value_certain(const value_reader *r)
+{
+    size_t n = r->out.size;
+    bool comma = r->dialect != VALUE_JSON && r->state != AT_STRING && r->state != AT_MARKED && n > 1 && r->out.data[n - 1] == ' ' && r->out.data[n - 2] == ',';
+    return comma ? n - 2 : n;
+}
+
 value_result value_run(value_reader *r, value_text *t)
 {
     for (;;) {
