@@ -299,6 +299,8 @@ const jstr *jstr_upper(jmem *m, const jstr *s);
 const jstr *jstr_lower(jmem *m, const jstr *s);
 const jstr *jstr_capitalize(jmem *m, const jstr *s);
 const jstr *jstr_title(jmem *m, const jstr *s);
+const jstr *jstr_swapcase(jmem *m, const jstr *s);
+const jstr *jstr_casefold(jmem *m, const jstr *s);
 const jstr *jstr_replace(jmem *m, const jstr *s, const jstr *from, const jstr *to, jint count);
 jlist *jstr_splitlines(jmem *m, const jstr *s, bool keep_ends);
 jval jinja_urlize(jrun *r, jval self, jargs *a);                      /* filters with files of their own */
@@ -307,6 +309,11 @@ jval jinja_striptags(jrun *r, jval self, jargs *a);
 jval jinja_wordwrap(jrun *r, jval self, jargs *a);
 bool jchar_is_alnum(uint32_t c);
 bool jchar_is_decimal(uint32_t c);
+bool jchar_is_upper(uint32_t c);
+bool jchar_is_lower(uint32_t c);
+bool jchar_is_title(uint32_t c);
+bool jchar_is_digit(uint32_t c);
+bool jchar_is_numeric(uint32_t c);
 bool jchar_is_printable(uint32_t c);
 static inline bool jchar_is_space(uint32_t c) { return unicode_is_space(c) || (c >= 0x1C && c <= 0x1F); }      /* Python's isspace */
 void jinja_escape_html(jbuf *b, const jstr *s);

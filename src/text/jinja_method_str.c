@@ -28,18 +28,8 @@ METHOD(lstrip) { return jv_str(jstr_strip(&r->m, self.s, optional_text(r, a, 0, 
 METHOD(rstrip) { return jv_str(jstr_strip(&r->m, self.s, optional_text(r, a, 0, "rstrip"), false, true)); }
 METHOD(splitlines) { return jv_list(jstr_splitlines(&r->m, self.s, jv_true(jarg(a, 0, jv_bool(false))))); }
 
-METHOD(swapcase)
-{
-    jbuf b = {.m = &r->m};
-    for (size_t i = 0; i < self.s->size;) {
-        size_t n = utf8_size((unsigned char)self.s->data[i]);
-        const jstr *c = jstr_new(&r->m, self.s->data + i, n), *lower = jstr_lower(&r->m, c);
-        bool is_lower = lower->size == n && memcmp(lower->data, c->data, n) == 0;
-        jbuf_addstr(&b, is_lower ? jstr_upper(&r->m, c) : lower);
-        i += n;
-    }
-    return jv_buf(&b);
-}
+METHOD(swapcase) { return jv_str(jstr_swapcase(&r->m, self.s)); }
+METHOD(casefold) { return jv_str(jstr_casefold(&r->m, self.s)); }
 
 METHOD(replace)
 {
@@ -314,12 +304,9 @@ static bool is_category(uint32_t c, unsigned set) { return set >> utf8proc_categ
 #define BIT(k) (1u << UTF8PROC_CATEGORY_##k)
 enum { LETTERS = BIT(LU) | BIT(LL) | BIT(LT) | BIT(LM) | BIT(LO), DIGITS = BIT(ND), NUMBERS = BIT(ND) | BIT(NL) | BIT(NO) };
 
-static bool superscript(uint32_t c) { return c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0x2070 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468); }
 static bool char_alpha(uint32_t c) { return is_category(c, LETTERS); }
-static bool char_digit(uint32_t c) { return is_category(c, DIGITS) || superscript(c); }
 static bool char_decimal(uint32_t c) { return is_category(c, DIGITS); }
-static bool char_numeric(uint32_t c) { return is_category(c, NUMBERS); }
-static bool char_alnum(uint32_t c) { return is_category(c, LETTERS | NUMBERS); }
+static bool char_alnum(uint32_t c) { return is_category(c, LETTERS | NUMBERS) || jchar_is_numeric(c); }
 static bool char_space(uint32_t c) { return jchar_is_space(c); }
 bool jchar_is_alnum(uint32_t c) { return char_alnum(c); }
 bool jchar_is_decimal(uint32_t c) { return char_decimal(c); }
@@ -336,9 +323,9 @@ static jval all_chars(jval self, bool (*is)(uint32_t), bool empty)
 }
 
 METHOD(isalpha) { return all_chars(self, char_alpha, false); }
-METHOD(isdigit) { return all_chars(self, char_digit, false); }
+METHOD(isdigit) { return all_chars(self, jchar_is_digit, false); }
 METHOD(isdecimal) { return all_chars(self, char_decimal, false); }
-METHOD(isnumeric) { return all_chars(self, char_numeric, false); }
+METHOD(isnumeric) { return all_chars(self, jchar_is_numeric, false); }
 METHOD(isalnum) { return all_chars(self, char_alnum, false); }
 METHOD(isspace) { return all_chars(self, char_space, false); }
 METHOD(isascii) { return all_chars(self, char_ascii, true); }
@@ -381,30 +368,38 @@ METHOD(encode)
 }
 
 /* Some cased letter, and none of the other case. */
-static jval one_case(jval self, unsigned wanted, unsigned other)
+static jval one_case(jval self, bool upper)
 {
     bool any = false;
     for (size_t i = 0; i < self.s->size;) {
         uint32_t c;
         i += utf8_next_lossy(self.s->data + i, self.s->size - i, &c);
-        if (is_category(c, other | BIT(LT))) return jv_bool(false);
-        any |= is_category(c, wanted);
+        if (jchar_is_title(c) || (upper ? jchar_is_lower(c) : jchar_is_upper(c))) return jv_bool(false);
+        any |= upper ? jchar_is_upper(c) : jchar_is_lower(c);
     }
     return jv_bool(any);
 }
 
-METHOD(isupper) { return one_case(self, BIT(LU), BIT(LL)); }
-METHOD(islower) { return one_case(self, BIT(LL), BIT(LU)); }
+METHOD(isupper) { return one_case(self, true); }
+METHOD(islower) { return one_case(self, false); }
 
+/* Capitals only where a word begins, small letters only inside. */
 METHOD(istitle)
 {
-    const jstr *title = jstr_title(&r->m, self.s);
-    bool same = title->size == self.s->size && memcmp(title->data, self.s->data, title->size) == 0;
-    return jv_bool(same && !(one_case(self, BIT(LU), 0).b == false && one_case(self, BIT(LL), 0).b == false));
+    bool inside = false, any = false;
+    for (size_t i = 0; i < self.s->size;) {
+        uint32_t c;
+        i += utf8_next_lossy(self.s->data + i, self.s->size - i, &c);
+        bool capital = jchar_is_upper(c) || jchar_is_title(c), small = jchar_is_lower(c);
+        if ((capital && inside) || (small && !inside)) return jv_bool(false);
+        inside = capital || small;
+        any |= inside;
+    }
+    return jv_bool(any);
 }
 
 static const jbuiltin methods[] = {
-    {"upper", str_upper, 0, 0, ""}, {"lower", str_lower, 0, 0, ""}, {"casefold", str_lower, 0, 0, ""}, {"capitalize", str_capitalize, 0, 0, ""},
+    {"upper", str_upper, 0, 0, ""}, {"lower", str_lower, 0, 0, ""}, {"casefold", str_casefold, 0, 0, ""}, {"capitalize", str_capitalize, 0, 0, ""},
     {"title", str_title, 0, 0, ""}, {"swapcase", str_swapcase, 0, 0, ""}, {"strip", str_strip, 0, 1, ""}, {"lstrip", str_lstrip, 0, 1, ""},
     {"rstrip", str_rstrip, 0, 1, ""}, {"split", str_split, 0, 2, "sep,maxsplit"}, {"rsplit", str_rsplit, 0, 2, "sep,maxsplit"},
     {"splitlines", str_splitlines, 0, 1, "keepends"}, {"partition", str_partition, 1, 1, ""}, {"rpartition", str_rpartition, 1, 1, ""},

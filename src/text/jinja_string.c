@@ -1,6 +1,7 @@
 /* jinja_string.c - what Python's str does with Unicode text: strip, case, replace, splitlines; HTML escaping. */
 #include <utf8proc.h>
 
+#include "text/jinja_case.h"
 #include "text/jinja_internal.h"
 
 size_t jstr_offset(const jstr *s, size_t chars)
@@ -59,26 +60,44 @@ const jstr *jstr_strip(jmem *m, const jstr *s, const jstr *set, bool left, bool 
 
 /* ---- case ---- */
 
-/* Letters whose capital form is longer than one character. */
-static const struct { uint32_t c; const char *upper, *title; } special[] = {
-    {0xDF, "SS", "Ss"}, {0x149, "\xCA\xBCN", "\xCA\xBCN"}, {0x1F0, "J\xCC\x8C", "J\xCC\x8C"}, {0x587, "\xD4\xB5\xD5\x92", "\xD4\xB5\xD6\x82"},
-    {0xFB00, "FF", "Ff"}, {0xFB01, "FI", "Fi"}, {0xFB02, "FL", "Fl"}, {0xFB03, "FFI", "Ffi"}, {0xFB04, "FFL", "Ffl"}, {0xFB05, "ST", "St"}, {0xFB06, "ST", "St"},
-};
+static bool in_ranges(const uint32_t (*range)[2], size_t n, uint32_t c)
+{
+    for (size_t i = 0; i < n && range[i][0] <= c; i++)
+        if (c <= range[i][1]) return true;
+    return false;
+}
+#define IN(ranges, c) in_ranges(ranges, sizeof ranges / sizeof *ranges, c)
+
+bool jchar_is_upper(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LU || (c > 127 && IN(other_upper, c)); }
+bool jchar_is_lower(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LL || (c > 127 && IN(other_lower, c)); }
+bool jchar_is_title(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LT; }
+bool jchar_is_digit(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_ND || (c > 127 && IN(other_digit, c)); }
+bool jchar_is_numeric(uint32_t c)
+{
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO || (c > 127 && IN(other_numeric, c));
+}
+
+static bool is_cased(uint32_t c) { return jchar_is_upper(c) || jchar_is_lower(c) || jchar_is_title(c); }
 
 static void add_upper(jbuf *b, uint32_t c, bool title)
 {
-    for (size_t i = 0; c >= 0xDF && i < sizeof special / sizeof *special; i++)
-        if (special[i].c == c) {
-            jbuf_adds(b, title ? special[i].title : special[i].upper);
+    for (size_t i = 0; c >= 0xDF && i < sizeof special_case / sizeof *special_case; i++)
+        if (special_case[i].c == c) {
+            jbuf_adds(b, title ? special_case[i].title : special_case[i].upper);
             return;
         }
     jbuf_utf8(b, (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)c) : utf8proc_toupper((utf8proc_int32_t)c)));
 }
 
-static bool is_cased(uint32_t c)
+static bool add_folded(jbuf *b, uint32_t c)
 {
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT;
+    for (size_t i = 0; c >= 0xB5 && i < sizeof special_fold / sizeof *special_fold && special_fold[i].c <= c; i++)
+        if (special_fold[i].c == c) {
+            jbuf_adds(b, special_fold[i].folded);
+            return true;
+        }
+    return false;
 }
 
 static void add_lower(jbuf *b, const jstr *s, size_t at, size_t n, uint32_t c, bool after_cased)
@@ -91,7 +110,7 @@ static void add_lower(jbuf *b, const jstr *s, size_t at, size_t n, uint32_t c, b
     } else jbuf_utf8(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
 }
 
-typedef enum letter_case { UPPER, LOWER, CAPITAL, TITLE } letter_case;
+typedef enum letter_case { UPPER, LOWER, CAPITAL, TITLE, SWAPPED, FOLDED } letter_case;
 
 static const jstr *change_case(jmem *m, const jstr *s, letter_case how)
 {
@@ -100,8 +119,10 @@ static const jstr *change_case(jmem *m, const jstr *s, letter_case how)
     for (size_t i = 0; i < s->size;) {
         uint32_t c;
         size_t n = utf8_next_lossy(s->data + i, s->size - i, &c);
-        bool up = how == UPPER || (how == CAPITAL && i == 0) || (how == TITLE && !cased);
-        if (up) add_upper(&b, c, how != UPPER);
+        bool up = (how == SWAPPED && jchar_is_lower(c)) || how == UPPER || (how == CAPITAL && i == 0) || (how == TITLE && !cased);
+        if (up) add_upper(&b, c, how != UPPER && how != SWAPPED);
+        else if (how == SWAPPED && !jchar_is_upper(c)) jbuf_add(&b, s->data + i, n);
+        else if (how == FOLDED && add_folded(&b, c)) { }
         else add_lower(&b, s, i, n, c, cased);
         cased = is_cased(c);
         i += n;
@@ -113,6 +134,8 @@ const jstr *jstr_upper(jmem *m, const jstr *s) { return change_case(m, s, UPPER)
 const jstr *jstr_lower(jmem *m, const jstr *s) { return change_case(m, s, LOWER); }
 const jstr *jstr_capitalize(jmem *m, const jstr *s) { return change_case(m, s, CAPITAL); }
 const jstr *jstr_title(jmem *m, const jstr *s) { return change_case(m, s, TITLE); }
+const jstr *jstr_swapcase(jmem *m, const jstr *s) { return change_case(m, s, SWAPPED); }
+const jstr *jstr_casefold(jmem *m, const jstr *s) { return change_case(m, s, FOLDED); }
 
 /* ---- pieces ---- */
 

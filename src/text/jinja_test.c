@@ -1,6 +1,4 @@
 /* jinja_test.c - what can follow "is". */
-#include <utf8proc.h>
-
 #include "text/jinja_internal.h"
 
 #define TEST(name) static jval is_##name(jrun *r, jval v, jargs *a)
@@ -72,9 +70,8 @@ static jval case_test(jrun *r, jval v, bool upper)
     for (size_t i = 0; i < s->size;) {
         uint32_t c;
         i += utf8_next_lossy(s->data + i, s->size - i, &c);
-        utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-        if (k == (upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU) || k == UTF8PROC_CATEGORY_LT) return jv_bool(false);
-        any |= k == (upper ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);
+        if (jchar_is_title(c) || (upper ? jchar_is_lower(c) : jchar_is_upper(c))) return jv_bool(false);
+        any |= upper ? jchar_is_upper(c) : jchar_is_lower(c);
     }
     return jv_bool(any);
 }
