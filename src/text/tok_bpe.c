@@ -381,12 +381,34 @@ static size_t merge_by_scanning(const tokenizer *t, bpe_symbol *symbol, size_t n
     return n;
 }
 
-static inline bool before(const bpe_candidate *a, const bpe_candidate *b)
+static inline bool before(const bpe_candidate *a, const bpe_candidate *b) { return a->key < b->key; }
+
+/* The heap has four children to a node: fewer levels, and the children lie side by side. */
+static void sift_up(bpe_candidate *heap, size_t i, bpe_candidate c)
 {
-    return a->rank < b->rank || (a->rank == b->rank && a->position < b->position);
+    while (i && before(&c, &heap[(i - 1) / 4])) {
+        heap[i] = heap[(i - 1) / 4];
+        i = (i - 1) / 4;
+    }
+    heap[i] = c;
 }
 
-static bool heap_push(tok_scratch *s, bpe_candidate c)
+static void sift_down(bpe_candidate *heap, size_t count, size_t i, bpe_candidate c)
+{
+    for (;;) {
+        size_t child = 4 * i + 1, end = child + 4 < count ? child + 4 : count, least = child;
+        if (child >= count) break;
+        for (size_t k = child + 1; k < end; k++)
+            if (before(&heap[k], &heap[least])) least = k;
+        if (!before(&heap[least], &c)) break;
+        heap[i] = heap[least];
+        i = least;
+    }
+    heap[i] = c;
+}
+
+/* Appends without regard to order. */
+static bool heap_append(tok_scratch *s, bpe_candidate c)
 {
     if (s->heap_count == s->heap_capacity) {
         size_t capacity = s->heap_capacity ? s->heap_capacity * 2 : 256;
@@ -395,60 +417,52 @@ static bool heap_push(tok_scratch *s, bpe_candidate c)
         s->heap = grown;
         s->heap_capacity = capacity;
     }
-    size_t i = s->heap_count++;
-    while (i && before(&c, &s->heap[(i - 1) / 2])) {
-        s->heap[i] = s->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    s->heap[i] = c;
+    s->heap[s->heap_count++] = c;
     return true;
 }
 
-static bpe_candidate heap_pop(tok_scratch *s)
+static bool append_pair(const tokenizer *t, tok_scratch *s, int32_t left, int32_t right, bool *any)
 {
-    bpe_candidate top = s->heap[0], last = s->heap[--s->heap_count];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= s->heap_count) break;
-        if (child + 1 < s->heap_count && before(&s->heap[child + 1], &s->heap[child])) child++;
-        if (!before(&s->heap[child], &last)) break;
-        s->heap[i] = s->heap[child];
-        i = child;
-    }
-    s->heap[i] = last;
-    return top;
+    const tok_merge *m = find_merge(t, s->symbol[left].id, s->symbol[right].id);
+    *any = m != NULL;
+    return !m || heap_append(s, (bpe_candidate){(uint64_t)m->rank << 32 | (uint32_t)left, s->symbol[left].id, s->symbol[right].id});
 }
 
 static bool push_pair(const tokenizer *t, tok_scratch *s, int32_t left, int32_t right)
 {
+    bool any;
     if (left < 0 || right < 0) return true;
-    const tok_merge *m = find_merge(t, s->symbol[left].id, s->symbol[right].id);
-    return !m || heap_push(s, (bpe_candidate){m->rank, left, s->symbol[left].id, s->symbol[right].id});
+    if (!append_pair(t, s, left, right, &any)) return false;
+    if (any) sift_up(s->heap, s->heap_count - 1, s->heap[s->heap_count - 1]);
+    return true;
 }
 
-/* Merged symbols get id -1; returns the number of array places still to walk (all of them). */
+/* Merged symbols get id -1. */
 static bool merge_by_heap(const tokenizer *t, tok_scratch *s, size_t n)
 {
     bpe_symbol *symbol = s->symbol;
+    bool any;
     s->heap_count = 0;
     for (size_t i = 0; i < n; i++) {
         symbol[i].previous = (int32_t)i - 1;
         symbol[i].next = i + 1 < n ? (int32_t)i + 1 : -1;
     }
     for (size_t i = 0; i + 1 < n; i++)
-        if (!push_pair(t, s, (int32_t)i, (int32_t)i + 1)) return false;
+        if (!append_pair(t, s, (int32_t)i, (int32_t)i + 1, &any)) return false;
+    for (size_t i = s->heap_count / 4 + 1; i-- > 0;)
+        if (i < s->heap_count) sift_down(s->heap, s->heap_count, i, s->heap[i]);
     while (s->heap_count) {
-        bpe_candidate c = heap_pop(s);
-        bpe_symbol *left = &symbol[c.position];
+        bpe_candidate c = s->heap[0], last = s->heap[--s->heap_count];
+        if (s->heap_count) sift_down(s->heap, s->heap_count, 0, last);
+        int32_t position = (int32_t)(c.key & INT32_MAX);
+        bpe_symbol *left = &symbol[position];
         if (left->id != c.left || left->next < 0 || symbol[left->next].id != c.right) continue;      /* out of date */
-        const tok_merge *m = find_merge(t, c.left, c.right);
         bpe_symbol *right = &symbol[left->next];
-        left->id = m->id;
+        left->id = find_merge(t, c.left, c.right)->id;
         left->next = right->next;
         right->id = -1;
-        if (left->next >= 0) symbol[left->next].previous = c.position;
-        if (!push_pair(t, s, left->previous, c.position) || !push_pair(t, s, c.position, left->next)) return false;
+        if (left->next >= 0) symbol[left->next].previous = position;
+        if (!push_pair(t, s, left->previous, position) || !push_pair(t, s, position, left->next)) return false;
     }
     return true;
 }

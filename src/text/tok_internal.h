@@ -178,7 +178,7 @@ bool tok_split(const tokenizer *t, tok_pieces *p, vlm_error *error);
 
 /* BPE. Scratch memory is kept from word to word. */
 typedef struct bpe_symbol { int32_t id, previous, next; } bpe_symbol;
-typedef struct bpe_candidate { uint32_t rank; int32_t position, left, right; } bpe_candidate;
+typedef struct bpe_candidate { uint64_t key; int32_t left, right; } bpe_candidate;        /* key: rank, then position */
 /* Words met before and their ids, for long texts: one place for each hash. */
 typedef struct tok_cached { uint32_t hash; uint8_t size, count; char word[26]; int32_t id[8]; } tok_cached;
 typedef struct tok_scratch {
