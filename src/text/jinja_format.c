@@ -83,8 +83,8 @@ static void general_float(char *text, size_t room, double f, int precision, bool
         memmove(end, tail, strlen(tail) + 1);
         return;
     }
-    snprintf(text, room, alternate ? "%#.*g" : "%.*g", precision, f);
-    if (!strchr(text, '.')) strcat(text, ".0");
+    int size = snprintf(text, room, alternate ? "%#.*g" : "%.*g", precision, f);
+    if (!strchr(text, '.')) snprintf(text + size, room - (size_t)size, ".0");
 }
 
 const jstr *jspec_float(jrun *r, const jspec *s, double f)
