@@ -49,7 +49,7 @@ bool engine_guide(vlm_engine *e, vlm_request *r, vlm_error *error)
     bool ok = !held.grammar || guide_hold(&r->guide, held.grammar, &hold, error);
     grammar_unref(held.grammar);
     if (!ok) return false;
-    output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = open, .swallow = lead, .enforced = held.grammar != NULL,
+    output_parsing parsing = {.marks = marks, .tools = request_tools(r), .thinking_open = open, .swallow = lead, .enforced = held.calls && !r->response_format,
                               .one_call = r->one_call, .prompt = r->prompt.text, .think_open = r->thinking_start, .think_close = r->thinking_end,
                               .seed = call_seed(e, r)};
     return output_begin(&r->output, r->parse ? &parsing : NULL, error);

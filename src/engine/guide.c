@@ -39,8 +39,8 @@ bool guide_hold(guide *g, grammar *to, const guide_hold_options *o, vlm_error *e
     if (!(g->matcher = matcher_new(to, error))) return false;
     const char *force = toolcall_think_force(o->marks->format);
     size_t end = g->think.end ? strlen(g->think.end) : 0;
-    bool more = end && !o->calls && force && !strncmp(force, g->think.end, end) && force[end];
-    if (more && !encode(g, force + end, &g->lead, error)) return false;
+    bool more = end && force && !strncmp(force, g->think.end, end) && force[end];
+    if (more && (o->calls ? !thinking_close_with(&g->think, g->tok, g->think.end, error) : !encode(g, force + end, &g->lead, error))) return false;
     if (!o->may_think || g->think.state != THINKING_MAYBE) return true;
     if (!encode(g, g->think.start, &g->opening, error)) return false;
     if (!g->opening.count || !(tokenizer_is_special(g->tok, g->opening.id[0]) || output_is_mark(o->marks, g->opening.id[0]))) g->opening.count = 0;

@@ -117,7 +117,7 @@ bool output_begin(output *o, const output_parsing *parsing, vlm_error *error)
                                 .keep_space = true, .think_open = parsing->think_open, .think_close = parsing->think_close,
                                 .response = o->marks->response, .prompt = parsing->prompt ? parsing->prompt : "",
                                 .prompt_size = parsing->prompt ? strlen(parsing->prompt) : 0, .seed = parsing->seed,
-                                .is_token = is_marker_text, .user = (void *)o->marks};
+                                .is_token = parsing->enforced ? NULL : is_marker_text, .user = (void *)o->marks};
     return (o->parser = toolcall_parser_new(o->marks->format, &options, error)) != NULL;
 }
 

@@ -64,7 +64,7 @@ typedef struct output_parsing {
     const output_marks *marks;     /* borrowed */
     const json_t *tools;           /* NULL: calls are text */
     bool thinking_open, one_call;  /* one_call: nothing after the first */
-    bool enforced;                 /* a grammar makes calls come out right */
+    bool enforced;                 /* a grammar makes calls come out right: markers count also where they are spelled in other tokens */
     bool swallow;                  /* white space at the beginning is left out, also when there is no reasoning */
     const char *prompt;            /* its text, for response templates; may be NULL */
     const char *think_open, *think_close;      /* markers instead of the format's, or NULL; borrowed */

@@ -281,8 +281,7 @@ static void limit(const sampler_limits *l, float *logits, int vocab)
         uint64_t bits = base < l->n_allowed ? l->allowed[base / 64] : 0;
         int n = vocab - base < 64 ? vocab - base : 64;
         if (bits == UINT64_MAX) continue;
-        for (int i = 0; i < n; i++)
-            if (!(bits >> i & 1)) logits[base + i] = -INFINITY;
+        for (int i = 0; i < n; i++) logits[base + i] = bits >> i & 1 ? logits[base + i] : -INFINITY;
     }
 }
 

@@ -38,6 +38,12 @@ static bool encode_line(thinking *t, const tokenizer *tok, const char *close, vl
     return ok;
 }
 
+bool thinking_close_with(thinking *t, const tokenizer *tok, const char *close, vlm_error *error)
+{
+    t->close.count = t->close_line.count = 0;
+    return t->budget < 0 || (encode(tok, close, &t->close, error) && encode_line(t, tok, close, error));
+}
+
 static bool copy(const char *text, char **out)
 {
     return !text || !*text || (*out = mem_strdup(text)) != NULL;
@@ -52,7 +58,7 @@ bool thinking_init(thinking *t, const tokenizer *tok, const thinking_marks *mark
         thinking_free(t);
         return err_memory(error, strlen(close));
     }
-    if (budget >= 0 && (!encode(tok, close, &t->close, error) || !encode_line(t, tok, close, error))) {
+    if (!thinking_close_with(t, tok, close, error)) {
         thinking_free(t);
         return false;
     }

@@ -31,6 +31,8 @@ typedef struct thinking_marks { const char *start, *end, *close, *also; } thinki
 
 /* before: the end of the prompt's text. */
 bool thinking_init(thinking *t, const tokenizer *tok, const thinking_marks *marks, const char *before, int budget, vlm_error *error);
+/* Another text to force. */
+bool thinking_close_with(thinking *t, const tokenizer *tok, const char *close, vlm_error *error);
 void thinking_free(thinking *t);
 /* The bytes of one more token, control tokens included; they may be a part of a character. False: out of memory. */
 bool thinking_add(thinking *t, const char *text, size_t size);
