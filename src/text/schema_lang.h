@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/mem.h"
+#include "text/grammar.h"
 #include "vlm.h"
 
 /* ---- finite automata, start state 0 ---- */
@@ -64,5 +65,7 @@ int lang_is_fail(lang_pool *p, lang a);
  * between double or single quotes, with the escapes that JSON has, too. */
 typedef enum lang_form { LANG_UTF8, LANG_JSON, LANG_DOUBLE, LANG_SINGLE } lang_form;
 bool lang_dfa(lang_pool *p, lang a, lang_form form, dfa *out, vlm_error *error);
+/* The same as an expression of the grammar. *plain is false (and the answer 0) when there is an intersection or complement in it. */
+grammar_expr lang_expr(lang_pool *p, lang a, lang_form form, grammar_builder *b, bool *plain);
 
 #endif

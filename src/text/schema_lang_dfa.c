@@ -437,19 +437,21 @@ static void copy_branches(const spell *s, uint32_t node, branches *out)
 static uint32_t spell_hex(spell *s, const span *r, size_t n)
 {
     static const alphabet hex = {4, true};
-    span *cut = MEM_ARRAY(n + 1, span);
+    span *cut = MEM_ARRAY(n + 2, span);
     if (!cut) {
         s->failed = true;
         return SPELL_NONE;
     }
-    size_t pairs = 0;                                  /* beyond U+FFFF, counted from there */
+    size_t pairs = 0, basic = 0;                       /* beyond U+FFFF, counted from there; below it */
     for (size_t i = 0; i < n; i++)
         if (r[i].high > 0xFFFF) cut[pairs++] = (span){r[i].low < 0x10000 ? 0 : r[i].low - 0x10000, r[i].high - 0x10000, r[i].to};
     uint32_t pair = pairs ? spell_pair(s, 0, cut, pairs, 0) : SPELL_NONE;
-    size_t basic = 0;
-    while (basic < n && r[basic].low <= 0xFFFF) basic++;
-    memcpy(cut, r, basic * sizeof *cut);
-    if (basic && cut[basic - 1].high > 0xFFFF) cut[basic - 1].high = 0xFFFF;
+    /* printable ASCII stands for itself: nobody writes \u0061, and the automaton would be three times as large */
+    for (size_t i = 0; i < n && r[i].low <= 0xFFFF; i++) {
+        uint32_t high = r[i].high < 0xFFFF ? r[i].high : 0xFFFF;
+        if (r[i].low < 0x20) cut[basic++] = (span){r[i].low, high < 0x1F ? high : 0x1F, r[i].to};
+        if (high > 0x7E) cut[basic++] = (span){r[i].low > 0x7F ? r[i].low : 0x7F, high, r[i].to};
+    }
     branches b = {.count = 0}, d = {.count = 0};
     digit_branches(s, &hex, 4, cut, basic, 0, 0, 12, 0, &b);
     digit_branches(s, &hex, 3, cut, basic, 0xD000, 0, 15, 0, &d);      /* D0 to D7: no surrogates are in the spans */

@@ -125,9 +125,11 @@ grammar_expr schema_lang_expr(schema_c *c, lang a, lang_form form, const json_t 
 {
     dfa d;
     vlm_error error = {0};
-    if (!a) return 0;
+    bool plain = false;
+    grammar_expr made = a ? lang_expr(c->lang, a, form, c->b, &plain) : 0;
+    if (!a || plain) return made;
     if (!lang_dfa(c->lang, a, form, &d, &error)) return schema_refuse(c, error.code, node, NULL, "%s", error.message);
-    grammar_expr made = schema_dfa_expr(c, &d);
+    made = schema_dfa_expr(c, &d);
     dfa_free(&d);
     return made;
 }

@@ -48,7 +48,7 @@ static const struct { const char *name, *pattern; } formats[] = {
     {"date-time", DATE "[Tt]" TIME},
     {"duration", "P([0-9]+W|([0-9]+Y([0-9]+M([0-9]+D)?)?|[0-9]+M([0-9]+D)?|[0-9]+D)(T([0-9]+H([0-9]+M([0-9]+S)?)?|[0-9]+M([0-9]+S)?|[0-9]+S))?|"
                  "T([0-9]+H([0-9]+M([0-9]+S)?)?|[0-9]+M([0-9]+S)?|[0-9]+S))"},
-    {"email", "(" ATEXT "(\\." ATEXT ")*|\"([ !#-\\[\\]-~]|\\\\[ -~])*\")@(" HOSTNAME "|\\[(" IPV4 "|IPv6:" IPV6 ")\\])"},
+    {"email", "(" ATEXT "(\\." ATEXT ")*|\"([ !#-\\[\\]-~]|\\\\[ -~])*\")@(" HOSTNAME "|\\[" IPV4 "\\])"},
     {"idn-email", "(" ATEXT_ANY "(\\." ATEXT_ANY ")*)@([A-Za-z0-9-]|[^\\x00-\\x7F])+(\\.([A-Za-z0-9-]|[^\\x00-\\x7F])+)*"},
     {"hostname", HOSTNAME},
     {"ipv4", IPV4},
