@@ -281,7 +281,7 @@ static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor 
 {
     const decoder_spec *spec = &s->d->spec;
     run *r = s->r;
-    tensor scores = op_linear(r, router_in, &w->router, NULL);                             /* [n, experts] */
+    tensor scores = op_linear(r, router_in, &w->router, w->router_bias);                           /* [n, experts] */
     size_t chosen = (size_t)h.rows * (size_t)spec->top_k;
     int32_t *index = run_alloc(r, (chosen + 1) * sizeof *index);
     float *share = run_alloc(r, (chosen + 1) * sizeof *share);
@@ -289,7 +289,8 @@ static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor 
     for (size_t k = 0; run_ok(r) && w->router_expert_scale && k < chosen; k++) share[k] *= w->router_expert_scale[index[k]];
     moe_spec m = {.experts = spec->experts, .top_k = spec->top_k, .act = spec->act, .down = &w->experts_down,
                   .gate_up = w->experts_gate_up.data ? &w->experts_gate_up : NULL,
-                  .gate = w->experts_gate.data ? &w->experts_gate : NULL, .up = w->experts_up.data ? &w->experts_up : NULL};
+                  .gate = w->experts_gate.data ? &w->experts_gate : NULL, .up = w->experts_up.data ? &w->experts_up : NULL,
+                  .gate_up_bias = w->experts_bias, .down_bias = w->experts_down_bias, .limit = spec->moe_limit};
     return op_moe(r, h, &m, index, share);
 }
 

@@ -43,8 +43,9 @@ typedef struct norm_names { const char *norm1, *post1, *norm2, *post2; } norm_na
  *              x / rms(x) * router.scale / sqrt(hidden), chosen probabilities are multiplied by router.per_expert_scale. */
 typedef enum moe_style { MOE_NONE, MOE_INSTEAD, MOE_BESIDE } moe_style;
 
-/* Names of router and experts: mlp.gate, mlp.experts; or block_sparse_moe.gate, block_sparse_moe.experts with w1, w3, w2 (as Mixtral is published). */
-typedef enum moe_names { MOE_USUAL, MOE_MIXTRAL } moe_names;
+/* Names of router and experts: mlp.gate, mlp.experts; or block_sparse_moe.gate, block_sparse_moe.experts with w1, w3, w2 (as Mixtral is published); or
+ * mlp.router with a bias, mlp.experts transposed, gates and ups taking turns, with biases (gpt-oss). */
+typedef enum moe_names { MOE_USUAL, MOE_MIXTRAL, MOE_GPT_OSS } moe_names;
 
 typedef struct decoder_layer_spec {
     int heads, kv_heads, head_dim;
@@ -91,6 +92,7 @@ typedef struct decoder_spec {
     moe_names moe_names;
     int experts, top_k, expert_ffn;
     bool normalize_top_k;
+    float moe_limit;               /* moe_spec.limit */
     int shared_ffn;                /* MOE_INSTEAD: width of an expert that every token takes, times sigmoid(shared_expert_gate x); 0: none */
     bool experts_transposed;       /* fused experts lie as [experts, inputs, outputs] */
 
@@ -116,7 +118,7 @@ typedef struct decoder_layer {
     weight gate, up, down;
     const float *gate_bias, *up_bias, *down_bias;
     weight router, experts_gate_up, experts_gate, experts_up, experts_down;
-    const float *router_scale, *router_expert_scale;
+    const float *router_scale, *router_expert_scale, *router_bias, *experts_bias, *experts_down_bias;
     const float *moe_norm, *moe_post1, *moe_post2;       /* MOE_BESIDE: pre_2, post_1, post_2 */
     weight shared_gate, shared_up, shared_down, shared_router;
     weight ple_gate, ple_proj;

@@ -47,6 +47,17 @@ static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_laye
     bind_vector(b, &w->down_bias, s->hidden, "layers.%d.mlp.down_proj.bias", i);
 }
 
+static void bind_gpt_oss(const decoder_spec *s, decoder_layer *w, binder *b, int i)
+{
+    int64_t n = s->experts, ffn = s->expert_ffn;
+    bind_linear(b, &w->router, n, s->hidden, "layers.%d.mlp.router", i);
+    bind_vector(b, &w->router_bias, n, "layers.%d.mlp.router.bias", i);
+    bind_experts_interleaved(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.mlp.experts.gate_up_proj", i);
+    bind_experts_transposed(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.mlp.experts.down_proj", i);
+    bind_vector_interleaved(b, &w->experts_bias, n, 2 * ffn, "layers.%d.mlp.experts.gate_up_proj_bias", i);
+    bind_vector(b, &w->experts_down_bias, n * s->hidden, "layers.%d.mlp.experts.down_proj_bias", i);
+}
+
 /* Experts lie fused (Gemma 4, newer transformers; some transposed), one by one (Qwen as published), or with gate and up apart (MLX). */
 static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
@@ -108,7 +119,8 @@ static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i
     if (l->recurrent) delta_net_bind(&s->delta, &w->delta, b, s->hidden, i);
     else bind_attention(s, w, l, b, i);
     if (l->ffn) bind_mlp(s, w, l, b, i);
-    if (l->moe) bind_moe(s, w, b, i);
+    if (l->moe && s->moe_names == MOE_GPT_OSS) bind_gpt_oss(s, w, b, i);
+    else if (l->moe) bind_moe(s, w, b, i);
     if (s->ple) {
         bind_linear(b, &w->ple_gate, s->ple, s->hidden, "layers.%d.per_layer_input_gate", i);
         bind_linear(b, &w->ple_proj, s->hidden, s->ple, "layers.%d.per_layer_projection", i);

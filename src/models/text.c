@@ -18,6 +18,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
                                 "\"sliding_window\":4096}"},
     {"glm", glm4_spec, NULL},
     {"glm4", glm4_spec, NULL},
+    {"gpt_oss", gpt_oss_spec, NULL},
     {"granite", granite_spec, NULL},
     {"llama", llama_spec, "{" LLAMA "}"},
     {"ministral", llama_spec, NULL},

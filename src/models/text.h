@@ -20,6 +20,7 @@ bool cohere2_spec(decoder_spec *s, arena *memory, config *c, const char *model_t
 bool ernie4_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool glm4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool gpt_oss_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool granite_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool olmo2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);

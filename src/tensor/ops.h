@@ -30,6 +30,8 @@ typedef struct moe_spec {
     const weight *gate, *up;                       /* experts x [ffn, d]; gate_up != NULL: fused [2 ffn, d], gate first */
     const weight *gate_up;
     const weight *down;                            /* experts x [d, ffn] */
+    const float *gate_up_bias, *down_bias;         /* [experts][2 ffn], gate first; [experts][d]; or NULL */
+    float limit;                                   /* > 0: gate = min(gate, limit), up = 1 + min(max(up, -limit), limit) before act(gate) * up */
 } moe_spec;
 
 /* Where a recurrent layer finds and leaves what it remembers of each run: `offset` floats into the run's memory. */
@@ -115,7 +117,7 @@ typedef struct ops {
     /* index[n, top_k], probability[n, top_k] of the largest logits in falling order (ties: lower index first);
      * probability = softmax over all logits (normalize: divided by the sum of the chosen). */
     void (*topk)(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
-    /* out[i] = sum_k weight[i,k] * down_e( act(gate_e x_i) * up_e x_i ), e = index[i,k], k in order */
+    /* out[i] = sum_k weight[i,k] * down_e( act(gate_e x_i) * up_e x_i ), e = index[i,k], k in order; products with their biases */
     void (*moe)(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weight);
 
     /* x: [height * width, in] channels last; w: [out, kh * kw * in] (columns ordered kh, kw, in); y: [oh * ow, out]. */

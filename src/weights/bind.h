@@ -55,6 +55,9 @@ bool bind_experts_optional(binder *b, weight *out, int64_t experts, int64_t rows
 void bind_experts_each(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, ...) __attribute__((format(printf, 7, 8)));
 /* The same from one tensor [experts, cols, rows] of a plain format, transposed by copying. */
 void bind_experts_transposed(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
+/* ... whose outputs alternate gate, up, gate, up ...: gates first in `out`. The same for biases [experts, rows]. */
+void bind_experts_interleaved(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
+void bind_vector_interleaved(binder *b, const float **out, int64_t experts, int64_t rows, const char *format, ...) __attribute__((format(printf, 5, 6)));
 void bind_linear_transposed(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* The full tensor name, values widened to float32. n is checked against the number of elements. */
 void bind_vector(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));

@@ -112,7 +112,14 @@ void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int k
     if (*out) b->parameters += (uint64_t)(channels * kernel);
 }
 
-static void bind_transposed(binder *b, weight *out, const char *format, va_list args)
+/* Row r of an expert becomes row r / 2, or rows / 2 + r / 2 when it is odd. */
+static void part_rows(uint8_t *out, const uint8_t *in, int64_t experts, int64_t rows, size_t row_bytes)
+{
+    for (int64_t e = 0; e < experts; e++, in += (size_t)rows * row_bytes, out += (size_t)rows * row_bytes)
+        for (int64_t r = 0; r < rows; r++) memcpy(out + (size_t)(r / 2 + r % 2 * (rows / 2)) * row_bytes, in + (size_t)r * row_bytes, row_bytes);
+}
+
+static void bind_transposed(binder *b, weight *out, bool parted, const char *format, va_list args)
 {
     char name[NAME_MAX_BYTES / 2];
     if (b->failed) return;
@@ -128,6 +135,12 @@ static void bind_transposed(binder *b, weight *out, const char *format, va_list 
         if (!copy) { bind_memory(b, t->bytes); return; }
         transpose_each(copy, t->data, out->experts ? out->experts : 1, out->cols, out->rows, dtype_size(t->type));
         out->data = copy;
+        if (parted) {
+            uint8_t *again = arena_alloc_raw(b->memory, t->bytes);
+            if (!again) { out->data = NULL; bind_memory(b, t->bytes); return; }
+            part_rows(again, copy, out->experts, out->rows, weight_row_bytes(out));
+            out->data = again;
+        }
     } else if (!bind_dummy(b, out, name)) return;
     if (!bind_add(b, out)) out->data = NULL;
 }
@@ -137,7 +150,7 @@ void bind_experts_transposed(binder *b, weight *out, int64_t experts, int64_t ro
     *out = (weight){.rows = rows, .cols = cols, .experts = experts};
     va_list args;
     va_start(args, format);
-    bind_transposed(b, out, format, args);
+    bind_transposed(b, out, false, format, args);
     va_end(args);
 }
 
@@ -146,6 +159,31 @@ void bind_linear_transposed(binder *b, weight *out, int64_t rows, int64_t cols, 
     *out = (weight){.rows = rows, .cols = cols};
     va_list args;
     va_start(args, format);
-    bind_transposed(b, out, format, args);
+    bind_transposed(b, out, false, format, args);
     va_end(args);
+}
+
+void bind_experts_interleaved(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...)
+{
+    *out = (weight){.rows = rows, .cols = cols, .experts = experts};
+    va_list args;
+    va_start(args, format);
+    bind_transposed(b, out, true, format, args);
+    va_end(args);
+}
+
+void bind_vector_interleaved(binder *b, const float **out, int64_t experts, int64_t rows, const char *format, ...)
+{
+    char name[NAME_MAX_BYTES / 2];
+    const float *in = NULL;
+    *out = NULL;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    bind_vector(b, &in, experts * rows, "%s", name);
+    float *copy = in ? arena_alloc_raw(b->memory, (size_t)(experts * rows) * sizeof *copy) : NULL;
+    if (in && !copy) bind_memory(b, (size_t)(experts * rows) * sizeof *copy);
+    if (copy) part_rows((uint8_t *)copy, (const uint8_t *)in, experts, rows, sizeof *copy);
+    *out = copy;
 }

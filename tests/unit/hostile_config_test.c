@@ -70,13 +70,15 @@ static void try_all(const char *folder, const char *file)
 
 static void qwen2_5_vl(void **state) { (void)state; try_all("tests/data/checkpoints/qwen2_5_vl", "config.json"); }
 static void qwen2_5_vl_processor(void **state) { (void)state; try_all("tests/data/checkpoints/qwen2_5_vl", "preprocessor_config.json"); }
+static void qwen3_5(void **state) { (void)state; try_all("tests/data/checkpoints/qwen3_5_moe", "config.json"); }
+static void llava_onevision(void **state) { (void)state; try_all("tests/data/checkpoints/llava_onevision", "preprocessor_config.json"); }
 static void gemma4(void **state) { (void)state; try_all("tests/data/checkpoints/gemma4_e2b", "config.json"); }
 static void gemma4_quantized(void **state) { (void)state; try_all("tests/data/checkpoints/mlx_gemma4_26b_a4b_4bit", "config.json"); }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(qwen2_5_vl), cmocka_unit_test(qwen2_5_vl_processor), cmocka_unit_test(gemma4), cmocka_unit_test(gemma4_quantized),
+        cmocka_unit_test(qwen2_5_vl), cmocka_unit_test(qwen2_5_vl_processor), cmocka_unit_test(qwen3_5), cmocka_unit_test(llava_onevision), cmocka_unit_test(gemma4), cmocka_unit_test(gemma4_quantized),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* linear_moe.c - mixture of experts: tokens are gathered by expert, so that each expert's matrices are read once, as many small
  * products in one fork; the results are added for each token in the order of its choices, whatever order they were made in. */
+#include <math.h>
 #include <string.h>
 
 #include "tensor/cpu/linear.h"
@@ -56,6 +57,32 @@ static bool multiply(run *r, const moe_plan *plan, tensor y, tensor x, const wei
     return ok;
 }
 
+/* Biases and bounds of the first products. Rows stand in the order of experts. */
+static void bound_rows(run *r, const moe_plan *p, const moe_spec *s, tensor gate, tensor up)
+{
+    const cpu_kernels *k = cpu_kernels_of(r);
+    int64_t row = 0, ffn = gate.cols;
+    for (int64_t i = 0; i < p->used; i++)
+        for (int64_t left = p->products[i].n; left > 0; left--, row++) {
+            float *g = tensor_row(gate, row), *u = tensor_row(up, row);
+            const float *bias = s->gate_up_bias ? s->gate_up_bias + p->products[i].y_stride * 2 * ffn : NULL;
+            if (bias) k->add(g, g, bias, 1, ffn), k->add(u, u, bias + ffn, 1, ffn);
+            if (s->limit > 0) {
+                k->clip(g, -INFINITY, s->limit, ffn);
+                k->clip(u, -s->limit, s->limit, ffn);
+                for (int64_t c = 0; c < ffn; c++) u[c] += 1;
+            }
+        }
+}
+
+static void add_down_bias(run *r, const moe_plan *p, const moe_spec *s, tensor y)
+{
+    int64_t row = 0;
+    for (int64_t i = 0; s->down_bias && i < p->used; i++)
+        for (int64_t left = p->products[i].n; left > 0; left--, row++)
+            cpu_kernels_of(r)->add(tensor_row(y, row), tensor_row(y, row), s->down_bias + p->products[i].y_stride * y.cols, 1, y.cols);
+}
+
 typedef struct sum_job {
     const moe_plan *plan;
     tensor out, y;
@@ -89,8 +116,10 @@ void cpu_moe(run *r, tensor out, tensor x, const moe_spec *s, const int32_t *ind
     } else if (!multiply(r, &plan, gate, x, s->gate, plan.source) || !multiply(r, &plan, up, x, s->up, plan.source)) {
         goto done;
     }
+    if (s->gate_up_bias || s->limit > 0) bound_rows(r, &plan, s, gate, up);
     r->dev->ops->glu(r, gate, gate, up, s->act);
     if (!multiply(r, &plan, y, gate, s->down, NULL)) goto done;
+    add_down_bias(r, &plan, s, y);
     sum_job job = {&plan, out, y, weights};
     pool_for(r->dev->pool, x.rows, 1 + FORK_VALUES / (out.cols * plan.top_k), sum_rows, &job);
 done:

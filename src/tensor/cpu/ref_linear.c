@@ -49,8 +49,14 @@ void ref_moe(run *r, tensor out, tensor x, const moe_spec *s, const int32_t *ind
                 weight second = weight_expert(s->up, e);
                 ref_linear(r, up, one, &second, NULL);
             }
+            for (int64_t c = 0; run_ok(r) && s->gate_up_bias && c < 2 * ffn; c++) tensor_row(gate_up, 0)[c] += s->gate_up_bias[e * 2 * ffn + c];
+            for (int64_t c = 0; run_ok(r) && s->limit > 0 && c < ffn; c++) {
+                float *g = &tensor_row(gate, 0)[c], *u = &tensor_row(up, 0)[c];
+                *g = fminf(*g, s->limit);
+                *u = 1 + fminf(fmaxf(*u, -s->limit), s->limit);
+            }
             ref_glu(r, gate, gate, up, s->act);
-            ref_linear(r, y, gate, &down, NULL);
+            ref_linear(r, y, gate, &down, s->down_bias ? s->down_bias + e * out.cols : NULL);
             if (run_ok(r)) for (int64_t c = 0; c < out.cols; c++) sum[c] += (double)weights[i * s->top_k + k] * tensor_row(y, 0)[c];
         }
         if (run_ok(r)) for (int64_t c = 0; c < out.cols; c++) tensor_row(out, i)[c] = (float)sum[c];
