@@ -165,7 +165,7 @@ static void calls(void **state)
     assert_string_equal(ask(&o)->text.data, "call:get_weather{city:Paris}[stop]");
     o.parse = -1;
     o.max_tokens = 11;                                             /* cut inside the arguments */
-    assert_string_equal(ask(&o)->text.data, "{0 get_weather }[length]");
+    assert_string_equal(ask(&o)->text.data, "{0 get_weather {\"city\": \"Paris}[length]");
     o.max_tokens = 100;
     o.tool_choice = "{\"type\":\"function\",\"function\":{\"name\":\"nothing\"}}";
     assert_int_equal(ask(&o)->error.code, VLM_INVALID);
