@@ -9,8 +9,6 @@
  * token and pixel_values. */
 #include "models/tower_lm.h"
 
-#include <math.h>
-
 #include "base/err.h"
 
 enum { MOST_FRAMES = 64 };
@@ -21,8 +19,7 @@ typedef struct internvl {
     picture_norm frames;
     const float *norm, *norm_bias;
     int factor, tokens;            /* features side by side; tokens of a tile */
-    bool tiled;
-    int least_tiles, most_tiles;
+    tile_grid grid;
     const char *begin, *end, *video_mark;
 } internvl;
 
@@ -42,9 +39,7 @@ static bool configure(vlm_model *m, config *c)
     v->base.video_token = v->base.image_token;
     m->takes = TAKES_IMAGE | TAKES_VIDEO;
     config *p = m->processor;
-    v->tiled = config_bool(p, "image_processor.crop_to_patches", true);
-    v->least_tiles = (int)config_int(p, "image_processor.min_patches", 1, 1, 256);
-    v->most_tiles = (int)config_int(p, "image_processor.max_patches", 12, v->least_tiles, 256);
+    tile_grid_config(&v->grid, p);
     v->begin = config_string(p, "start_image_token", "<img>");
     v->end = config_string(p, "end_image_token", "</img>");
     v->video_mark = config_string(p, "video_token", "<video>");
@@ -65,21 +60,6 @@ static bool bind(vlm_model *m, binder *b)
 
 /* ---- processor ---------------------------------------------------------------------------------------------------- */
 
-static void choose_grid(const internvl *v, int height, int width, int most, int *rows, int *columns)
-{
-    double ratio = (double)width / height, nearest = INFINITY, area = (double)height * width, tile = (double)v->base.tower.image * v->base.tower.image;
-    *rows = *columns = 1;
-    for (int n = v->least_tiles < most ? v->least_tiles : most; n <= most; n++)
-        for (int across = 1; across <= n; across++) {
-            if (n % across) continue;
-            double off = fabs(ratio - (double)across / (n / across));
-            if (off > nearest || (off == nearest && !(area > 0.5 * tile * n))) continue;
-            nearest = off;
-            *columns = across;
-            *rows = n / across;
-        }
-}
-
 static bool process_video(const vlm_model *m, const internvl *v, const media_item *item, media_input *out, vlm_error *error)
 {
     int side = v->base.tower.image, n = item->video.count;
@@ -97,25 +77,9 @@ static bool process_video(const vlm_model *m, const internvl *v, const media_ite
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const internvl *v = m->family;
-    const image *img = &item->image;
-    int side = v->base.tower.image, rows = 1, columns = 1;
     out->kind = item->kind;
     if (item->kind == MEDIA_VIDEO) return process_video(m, v, item, out, error);
-    if (!tower_lm_only_images(m, item, error)) return false;
-    double most = fmin(fmax(media_option(item->part, options, "max_patches", v->most_tiles), 1), 256);
-    const json_t *asked = options ? json_object_get(options, "crop_to_patches") : NULL;
-    if (json_is_boolean(asked) ? json_is_true(asked) : v->tiled) choose_grid(v, img->height, img->width, (int)most, &rows, &columns);
-    int n = rows * columns, tiles = n > 1 ? n + 1 : 1;
-    out->tokens = tiles * v->tokens;
-    if (!tower_lm_fits(m, item, out->tokens, error)) return false;
-    processed *p = media_input_add(out, "pixel_values", DT_F32, 4, (const int64_t[]){tiles, 3, side, side});
-    if (!p) return err_memory(error, (size_t)tiles * 3 * (size_t)side * (size_t)side * sizeof(float));
-    image whole;
-    if (!image_resize(img, columns * side, rows * side, v->base.norm.filter, &whole, error)) return false;
-    for (int i = 0; i < n; i++)
-        picture_window(&v->base.norm, &whole, i % columns * side, i / columns * side, side, side, (float *)p->data + (int64_t)i * 3 * side * side);
-    image_free(&whole);
-    return n == 1 || picture_resized(&v->base.norm, img, side, side, 0, 0, side, side, (float *)p->data + (int64_t)n * 3 * side * side, error);
+    return tower_lm_only_images(m, item, error) && tile_grid_process(m, &v->grid, &v->base, item, options, v->tokens, out, error);
 }
 
 /* The middles of equal parts. */

@@ -92,6 +92,51 @@ tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height,
     return out;
 }
 
+void tile_grid_config(tile_grid *g, config *p)
+{
+    g->tiled = config_bool(p, "image_processor.crop_to_patches", true);
+    g->least = (int)config_int(p, "image_processor.min_patches", 1, 1, 256);
+    g->most = (int)config_int(p, "image_processor.max_patches", 12, g->least, 256);
+}
+
+/* Of grids that are equally near the later (larger) one wins, as long as it has less than twice the picture's pixels. */
+static void choose_grid(int height, int width, int side, int least, int most, int *rows, int *columns)
+{
+    double ratio = (double)width / height, nearest = INFINITY, area = (double)height * width, tile = (double)side * side;
+    *rows = *columns = 1;
+    for (int n = least < most ? least : most; n <= most; n++)
+        for (int across = 1; across <= n; across++) {
+            if (n % across) continue;
+            double off = fabs(ratio - (double)across / (n / across));
+            if (off > nearest || (off == nearest && !(area > 0.5 * tile * n))) continue;
+            nearest = off;
+            *columns = across;
+            *rows = n / across;
+        }
+}
+
+bool tile_grid_process(const vlm_model *m, const tile_grid *g, const tower_lm *v, const media_item *item, const json_t *options, int tokens, media_input *out,
+                       vlm_error *error)
+{
+    const image *img = &item->image;
+    const json_t *asked = options ? json_object_get(options, "crop_to_patches") : NULL;
+    int side = v->tower.image, rows = 1, columns = 1;
+    double most = fmin(fmax(media_option(item->part, options, "max_patches", g->most), 1), 256);
+    if (json_is_boolean(asked) ? json_is_true(asked) : g->tiled) choose_grid(img->height, img->width, side, g->least, (int)most, &rows, &columns);
+    int n = rows * columns, tiles = n > 1 ? n + 1 : 1;
+    out->tokens = tiles * tokens;
+    out->grid[0] = 1, out->grid[1] = rows, out->grid[2] = columns;
+    if (!tower_lm_fits(m, item, out->tokens, error)) return false;
+    processed *p = media_input_add(out, "pixel_values", DT_F32, 4, (const int64_t[]){tiles, 3, side, side});
+    if (!p) return err_memory(error, (size_t)tiles * 3 * (size_t)side * (size_t)side * sizeof(float));
+    image whole;
+    if (!image_resize(img, columns * side, rows * side, v->norm.filter, &whole, error)) return false;
+    for (int i = 0; i < n; i++)
+        picture_window(&v->norm, &whole, i % columns * side, i / columns * side, side, side, (float *)p->data + (int64_t)i * 3 * side * side);
+    image_free(&whole);
+    return n == 1 || picture_resized(&v->norm, img, side, side, 0, 0, side, side, (float *)p->data + (int64_t)n * 3 * side * side, error);
+}
+
 tensor tower_lm_shuffle(run *r, tensor x, int rows, int columns, int factor)
 {
     int unit = factor * factor, across = columns / factor;

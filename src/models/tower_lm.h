@@ -35,6 +35,14 @@ bool tower_lm_pick(const chat_media *part, const json_t *options, const video_in
 /* x [height * width, d], a field of features, resampled to [to_height * to_width, d]: bilinear, not smoothed, pixel centres aligned. */
 tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height, int to_width);
 
+/* ---- tiles in the grid whose shape is nearest to the picture's, and the whole picture as one more (InternVL, Aya Vision, GOT-OCR) ---- */
+typedef struct tile_grid { bool tiled; int least, most; } tile_grid;
+/* crop_to_patches, min_patches, max_patches of the image processor. */
+void tile_grid_config(tile_grid *g, config *processor);
+/* "pixel_values" [tiles, 3, side, side] of the tower's size; out->grid = 1, rows, columns; out->tokens = tiles * tokens. */
+bool tile_grid_process(const vlm_model *m, const tile_grid *g, const tower_lm *v, const media_item *item, const json_t *options, int tokens, media_input *out,
+                       vlm_error *error);
+
 /* Pixel shuffle: factor x factor features of each picture of rows x columns side by side, row by row: [n / factor^2, d * factor^2]. */
 tensor tower_lm_shuffle(run *r, tensor x, int rows, int columns, int factor);
 
