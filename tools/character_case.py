@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""character_case.py > src/text/jinja_case.h: what Python's str knows of letters and digits beyond categories and one-to-one case."""
+"""character_case.py > src/text/jinja/case.h: what Python's str knows of letters and digits beyond categories and one-to-one case."""
 import sys
 import unicodedata
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""character_names.py > src/text/jinja_names.h: names for \\N{...} in string constants of templates."""
+"""character_names.py > src/text/jinja/names.h: names for \\N{...} in string constants of templates."""
 import sys
 import unicodedata
 

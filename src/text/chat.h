@@ -57,7 +57,7 @@ typedef struct chat_options {
  *   - reasoning under one of reasoning_content, thinking, reasoning appears as reasoning_content and thinking
  *   - role developer becomes system when the template does not know it
  *   - strings become lists of parts, or text parts one string, for templates that take only the other
- *   - system messages, roles in a row, arguments, results and ids of tool calls are fitted to the template, see chat_fit.c
+ *   - system messages, roles in a row, arguments, results and ids of tool calls are fitted to the template, see chat/fit.c
  * kwargs are further template variables; continue_final_message (true or the name of a field) leaves the last message open. */
 bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *messages, const chat_options *options, chat_prompt *out,
                  vlm_error *error);

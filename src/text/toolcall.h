@@ -1,6 +1,6 @@
 /* toolcall.h - what a model printed becomes reasoning, content and tool calls, while it is printed.
  *
- * Every family spells tool calls in its own way. One table (toolcall_formats.c) says how: which text of the chat template gives the
+ * Every family spells tool calls in its own way. One table (toolcall/formats.c) says how: which text of the chat template gives the
  * format away, how thinking is marked, how a call is written. One parser reads them all. It is fed text as it comes, cut anywhere, and
  * says what is certain: never a marker or a part of one, nothing that is taken back later. Events put together are the same for every cut.
  *

@@ -1,4 +1,4 @@
-/* jinja_test.c - text/jinja.h against jinja2's results, at its limits, with failing memory. */
+/* jinja/test.c - text/jinja.h against jinja2's results, at its limits, with failing memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
