@@ -1,5 +1,5 @@
-/* internal.h - what the chat files share: chat/source.c (finding templates), chat/chat.c (rendering for generation), chat/raw.c (rendering as the
- * reference does), chat/messages.c (messages), chat/guard.c (guards). */
+/* internal.h - what the chat files share: source.c (finding templates), chat.c (rendering for generation), raw.c (rendering as the
+ * reference does), messages.c (messages), guard.c (guards). */
 #ifndef VLM_TEXT_CHAT_INTERNAL_H
 #define VLM_TEXT_CHAT_INTERNAL_H
 

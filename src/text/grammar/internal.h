@@ -1,7 +1,7 @@
 /* internal.h - what the grammar files share.
  *
- *   builder --grammar_expr.c, _class.c, _regex.c--> expressions --grammar_compile.c--> rules without empty words and left recursion
- *   matching: grammar/derive.c (derivatives), grammar/row.c (states, stacks, rows), grammar/matcher.c; masks: grammar/vocab.c, grammar/mask.c
+ *   builder --expr.c, class.c, regex.c--> expressions --compile.c--> rules without empty words and left recursion
+ *   matching: derive.c (derivatives), row.c (states, stacks, rows), matcher.c; masks: vocab.c, mask.c
  *
  * A pool holds hash-consed nodes; a node's children have smaller numbers, so that passes over a pool need no recursion. */
 #ifndef VLM_TEXT_GRAMMAR_INTERNAL_H

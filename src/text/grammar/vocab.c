@@ -2,7 +2,7 @@
  *
  * Most tokens are plain text, which is allowed as a whole inside a JSON string. Plain tokens therefore have tries of their own, by number
  * of characters, each with a mask of all its tokens: where any plain text of that length may follow, the mask is taken and nothing walked.
- * Tokens of more than 32 bytes, which are few, are kept apart; see grammar/mask.c. */
+ * Tokens of more than 32 bytes, which are few, are kept apart; see mask.c. */
 #include <string.h>
 
 #include "text/grammar/internal.h"

@@ -1,6 +1,6 @@
 /* exec.c - statements, frames, macros, loops; a render from start to end.
  *
- * A frame's names lie in slots (jinja/scope.c says which name is where). A macro keeps the frame in which it was defined and sees what is set
+ * A frame's names lie in slots (scope.c says which name is where). A macro keeps the frame in which it was defined and sees what is set
  * there later, too; all passes of a loop share one frame, which starts afresh with each. */
 #include "text/jinja/internal.h"
 

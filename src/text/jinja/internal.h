@@ -1,9 +1,9 @@
 /* internal.h - what the interpreter's files share: memory, values, syntax tree, a run.
  *
- *   source --jinja_lex.c--> tokens --jinja_parse.c, jinja/expr.c--> tree --jinja_scope.c--> tree with slots for names
- *          --jinja_exec.c (statements), jinja/eval.c (expressions)--> text
- *   values: jinja/value.c, jinja/ops.c (operators), jinja/repr.c (str, repr, tojson); builtins: jinja_filter*.c, jinja/test.c, jinja_method*.c,
- *   jinja/format.c, jinja/global.c
+ *   source --lex.c--> tokens --parse.c, expr.c--> tree --scope.c--> tree with slots for names
+ *          --exec.c (statements), eval.c (expressions)--> text
+ *   values: value.c, ops.c (operators), repr.c (str, repr, tojson); builtins: filter*.c, test.c, method*.c,
+ *   format.c, global.c
  *
  * Memory of a compiled template and of a run is an arena that goes as a whole. That makes failing simple: jinja_fail jumps (longjmp) to
  * jinja_compile or jinja_render, which release the arena; no function between owns anything else. */

@@ -1,5 +1,5 @@
-/* internal.h - what the files of response templates share: response/response.c (loading, regular expressions), response/parse.c (regions),
- * response/value.c (what is in a region), response/shape.c (what is made of it). Values are JSON texts. */
+/* internal.h - what the files of response templates share: response.c (loading, regular expressions), parse.c (regions),
+ * value.c (what is in a region), shape.c (what is made of it). Values are JSON texts. */
 #ifndef VLM_TEXT_RESPONSE_INTERNAL_H
 #define VLM_TEXT_RESPONSE_INTERNAL_H
 

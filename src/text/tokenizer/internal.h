@@ -1,7 +1,8 @@
 /* internal.h - what the tokenizer's files share.
  *
- *   text -> [added tokens that are not normalized] -> normalizer -> [normalized added tokens] -> pre-tokenizer -> model -> post-processor
- *           tok_added.c                               tokenizer/normalize.c                           tokenizer/split.c     tokenizer/bpe.c  tokenizer/encode.c
+ *   text -> added tokens that are not normalized (scan.c, encode.c) -> normalizer (normalize.c) -> normalized added tokens (scan.c)
+ *        -> pre-tokenizer (split.c) -> model (bpe.c, unigram.c, wordpiece.c) -> post-processor (encode.c); back: decode.c
+ *   files: load.c, parse.c (tokenizer.json), files.c (which file), ranks.c (tekken, tiktoken), sentencepiece.c
  *
  * Byte-level vocabularies are turned into raw bytes when they are loaded ("Ġthe" is stored as " the"), so that encoding and decoding
  * never touch the byte alphabet. */

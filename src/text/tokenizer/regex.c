@@ -1,4 +1,4 @@
-/* regex.c - see tokenizer/regex.h. tokenizer/regex_dialect.c rewrites the pattern. */
+/* regex.c - see regex.h. regex_dialect.c rewrites the pattern. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/tokenizer/regex.h"
 

@@ -1,4 +1,4 @@
-/* scan.c - see tokenizer/scan.h. Strings are checked for UTF-8 as they are read; what is skipped is read by jansson anyway. */
+/* scan.c - see scan.h. Strings are checked for UTF-8 as they are read; what is skipped is read by jansson anyway. */
 #include "text/tokenizer/scan.h"
 
 #include <string.h>

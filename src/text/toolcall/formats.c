@@ -1,7 +1,7 @@
 /* formats.c - the table of formats, in the order in which a chat template is searched for their marks.
  *
  * A line says how a format is recognised, how its thinking is marked, what is left out of its content, how its calls are read (see
- * toolcall/internal.h) and how one is written (spelling, see toolcall.h). */
+ * internal.h) and how one is written (spelling, see toolcall.h). */
 #include "text/toolcall/internal.h"
 
 #define THINK {{"<think>", "</think>"}}

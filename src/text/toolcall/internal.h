@@ -1,11 +1,11 @@
 /* internal.h - what the files of the tool call parser share.
  *
- * toolcall/formats.c  the table, choice of a format           toolcall/toolcall.c        the parser: text between calls, markers, feeding
- * toolcall/reasoning.c         thinking blocks                         toolcall/out.c    events, white space, ids
- * toolcall/body.c     lists of calls, names, what is complete toolcall/value.c  JSON, Python literals, pairs -> JSON, as it comes
- * toolcall/json.c     calls that are JSON objects             toolcall/tags.c   arguments in tags, nested tags
- * toolcall/python.c   calls that are Python                   toolcall/type.c   texts become values by the tool's schema
- * toolcall/message.c  messages with headers (harmony)            toolcall/response.c  response_template instead of the table
+ * formats.c    the table, choice of a format              toolcall.c  the parser: text between calls, markers, feeding
+ * reasoning.c  thinking blocks                            out.c       events, white space, ids
+ * body.c       lists of calls, names, what is complete    value.c     JSON, Python literals, pairs -> JSON, as it comes
+ * json.c       calls that are JSON objects                tags.c      arguments in tags, nested tags
+ * python.c     calls that are Python                      type.c      texts become values by the tool's schema
+ * message.c    messages with headers (harmony)            response.c  response_template instead of the table
  *
  * All of them read one buffer, p->in, from p->pos on, and all can stop anywhere: a step function returns STEP_MORE without having changed
  * anything when what it needs is not there yet, and is called again when more has come or p->final says that nothing will. */

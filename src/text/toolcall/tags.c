@@ -1,7 +1,7 @@
 /* tags.c - arguments in tags: <parameter=KEY>VALUE</parameter> and its many relatives.
  *
  * Values are raw text: nothing is escaped. A closing tag therefore ends a value only when what follows it can follow a value; else it is
- * quoted. Types come from the tool's schema (toolcall/type.c). Nested tags (MiniMax M3) become objects and lists. */
+ * quoted. Types come from the tool's schema (type.c). Nested tags (MiniMax M3) become objects and lists. */
 #include "text/toolcall/internal.h"
 
 enum { NEST_MAX = 64 };

@@ -1,4 +1,4 @@
-/* toolcall.c - the parser: text between calls, markers, feeding. See toolcall/internal.h for the other parts.
+/* toolcall.c - the parser: text between calls, markers, feeding. See internal.h for the other parts.
  *
  * Text flows through unless it may be the beginning of a marker: all markers of the format are looked for at once, at each place whose
  * byte begins one. */
