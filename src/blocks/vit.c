@@ -25,8 +25,9 @@ void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *laye
         bind_vector_optional(b, &w->k_bias, attention, "%s.%d.%s.bias", layers, i, n->k);
         bind_vector_optional(b, &w->v_bias, attention, "%s.%d.%s.bias", layers, i, n->v);
     }
-    if (n->q_norm) bind_vector(b, &w->q_norm, attention, "%s.%d.%s.weight", layers, i, n->q_norm);
-    if (n->k_norm) bind_vector(b, &w->k_norm, attention, "%s.%d.%s.weight", layers, i, n->k_norm);
+    int64_t normed = s->norm_each_head ? s->head_dim : attention;
+    if (n->q_norm) bind_vector(b, &w->q_norm, normed, "%s.%d.%s.weight", layers, i, n->q_norm);
+    if (n->k_norm) bind_vector(b, &w->k_norm, normed, "%s.%d.%s.weight", layers, i, n->k_norm);
     if (n->scale1) bind_vector(b, &w->scale1, d, "%s.%d.%s", layers, i, n->scale1);
     if (n->scale2) bind_vector(b, &w->scale2, d, "%s.%d.%s", layers, i, n->scale2);
     bind_linear(b, &w->proj, d, attention, "%s.%d.%s", layers, i, n->proj);
@@ -59,8 +60,8 @@ static void attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor 
         if (!run_ok(r)) return;
         q = y[0], k = y[1], v = y[2];
     }
-    if (w->q_norm) op_rmsnorm_heads(r, q, w->q_norm, 0, s->eps, (int)d);
-    if (w->k_norm) op_rmsnorm_heads(r, k, w->k_norm, 0, s->eps, (int)d);
+    if (w->q_norm) op_rmsnorm_heads(r, q, w->q_norm, 0, s->eps, s->norm_each_head ? s->head_dim : (int)d);
+    if (w->k_norm) op_rmsnorm_heads(r, k, w->k_norm, 0, s->eps, s->norm_each_head ? s->head_dim : (int)d);
     if (cosine.data) {
         op_rope(r, q, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);
         op_rope(r, k, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);

@@ -14,6 +14,7 @@ typedef struct vit_spec {
     float eps;
     bool layernorm;                /* with biases; else rms norm */
     bool gated;
+    bool norm_each_head;           /* q_norm, k_norm [head_dim], of each head alone */
     activation act;
 } vit_spec;
 
@@ -25,7 +26,7 @@ typedef struct vit_layer {
 } vit_layer;
 
 /* Below "LAYERS.N.". qkv NULL: q, k, v lie apart. scale1, scale2: what attention and MLP add is multiplied by these columns. q_norm, k_norm: rms
- * norms over all heads. NULL: there are none. */
+ * norms over all heads, or each (norm_each_head). NULL: there are none. */
 typedef struct vit_names { const char *norm1, *norm2, *qkv, *proj, *gate, *up, *down, *q, *k, *v, *scale1, *scale2, *q_norm, *k_norm; } vit_names;
 
 void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *layers, int i, const vit_names *names);

@@ -45,9 +45,9 @@ void qwen_tower_bind(const qwen_tower_names *names, qwen_tower *t, binder *b)
     bind_prefix(b, "visual.", "model.visual.", "vision_tower.", NULL);
     bind_conv3d(b, &t->embed, d, PATCH_CHANNELS, p->temporal, p->patch, p->patch, "patch_embed.proj");
     bind_vector_optional(b, &t->embed_bias, d, "patch_embed.proj.bias");
-    if (t->side) bind_vector(b, &t->positions, (int64_t)t->side * t->side * d, "pos_embed.weight");
+    if (t->side) bind_vector(b, &t->positions, (int64_t)t->side * t->side * d, "%s.weight", names->positions ? names->positions : "pos_embed");
     for (int i = 0; i < t->depth && !b->failed; i++) vit_bind_layer(&t->layer[i], &t->vit, b, "blocks", i, &names->layer);
-    bind_merger(names, t, &t->merger, b, false, "merger");
+    if (names->norm) bind_merger(names, t, &t->merger, b, false, "merger");
     for (int i = 0; i < t->levels && !b->failed; i++) {
         char name[64];
         snprintf(name, sizeof name, "deepstack_merger_list.%d", i);
@@ -155,10 +155,46 @@ static void add_positions(const qwen_tower *t, const tower_job *j, tensor x)
     }
 }
 
+/* Four neighbours of index i of `size`, sampled at its centre, clamped to the table; torch's grid_sample. */
+static void cubic(int i, int size, int side, int *at, float *share)
+{
+    const float a = -0.75f;
+    float unit = ((float)i + 0.5f) / (float)size * 2 - 1, x = ((unit + 1) * (float)side - 1) / 2, low = floorf(x), u = x - low;
+    float v = u + 1, w = 1 - u, z = 2 - u;
+    share[0] = ((a * v - 5 * a) * v + 8 * a) * v - 4 * a;
+    share[1] = ((a + 2) * u - (a + 3)) * u * u + 1;
+    share[2] = ((a + 2) * w - (a + 3)) * w * w + 1;
+    share[3] = ((a * z - 5 * a) * z + 8 * a) * z - 4 * a;
+    for (int k = 0; k < 4; k++) {
+        int j = (int)low - 1 + k;
+        at[k] = j < 0 ? 0 : j >= side ? side - 1 : j;
+    }
+}
+
+/* x += the table's rows, bicubic over the frame. */
+static void add_positions_cubic(const qwen_tower *t, const tower_job *j, tensor x)
+{
+    int merge = t->patch.merge, unit = merge * merge, across = j->width / merge;
+    int64_t d = x.cols, frame = (int64_t)j->height * j->width;
+    for (int64_t i = 0; i < j->n; i++) {
+        int64_t in_frame = i % frame, block = in_frame / unit;
+        int corner = (int)(in_frame % unit), y[4], z[4];
+        float v[4], u[4], *out = tensor_row(x, j->place[i]);
+        cubic((int)(block / across) * merge + corner / merge, j->height, t->side, y, v);
+        cubic((int)(block % across) * merge + corner % merge, j->width, t->side, z, u);
+        for (int k = 0; k < 16; k++) {
+            const float *row = t->positions + (int64_t)(y[k / 4] * t->side + z[k % 4]) * d;
+            float w = v[k / 4] * u[k % 4];
+            for (int64_t c = 0; c < d; c++) out[c] += row[c] * w;
+        }
+    }
+}
+
 static void embed_patches(run *r, const qwen_tower *t, const tower_job *j, tensor x)
 {
-    op_scatter(r, x, op_linear(r, j->patches, &t->embed, t->embed_bias), j->place);           /* [n, hidden] */
-    if (t->side && run_ok(r)) add_positions(t, j, x);
+    tensor e = op_linear(r, j->patches, &t->embed, t->embed_bias);                            /* [n, hidden] */
+    op_scatter(r, x, t->embed_norm ? op_rmsnorm(r, e, t->embed_norm, 0, t->vit.eps) : e, j->place);
+    if (t->side && run_ok(r)) (t->bicubic ? add_positions_cubic : add_positions)(t, j, x);
     TAP(r, "vit.embed", 0, x);
 }
 
@@ -176,10 +212,14 @@ static void merge_patches(run *r, const qwen_tower *t, const tower_job *j, encod
     const qwen_merger *w = level ? &t->deep[level - 1] : &t->merger;
     tensor h = level ? merger_norm(r, t, w, side_by_side(job->x, unit)) : side_by_side(merger_norm(r, t, w, job->x), unit);
     if (!run_ok(r)) return;
-    h = op_linear(r, h, &w->up, w->up_bias);                                                  /* [n / 4, 4 * hidden] */
-    op_activate(r, h, ACT_GELU);
+    if (t->merge) h = t->merge(r, t->merge_family, h);
+    else {
+        h = op_linear(r, h, &w->up, w->up_bias);                                              /* [n / 4, 4 * hidden] */
+        op_activate(r, h, ACT_GELU);
+        h = op_linear(r, h, &w->down, w->down_bias);
+    }
     tensor rows = tensor_rows(job->rows, level * (j->n / unit), j->n / unit);
-    op_scatter(r, rows, op_linear(r, h, &w->down, w->down_bias), j->block);                   /* the image's order again */
+    op_scatter(r, rows, h, j->block);                                                         /* the image's order again */
     TAP(r, "vit.rows", level, rows);
 }
 

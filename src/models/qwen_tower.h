@@ -11,6 +11,8 @@
  *   positions      rope              rope                  rope + a table of side x side, bilinear
  *   levels         1                 1                     1 + one after each of some layers (deepstack)
  *
+ * GLM-4V (glm4v.c) is Qwen2.5-VL without windows, with a table that is looked up bicubic, a norm behind the embedding, and a merger of its own.
+ *
  * The main merger normalises patches, those of deepstack what is merged. Attention goes over one frame (or window) at a time. */
 #ifndef VLM_MODELS_QWEN_TOWER_H
 #define VLM_MODELS_QWEN_TOWER_H
@@ -34,17 +36,21 @@ typedef struct qwen_tower {
     int window;                    /* side of a window in merged patches; 0: none */
     bool *full;                    /* [depth] attention over whole frames though there are windows */
     int side;                      /* of the table of positions; 0: none */
+    bool bicubic;                  /* the table is sampled at pixel centres, cubic; else bilinear, ends on ends */
     int levels, level_after[QWEN_MAX_LEVELS];   /* deepstack: which layers' output becomes a further level */
 
     vit_layer *layer;
     weight embed;
-    const float *embed_bias, *positions;        /* positions [side * side, hidden] */
+    const float *embed_bias, *embed_norm, *positions;        /* embed_norm: rms norm of embedded patches; positions [side * side, hidden] */
     qwen_merger merger, deep[QWEN_MAX_LEVELS];
+    /* The family's own merger of normed patches side by side [n / merge^2, merge^2 * hidden]; NULL: `merger`. */
+    tensor (*merge)(run *r, const void *family, tensor x);
+    const void *merge_family;
     rope_table rope;               /* first half of the frequencies turns with the row, second with the column */
 } qwen_tower;
 
-/* Names below the tower's prefix where families differ. */
-typedef struct qwen_tower_names { vit_names layer; const char *norm, *up, *down; } qwen_tower_names;
+/* Names below the tower's prefix where families differ. norm NULL: the family binds merger.norm and what it merges with. */
+typedef struct qwen_tower_names { vit_names layer; const char *norm, *up, *down, *positions; } qwen_tower_names;
 
 /* Checks what the family has set (vit, depth, out, patch), makes rope tables and room for the layers. */
 bool qwen_tower_plan(qwen_tower *t, arena *memory, config *c, int text_hidden);

@@ -76,7 +76,7 @@ static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const me
         height = (int)to_height;
         width = (int)to_width;
     }
-    bool whole = item->kind == MEDIA_VIDEO && p->timestamps;
+    bool whole = item->kind == MEDIA_VIDEO ? p->timestamps : p->image_is_group;
     if (whole ? !smart_resize_video(height, width, frames, p->patch.temporal, factor, min_pixels, max_pixels, out_height, out_width, error)
               : !smart_resize(height, width, factor, min_pixels, max_pixels, out_height, out_width, error)) return false;
     int64_t groups = (frames + p->patch.temporal - 1) / p->patch.temporal, tokens = groups * (*out_height / factor) * (*out_width / factor);
@@ -122,6 +122,7 @@ static void time_groups(const qwen_vl_processor *p, const video *v, media_input 
     for (int g = 0; out->seconds && g < out->frames; g++) {                     /* middle of the group's frames */
         int first = g * p->patch.temporal, last = first + p->patch.temporal - 1;
         if (last >= v->count) last = v->count - 1;
+        if (p->first_times) last = first;
         out->seconds[g] = v->seconds ? (v->seconds[first] + v->seconds[last]) / 2 : (first + last) / 2.0 / fps;
     }
 }
@@ -279,7 +280,7 @@ bool qwen_vl_plan(qwen_vl *q, vlm_model *m, config *c)
 }
 
 const qwen_tower_names qwen3_vl_tower_names = {
-    {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .up = "mlp.linear_fc1", .down = "mlp.linear_fc2"}, "norm", "linear_fc1", "linear_fc2",
+    {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .up = "mlp.linear_fc1", .down = "mlp.linear_fc2"}, "norm", "linear_fc1", "linear_fc2", NULL,
 };
 
 bool qwen3_vl_configure(qwen_vl *q, config *processor, config *c)

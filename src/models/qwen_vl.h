@@ -17,6 +17,8 @@ typedef struct qwen_vl_processor {
     int32_t image_token, video_token;
     double tokens_per_second;      /* time steps of M-RoPE; 0: a frame group is one step */
     bool timestamps;               /* Qwen3-VL: each frame group stands alone in the prompt, after its time; limits are of the whole video */
+    bool image_is_group;           /* GLM: ... and of an image as if it were a whole group of frames */
+    bool first_times;              /* GLM: a group's time is its first frame's, not the middle */
 } qwen_vl_processor;
 
 /* From preprocessor_config.json and its companions (`processor` may be NULL) and config.json. */
