@@ -65,6 +65,8 @@ bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *f
 /* Convolution kernel [out, in, kh, kw] (or [out, kh, kw, in] as MLX stores it) as the matrix [out, kh * kw * in] that op_conv2d wants; float32.
  * `name`.weight, as bind_linear. */
 void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...) __attribute__((format(printf, 7, 8)));
+/* Kernel over time [out, in, k] (or [out, k, in]) as the matrix [out, k * in] over k rows side by side; float32. */
+void bind_conv1d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kernel, const char *format, ...) __attribute__((format(printf, 6, 7)));
 /* Patch embedding kernel `name`.weight [out, in, frames, kh, kw], [out, in, kh, kw] when frames is 1, or channels last as MLX stores it, as the
  * matrix [out, in * frames * kh * kw] (columns ordered in, frame, y, x: a patch as processors flatten it) in the format of the file. */
 void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...) __attribute__((format(printf, 8, 9)));

@@ -49,24 +49,37 @@ static bool find_kernel(binder *b, weight *w, const stored_tensor **t, const cha
     return true;
 }
 
-void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...)
+/* Channels first or last in the file, channels last in memory: float32 [outputs, taps * inputs]. */
+static void bind_spread(binder *b, weight *out, int64_t inputs, int dims, const int64_t *first, const int64_t *last, const char *format, va_list args)
 {
-    *out = (weight){.rows = outputs, .cols = inputs * kh * kw, .format = WF_F32};
     const stored_tensor *t;
-    va_list args;
-    va_start(args, format);
-    bool ok = find_kernel(b, out, &t, format, args);
-    va_end(args);
-    if (ok && t) {
-        const int64_t first[4] = {outputs, inputs, kh, kw}, last[4] = {outputs, kh, kw, inputs};
-        int layout = kernel_layout(b, t, 4, first, last);
+    if (find_kernel(b, out, &t, format, args) && t) {
+        int layout = kernel_layout(b, t, dims, first, last);
         const float *in = layout < 0 ? NULL : bind_floats_of(b, t);
-        float *copy = in && layout == 0 ? arena_alloc_raw(b->memory, (size_t)(outputs * out->cols) * sizeof *copy) : NULL;
-        if (in && layout == 0 && !copy) bind_memory(b, (size_t)(outputs * out->cols) * sizeof *copy);
-        if (copy) transpose_each((uint8_t *)copy, (const uint8_t *)in, outputs, inputs, (int64_t)kh * kw, sizeof *copy);
+        float *copy = in && layout == 0 ? arena_alloc_raw(b->memory, (size_t)(out->rows * out->cols) * sizeof *copy) : NULL;
+        if (in && layout == 0 && !copy) bind_memory(b, (size_t)(out->rows * out->cols) * sizeof *copy);
+        if (copy) transpose_each((uint8_t *)copy, (const uint8_t *)in, out->rows, inputs, out->cols / inputs, sizeof *copy);
         out->data = layout == 0 ? copy : in;
     }
     if (out->data) bind_add(b, out);
+}
+
+void bind_conv2d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kh, int kw, const char *format, ...)
+{
+    *out = (weight){.rows = outputs, .cols = inputs * kh * kw, .format = WF_F32};
+    va_list args;
+    va_start(args, format);
+    bind_spread(b, out, inputs, 4, (const int64_t[]){outputs, inputs, kh, kw}, (const int64_t[]){outputs, kh, kw, inputs}, format, args);
+    va_end(args);
+}
+
+void bind_conv1d(binder *b, weight *out, int64_t outputs, int64_t inputs, int kernel, const char *format, ...)
+{
+    *out = (weight){.rows = outputs, .cols = inputs * kernel, .format = WF_F32};
+    va_list args;
+    va_start(args, format);
+    bind_spread(b, out, inputs, 3, (const int64_t[]){outputs, inputs, kernel}, (const int64_t[]){outputs, kernel, inputs}, format, args);
+    va_end(args);
 }
 
 void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...)
