@@ -9,7 +9,7 @@
  * position + 1. Names: visual. and model. as published, model.visual. and model.language_model. in newer files, vision_tower. in MLX's. */
 #include "models/qwen_vl.h"
 
-static bool configure_vision(qwen_vl *q, vlm_model *m, config *c)
+bool qwen2_5_vl_configure_vision(qwen_vl *q, vlm_model *m, config *c)
 {
     qwen_tower *t = &q->tower;
     const patch_spec *p = &q->processor.patch;
@@ -43,7 +43,7 @@ static bool configure(vlm_model *m, config *c)
     if (!decoder_config(&q->text.spec, &m->memory, c, text_prefixes)) return false;
     q->text.spec.qkv_bias = true;
     decoder_names(&q->text.spec);
-    return qwen_vl_configure(&q->processor, m->processor, c) && configure_vision(q, m, c) && qwen_vl_plan(q, m, c);
+    return qwen_vl_configure(&q->processor, m->processor, c) && qwen2_5_vl_configure_vision(q, m, c) && qwen_vl_plan(q, m, c);
 }
 
 static bool bind(vlm_model *m, binder *b)

@@ -42,7 +42,7 @@ void qwen_tower_bind(const qwen_tower_names *names, qwen_tower *t, binder *b)
 {
     const patch_spec *p = &t->patch;
     int64_t d = t->vit.hidden;
-    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", NULL);
+    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", NULL);
     bind_conv3d(b, &t->embed, d, PATCH_CHANNELS, p->temporal, p->patch, p->patch, "patch_embed.proj");
     bind_vector_optional(b, &t->embed_bias, d, "patch_embed.proj.bias");
     if (t->side) bind_vector(b, &t->positions, (int64_t)t->side * t->side * d, "%s.weight", names->positions ? names->positions : "pos_embed");

@@ -46,6 +46,8 @@ typedef struct qwen_vl {
 /* After the decoder's spec and the processor are there: decoder_plan, qwen_tower_plan, and what the engine needs to know. */
 bool qwen_vl_plan(qwen_vl *q, vlm_model *m, config *c);
 
+/* Tower as Qwen2.5-VL and Qwen2.5-Omni have it; q->processor is there. */
+bool qwen2_5_vl_configure_vision(qwen_vl *q, vlm_model *m, config *c);
 /* Tower and processor as Qwen3-VL and Qwen3.5 have them. */
 bool qwen3_vl_configure(qwen_vl *q, config *processor, config *c);
 extern const qwen_tower_names qwen3_vl_tower_names;
