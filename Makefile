@@ -4,7 +4,7 @@ vlm := build/$(preset)/vlm
 FUZZ_SECONDS ?= 20
 PREFIX ?= /usr/local
 
-.PHONY: all help demo test unit layout fuzz arm bench man install clean packages
+.PHONY: all help demo test unit layout fuzz arm bench man models install clean packages
 all: packages                     ## build the program and the library (build/release/vlm)
 	@sh tools/build.sh $(preset) vlm_cli vlm
 
@@ -41,6 +41,9 @@ bench: all                        ## beside llama.cpp, for docs/performance.md; 
 
 man: all                          ## the manual page, build/vlm.1, from the option tables
 	@$(vlm) man > build/vlm.1
+
+models: all                        ## docs/models.md, from the program's registry
+	@python3 tools/models.py $(vlm)
 
 install: man                      ## PREFIX=/usr/local, DESTDIR
 	@cmake --install build/$(preset) --prefix $(PREFIX)
