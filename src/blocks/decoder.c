@@ -255,18 +255,26 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
     return op_linear(r, out, &w->o, w->o_bias);
 }
 
-/* The delta net in attention's place: every token moves the memory on, the rest is for those whose rows are kept. */
+/* Every token moves the memory of a recurrent layer on. */
+static tensor remember(const step *s, int i, tensor h)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer *w = &s->d->layer[i];
+    return spec->conv.kernel ? short_conv_forward(s->r, &spec->conv, &w->conv, s->b, h) : delta_net_forward(s->r, &spec->delta, &w->delta, s->b, h);
+}
+
+/* In attention's place; what comes after remembering is for those whose rows are kept. */
 static tensor recurrent_layer(step *s, int i, tensor *x, tensor h)
 {
     const decoder_spec *spec = &s->d->spec;
-    const delta_net *w = &s->d->layer[i].delta;
-    tensor y = delta_net_forward(s->r, &spec->delta, w, s->b, h);
+    const decoder_layer *w = &s->d->layer[i];
+    tensor y = remember(s, i, h);
     if (i == s->d->last_owner && !s->cut && !wants_every_row(s->b)) {
         y = op_gather(s->r, y, s->b->logit_tokens, s->b->n_logits);
         cut(s, x, &h);
     }
     TAP(s->r, "attn", i, y);
-    return delta_net_finish(s->r, &spec->delta, w, h, y);
+    return spec->conv.kernel ? short_conv_finish(s->r, &w->conv, h, y) : delta_net_finish(s->r, &spec->delta, &w->delta, h, y);
 }
 
 static tensor mlp(step *s, const decoder_layer *w, tensor h)
@@ -388,7 +396,7 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
         arena_mark mark = arena_get_mark(r->scratch);
         if (!b->n_logits && i == d->last_owner) {                                          /* nobody reads what follows */
             tensor h = before_attention(&s, i, x);
-            if (spec->layer[i].recurrent) delta_net_forward(r, &spec->delta, &d->layer[i].delta, b, h);
+            if (spec->layer[i].recurrent) remember(&s, i, h);
             else keys_and_values(&s, i, h);
             return nothing;
         }

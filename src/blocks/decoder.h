@@ -23,6 +23,7 @@
 #include "blocks/batch.h"
 #include "blocks/delta_net.h"
 #include "blocks/rope.h"
+#include "blocks/short_conv.h"
 #include "tensor/ops.h"
 #include "tensor/tap.h"
 #include "weights/bind.h"
@@ -52,7 +53,7 @@ typedef struct decoder_layer_spec {
     int window;                    /* a token sees that many positions, itself included; 0: all before it */
     int kv_from;                   /* -1: own keys and values; else the earlier layer whose keys and values are read */
     int rope;                      /* index into spec.rope; -1: none */
-    bool recurrent;                /* a gated delta net (spec.delta) instead of attention */
+    bool recurrent;                /* a gated delta net (spec.delta) or a short convolution (spec.conv) instead of attention */
     bool v_is_k;                   /* no v_proj: values are the product k_proj(h), before k's norm and rope */
     bool bidirectional;            /* media tokens see their whole block (ragged.see_to) ... */
     bool whole_blocks;             /* ... also what of it lies left of the window (ragged.see_from) */
@@ -85,6 +86,7 @@ typedef struct decoder_spec {
     bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */
     bool qk_norm_whole;            /* ... of all heads at once; weight [heads * head_dim] */
     bool v_norm;                   /* rms norm of each head of v, without a weight */
+    bool lfm2_names;               /* self_attn.out_proj, q_layernorm, k_layernorm; feed_forward.w1, w3, w2; embedding_norm */
     bool attn_gate;                /* q_proj gives each head's query and gate side by side; attention's output is times sigmoid(gate) */
     bool layer_scalar;             /* x *= layers.N.layer_scalar at the end of each layer */
 
@@ -96,7 +98,8 @@ typedef struct decoder_spec {
     int shared_ffn;                /* MOE_INSTEAD: width of an expert that every token takes, times sigmoid(shared_expert_gate x); 0: none */
     bool experts_transposed;       /* fused experts lie as [experts, inputs, outputs] */
 
-    delta_net_spec delta;          /* of recurrent layers */
+    delta_net_spec delta;          /* of recurrent layers ... */
+    short_conv_spec conv;          /* ... unless they are short convolutions (kernel > 0) */
 
     int ple;                       /* columns of a layer's per-layer input; 0: none */
     int ple_vocab;
@@ -125,6 +128,7 @@ typedef struct decoder_layer {
     const float *ple_norm;
     float scalar;
     delta_net delta;
+    short_conv conv;
 } decoder_layer;
 
 typedef struct decoder {

@@ -11,7 +11,7 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
 {
     int64_t q = (int64_t)l->heads * l->head_dim, kv = (int64_t)l->kv_heads * l->head_dim;
     bool own = l->kv_from < 0;
-    bind_linear(b, &w->o, s->hidden, q, "layers.%d.self_attn.o_proj", i);
+    bind_linear(b, &w->o, s->hidden, q, "layers.%d.self_attn.%s", i, s->lfm2_names ? "out_proj" : "o_proj");
     if (s->fused_qkv && bind_exists(b, "layers.%d.self_attn.qkv_proj.weight", i)) {
         bind_linear_parts(b, 3, (weight *[]){&w->q, &w->k, &w->v}, (int64_t[]){q, kv, kv}, s->hidden, "layers.%d.self_attn.qkv_proj", i);
     } else {
@@ -26,8 +26,8 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
     }
     if (s->o_bias) bind_vector(b, &w->o_bias, s->hidden, "layers.%d.self_attn.o_proj.bias", i);
     if (s->qk_norm) {
-        bind_vector(b, &w->q_norm, s->qk_norm_whole ? q : l->head_dim, "layers.%d.self_attn.q_norm.weight", i);
-        if (own) bind_vector(b, &w->k_norm, s->qk_norm_whole ? kv : l->head_dim, "layers.%d.self_attn.k_norm.weight", i);
+        bind_vector(b, &w->q_norm, s->qk_norm_whole ? q : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "q_layernorm" : "q_norm");
+        if (own) bind_vector(b, &w->k_norm, s->qk_norm_whole ? kv : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "k_layernorm" : "k_norm");
     }
     if (s->sinks) bind_vector(b, &w->sinks, l->heads, "layers.%d.self_attn.sinks", i);
 }
@@ -37,10 +37,10 @@ static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_laye
     if (s->fused_gate_up && bind_exists(b, "layers.%d.mlp.gate_up_proj.weight", i)) {
         bind_linear_parts(b, 2, (weight *[]){&w->gate, &w->up}, (int64_t[]){l->ffn, l->ffn}, s->hidden, "layers.%d.mlp.gate_up_proj", i);
     } else {
-        bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.mlp.gate_proj", i);
-        bind_linear(b, &w->up, l->ffn, s->hidden, "layers.%d.mlp.up_proj", i);
+        bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w1" : "mlp.gate_proj");
+        bind_linear(b, &w->up, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w3" : "mlp.up_proj");
     }
-    bind_linear(b, &w->down, s->hidden, l->ffn, "layers.%d.mlp.down_proj", i);
+    bind_linear(b, &w->down, s->hidden, l->ffn, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w2" : "mlp.down_proj");
     if (!s->mlp_bias) return;
     bind_vector(b, &w->gate_bias, l->ffn, "layers.%d.mlp.gate_proj.bias", i);
     bind_vector(b, &w->up_bias, l->ffn, "layers.%d.mlp.up_proj.bias", i);
@@ -116,7 +116,8 @@ static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i
 {
     const decoder_layer_spec *l = &s->layer[i];
     bind_norms(s, w, b, i);
-    if (l->recurrent) delta_net_bind(&s->delta, &w->delta, b, s->hidden, i);
+    if (l->recurrent && s->conv.kernel) short_conv_bind(&s->conv, &w->conv, b, s->hidden, i);
+    else if (l->recurrent) delta_net_bind(&s->delta, &w->delta, b, s->hidden, i);
     else bind_attention(s, w, l, b, i);
     if (l->ffn) bind_mlp(s, w, l, b, i);
     if (l->moe && s->moe_names == MOE_GPT_OSS) bind_gpt_oss(s, w, b, i);
@@ -144,7 +145,7 @@ bool decoder_bind(decoder *d, binder *b)
     bind_prefixes(b, s->prefix);
     if (s->tied && !own_head) bind_linear(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
     else bind_table(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
-    bind_vector(b, &d->norm, s->hidden, "norm.weight");
+    bind_vector(b, &d->norm, s->hidden, s->lfm2_names ? "embedding_norm.weight" : "norm.weight");
     if (s->ple) {
         int64_t columns = (int64_t)s->layers * s->ple;
         bind_table(b, &d->ple_embed, s->ple_vocab, columns, "embed_tokens_per_layer");

@@ -120,8 +120,9 @@ static bool plan_layer(decoder *d, config *c, int i)
 {
     decoder_layer_spec *l = &d->spec.layer[i];
     if (l->recurrent) {
-        d->layer[i].delta.at = d->state_bytes / sizeof(float);
-        d->state_bytes += delta_net_floats(&d->spec.delta) * sizeof(float);
+        const short_conv_spec *conv = &d->spec.conv;
+        d->layer[i].delta.at = d->layer[i].conv.at = d->state_bytes / sizeof(float);
+        d->state_bytes += (conv->kernel ? short_conv_floats(conv, d->spec.hidden) : delta_net_floats(&d->spec.delta)) * sizeof(float);
         d->last_owner = i;
         return true;
     }

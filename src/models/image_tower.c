@@ -13,6 +13,7 @@ struct tower_kind {
     const char *act;
     float eps;
     bool rms, gated, rope;
+    int flat;                      /* SigLIP 2: rows of the table; pixels come as patches, the table is resampled to the picture */
 };
 
 #define SIGLIP_NAMES {"layer_norm1", "layer_norm2", NULL, "self_attn.out_proj", NULL, "mlp.fc1", "mlp.fc2", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", \
@@ -25,6 +26,9 @@ static const struct tower_kind kinds[] = {
     {.types = {"siglip_vision_model", "siglip"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 224, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
+    {.types = {"siglip2_vision_model"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
+     .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
+     .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 256, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f, .flat = 256},
     {.types = {"idefics2", "idefics2_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 224, .patch = 32, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
@@ -104,7 +108,11 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
     t->post_norm = post_norm && k->post_norm;
     t->names = k->names;
     if (config_bool(c, "vision_config.use_qk_norm", false)) { t->names.q_norm = "attention.q_norm"; t->names.k_norm = "attention.k_norm"; }
-    if (k->table) t->positions = (t->image / t->patch) * (t->image / t->patch);
+    if (k->flat) {
+        t->positions = (int)config_int(c, "vision_config.num_patches", k->flat, 1, 1 << 18);
+        t->side = (int)sqrt((double)t->positions);
+        if (!c->failed && t->side * t->side != t->positions) return config_fail(c, VLM_FORMAT, "vision_config.num_patches %d is no square", t->positions);
+    } else if (k->table) t->positions = (t->image / t->patch) * (t->image / t->patch);
     if (!(t->layer = arena_alloc(memory, (size_t)t->layers * sizeof *t->layer))) return config_fail(c, VLM_MEMORY, "out of memory");
     return !c->failed && (!k->rope || make_rope(t, memory, c));
 }
@@ -121,7 +129,8 @@ void image_tower_bind(image_tower *t, binder *b, const char *const *p)
     int64_t d = t->vit.hidden;
     bind_prefix(b, p[0], p[1], p[1] ? p[2] : NULL, p[1] && p[2] ? p[3] : NULL, p[1] && p[2] && p[3] ? p[4] : NULL,
                 p[1] && p[2] && p[3] && p[4] ? p[5] : NULL, NULL);
-    bind_conv3d(b, &t->embed, d, 3, 1, t->patch, t->patch, "%s", k->embed);
+    if (t->side) bind_linear(b, &t->embed, d, (int64_t)3 * t->patch * t->patch, "%s", k->embed);
+    else bind_conv3d(b, &t->embed, d, 3, 1, t->patch, t->patch, "%s", k->embed);
     bind_vector_optional(b, &t->embed_bias, d, "%s.bias", k->embed);
     if (k->class_row) bind_vector(b, &t->class_row, d, "%s", k->class_row);
     if (k->table) bind_vector(b, &t->table, (t->positions + t->class_token) * d, "%s", k->table);
@@ -206,7 +215,7 @@ bool image_tower_start(run *r, const image_tower *t, encode_job *job, const towe
     double seen = 0;
     for (int i = 0; i < n; i++) {
         int64_t patches = patches_of(t, &images[i]);
-        if (patches < 1 || images[i].height % t->patch || images[i].width % t->patch || (t->positions && !images[i].position && patches > t->positions))
+        if (patches < 1 || images[i].height % t->patch || images[i].width % t->patch || (t->positions && !t->side && !images[i].position && patches > t->positions))
             return run_fail(r, VLM_INTERNAL, "a picture of %d x %d does not fit the vision tower", images[i].width, images[i].height);
         j->image[i] = images[i];
         j->starts[i + 1] = j->starts[i] + (int32_t)patches + t->class_token;
@@ -251,18 +260,61 @@ static void add_row(float *x, const float *row, int64_t n)
     for (int64_t c = 0; c < n; c++) x[c] += row[c];
 }
 
+enum { MOST_TAPS = 1 << 9 };       /* as many as a side of the table has at most */
+
+/* Which rows of a side make index i of `size`: bilinear, smoothed when it gets smaller, in float32 as torch does it. Returns how many. */
+static int smooth_taps(int i, int size, int side, int *first, float *share)
+{
+    float scale = (float)side / (float)size, support = scale >= 1 ? scale : 1, inverse = scale >= 1 ? 1 / scale : 1, sum = 0;
+    float center = scale * ((float)i + 0.5f);
+    int low = (int)(center - support + 0.5f), high = (int)(center + support + 0.5f);
+    if (low < 0) low = 0;
+    if (high > side) high = side;
+    for (int k = low; k < high; k++) {
+        float off = fabsf(((float)k - center + 0.5f) * inverse);
+        sum += share[k - low] = off < 1 ? 1 - off : 0;
+    }
+    for (int k = low; k < high; k++) share[k - low] /= sum;
+    *first = low;
+    return high - low;
+}
+
+/* x += the table, resampled to rows x columns: along its rows first. */
+static void add_resampled(run *r, const image_tower *t, tensor x, int rows, int columns)
+{
+    int64_t d = x.cols;
+    float share[MOST_TAPS];
+    int first, n;
+    tensor wide = run_tensor(r, (int64_t)t->side * columns, d), all = run_tensor(r, (int64_t)rows * columns, d);
+    for (int64_t i = 0; run_ok(r) && i < wide.rows; i++) {
+        float *out = memset(tensor_row(wide, i), 0, (size_t)d * sizeof *out);
+        n = smooth_taps((int)(i % columns), columns, t->side, &first, share);
+        for (int k = 0; k < n; k++)
+            for (int64_t c = 0; c < d; c++) out[c] += share[k] * t->table[(i / columns * t->side + first + k) * d + c];
+    }
+    for (int64_t i = 0; run_ok(r) && i < all.rows; i++) {
+        float *out = memset(tensor_row(all, i), 0, (size_t)d * sizeof *out);
+        n = smooth_taps((int)(i / columns), rows, t->side, &first, share);
+        for (int k = 0; k < n; k++)
+            for (int64_t c = 0; c < d; c++) out[c] += share[k] * tensor_row(wide, (int64_t)(first + k) * columns + i % columns)[c];
+    }
+    op_add_inplace(r, x, all);
+}
+
 static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
 {
     int64_t d = x.cols;
     for (int i = 0; i < j->n && run_ok(r); i++) {
         arena_mark mark = arena_get_mark(r->scratch);
         tensor rows = tensor_rows(x, j->starts[i], j->starts[i + 1] - j->starts[i]), patches = tensor_rows(rows, t->class_token, rows.rows - t->class_token);
-        tensor pixels = run_tensor(r, patches.rows, t->embed.cols);
-        if (run_ok(r)) cut_patches(t, &j->image[i], pixels);
+        tensor pixels = {(void *)(uintptr_t)j->image[i].pixels, DT_F32, patches.rows, t->embed.cols, t->embed.cols};
+        if (!t->side) pixels = run_tensor(r, patches.rows, t->embed.cols);
+        if (!t->side && run_ok(r)) cut_patches(t, &j->image[i], pixels);
         op_linear_to(r, patches, pixels, &t->embed, t->embed_bias);
         if (t->class_token) memcpy(tensor_row(rows, 0), t->class_row, (size_t)d * sizeof(float));
         if (t->class_token && t->table) add_row(tensor_row(rows, 0), t->table, d);
-        for (int64_t k = 0; t->table && run_ok(r) && k < patches.rows; k++)
+        if (t->side && run_ok(r)) add_resampled(r, t, patches, j->image[i].height / t->patch, j->image[i].width / t->patch);
+        for (int64_t k = 0; t->table && !t->side && run_ok(r) && k < patches.rows; k++)
             add_row(tensor_row(patches, k), t->table + (t->class_token + (j->image[i].position ? j->image[i].position[k] : k)) * d, d);
         arena_release(r->scratch, mark);
     }

@@ -5,6 +5,7 @@
  *                 positions              class   norms                             MLP         read
  *   CLIP          table                  yes     layer norms, one before layers    quick GELU  an earlier layer, no norm behind
  *   SigLIP        table                  no      layer norms, one behind           GELU tanh   the last
+ *   SigLIP 2      table, resampled       no      layer norms, one behind           GELU tanh   the last
  *   InternViT     table                  yes     layer norms, scaled branches      GELU        the last
  *   Pixtral       rope (row, column)     no      rms norms, one before layers      SiLU gate   the last
  *
@@ -22,6 +23,7 @@ typedef struct image_tower {
     int patch, image;              /* sides in pixels; image: that the table of positions was made for */
     int layers, depth;             /* in the file; how many of them are computed */
     bool class_token, post_norm;
+    int side;                      /* SigLIP 2: of the table, which is resampled to each picture; 0: it is taken as it is */
     int positions;                 /* rows of the table, without the class's; 0: none */
     vit_names names;
 
@@ -38,7 +40,7 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
 void image_tower_bind(image_tower *t, binder *b, const char *const *prefix);
 
 typedef struct tower_image {
-    const float *pixels;           /* [3][height][width], sides multiples of the patch */
+    const float *pixels;           /* [3][height][width], sides multiples of the patch; SigLIP 2: [patches][patch][patch][3] */
     int height, width;
     const int32_t *position;       /* [patches] rows of the table; NULL: 0, 1, 2 ... */
 } tower_image;

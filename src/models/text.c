@@ -20,6 +20,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"glm4", glm4_spec, NULL},
     {"gpt_oss", gpt_oss_spec, NULL},
     {"granite", granite_spec, NULL},
+    {"lfm2", lfm2_spec, NULL},
     {"llama", llama_spec, "{" LLAMA "}"},
     {"ministral", llama_spec, NULL},
     {"ministral3", llama_spec, NULL},

@@ -22,6 +22,7 @@ bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *model_typ
 bool glm4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gpt_oss_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool granite_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool lfm2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool olmo2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool phi3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);

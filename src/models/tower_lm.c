@@ -100,7 +100,7 @@ void tile_grid_config(tile_grid *g, config *p)
 }
 
 /* Of grids that are equally near the later (larger) one wins, as long as it has less than twice the picture's pixels. */
-static void choose_grid(int height, int width, int side, int least, int most, int *rows, int *columns)
+void tile_grid_choose(int height, int width, int side, int least, int most, int *rows, int *columns)
 {
     double ratio = (double)width / height, nearest = INFINITY, area = (double)height * width, tile = (double)side * side;
     *rows = *columns = 1;
@@ -122,7 +122,7 @@ bool tile_grid_process(const vlm_model *m, const tile_grid *g, const tower_lm *v
     const json_t *asked = options ? json_object_get(options, "crop_to_patches") : NULL;
     int side = v->tower.image, rows = 1, columns = 1;
     double most = fmin(fmax(media_option(item->part, options, "max_patches", g->most), 1), 256);
-    if (json_is_boolean(asked) ? json_is_true(asked) : g->tiled) choose_grid(img->height, img->width, side, g->least, (int)most, &rows, &columns);
+    if (json_is_boolean(asked) ? json_is_true(asked) : g->tiled) tile_grid_choose(img->height, img->width, side, g->least, (int)most, &rows, &columns);
     int n = rows * columns, tiles = n > 1 ? n + 1 : 1;
     out->tokens = tiles * tokens;
     out->grid[0] = 1, out->grid[1] = rows, out->grid[2] = columns;
