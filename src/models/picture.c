@@ -38,6 +38,7 @@ bool picture_config(picture_norm *n, config *p, const char *where, const double 
     bool normalize = config_bool(p, path(key, sizeof key, where, "do_normalize"), true);
     double rescale = config_number(p, path(key, sizeof key, where, "rescale_factor"), 1 / 255.0);
     if (!config_bool(p, path(key, sizeof key, where, "do_rescale"), true)) rescale = 1;
+    memset(n->outside, 0, sizeof n->outside);
     n->filter = filter_of(config_int(p, path(key, sizeof key, where, "resample"), -1, -1, 5), filter);
     if (p->failed) return false;
     if (!(rescale > 0)) return config_fail(p, VLM_FORMAT, "%s.rescale_factor must be positive", where);
@@ -69,7 +70,7 @@ void picture_window(const picture_norm *n, const image *img, int x, int y, int w
             const uint8_t *p = row >= 0 && row < img->height ? img->rgb + (size_t)row * (size_t)img->width * 3 + c : NULL;
             for (int column = x; column < x + width; column++) {
                 bool inside = p && column >= 0 && column < img->width;
-                *out++ = n->value[c][inside ? p[(size_t)column * 3] : 0];
+                *out++ = n->value[c][inside ? p[(size_t)column * 3] : n->outside[c]];
             }
         }
 }

@@ -1,5 +1,5 @@
 /* picture.h - from pixels to what towers of fixed tiles read: [3][height][width] floats, normalised. Cropping, padding and cutting into tiles are one
- * thing: a window on the resized picture; what lies outside it is black. */
+ * thing: a window on the resized picture; what lies outside it has one colour. */
 #ifndef VLM_MODELS_PICTURE_H
 #define VLM_MODELS_PICTURE_H
 
@@ -7,6 +7,7 @@
 
 typedef struct picture_norm {
     float value[3][256];           /* channel value -> float */
+    uint8_t outside[3];            /* the colour of what lies outside the picture; black unless a family sets it */
     resize_filter filter;
 } picture_norm;
 
