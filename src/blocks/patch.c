@@ -75,7 +75,7 @@ void patchify(const image *frames, int count, int width, int height, const patch
     float scale = (float)(1.0 / s->rescale);
     for (int c = 0; c < PATCH_CHANNELS; c++)
         for (int i = 0; i < 256; i++) value[c][i] = ((float)i - s->mean[c] * scale) / (s->std[c] * scale);
-    int rows = height / s->patch, columns = width / s->patch, m = s->merge;
+    int rows = height / s->patch, columns = width / s->patch, m = s->raster ? 1 : s->merge;
     for (int first = 0; first < count; first += s->temporal) {
         const image *group[MAX_TEMPORAL];
         for (int t = 0; t < s->temporal && t < MAX_TEMPORAL; t++) group[t] = &frames[first + t < count ? first + t : count - 1];

@@ -57,8 +57,9 @@ static bool configure(vlm_model *m, config *c)
 static bool bind(vlm_model *m, binder *b)
 {
     static const qwen_tower_names names = {
-        {.norm1 = "norm1", .norm2 = "norm2", .q = "attn.q", .k = "attn.k", .v = "attn.v", .proj = "attn.proj", .gate = "mlp.gate_proj", .up = "mlp.up_proj",
-         .down = "mlp.down_proj"}, "ln_q", "mlp.0", "mlp.2",
+        .layer = {.norm1 = "norm1", .norm2 = "norm2", .q = "attn.q", .k = "attn.k", .v = "attn.v", .proj = "attn.proj", .gate = "mlp.gate_proj", .up = "mlp.up_proj",
+         .down = "mlp.down_proj"},
+        .norm = "ln_q", .up = "mlp.0", .down = "mlp.2",
     };
     omni *q = m->family;
     if (!decoder_bind(&q->vl.text, b)) return false;

@@ -49,7 +49,8 @@ static bool configure(vlm_model *m, config *c)
 static bool bind(vlm_model *m, binder *b)
 {
     static const qwen_tower_names names = {
-        {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"}, "ln_q", "mlp.0", "mlp.2", NULL,
+        .layer = {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"},
+        .norm = "ln_q", .up = "mlp.0", .down = "mlp.2",
     };
     qwen_vl *q = m->family;
     if (!decoder_bind(&q->text, b)) return false;

@@ -38,7 +38,8 @@ static bool configure(vlm_model *m, config *c)
 static bool bind(vlm_model *m, binder *b)
 {
     static const qwen_tower_names names = {
-        {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .up = "mlp.fc1", .down = "mlp.fc2"}, "ln_q", "mlp.0", "mlp.2", NULL,
+        .layer = {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .up = "mlp.fc1", .down = "mlp.fc2"},
+        .norm = "ln_q", .up = "mlp.0", .down = "mlp.2",
     };
     qwen_vl *q = m->family;
     if (!decoder_bind(&q->text, b)) return false;

@@ -42,11 +42,12 @@ void qwen_tower_bind(const qwen_tower_names *names, qwen_tower *t, binder *b)
 {
     const patch_spec *p = &t->patch;
     int64_t d = t->vit.hidden;
+    const char *embed = names->embed ? names->embed : "patch_embed.proj", *layers = names->layers ? names->layers : "blocks";
     bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", NULL);
-    bind_conv3d(b, &t->embed, d, PATCH_CHANNELS, p->temporal, p->patch, p->patch, "patch_embed.proj");
-    bind_vector_optional(b, &t->embed_bias, d, "patch_embed.proj.bias");
+    bind_conv3d(b, &t->embed, d, PATCH_CHANNELS, p->temporal, p->patch, p->patch, "%s", embed);
+    bind_vector_optional(b, &t->embed_bias, d, "%s.bias", embed);
     if (t->side) bind_vector(b, &t->positions, (int64_t)t->side * t->side * d, "%s.weight", names->positions ? names->positions : "pos_embed");
-    for (int i = 0; i < t->depth && !b->failed; i++) vit_bind_layer(&t->layer[i], &t->vit, b, "blocks", i, &names->layer);
+    for (int i = 0; i < t->depth && !b->failed; i++) vit_bind_layer(&t->layer[i], &t->vit, b, layers, i, &names->layer);
     if (names->norm) bind_merger(names, t, &t->merger, b, false, "merger");
     for (int i = 0; i < t->levels && !b->failed; i++) {
         char name[64];
@@ -62,7 +63,8 @@ typedef struct tower_job {
     int64_t n;
     int height, width;             /* of a frame, in patches */
     tensor patches;                /* [n, values] in the order of the image: the processor's */
-    int32_t *place;                /* [n] where a patch is walked */
+    int32_t *place;                /* [n] where a patch is walked, patches counted block by block */
+    int32_t *given;                /* [n] ... and counted as the processor gives them */
     int32_t *block;                /* [n / merge^2] which block of the image is walked where */
     int32_t *windows, *frames;     /* where segments begin */
     int n_windows, n_frames;
@@ -93,7 +95,9 @@ static void lay_out(run *r, const qwen_tower *t, tower_job *j)
         for (int64_t i = 0; i < n / unit; i++) j->block[i] = (int32_t)i;
     for (int64_t i = 0; i < n; i++) {
         int64_t patch = (int64_t)j->block[i / unit] * unit + i % unit;
+        int64_t first = patch - patch % ((int64_t)j->height * j->width);            /* of its frame */
         j->place[patch] = (int32_t)i;
+        j->given[t->patch.raster ? first + (int64_t)row[patch] * j->width + column[patch] : patch] = (int32_t)i;
         at_row[i] = row[patch];
         at_column[i] = column[patch];
     }
@@ -112,6 +116,7 @@ bool qwen_tower_start(run *r, const qwen_tower *t, encode_job *job)
     *j = (tower_job){.n = n, .height = g[1], .width = g[2], .n_frames = g[0]};
     j->patches = (tensor){pixels->data, DT_F32, n, pixels->dim[1], pixels->dim[1]};
     j->place = arena_alloc(job->memory, (size_t)n * sizeof *j->place);
+    j->given = arena_alloc(job->memory, (size_t)n * sizeof *j->given);
     j->block = arena_alloc(job->memory, (size_t)blocks * sizeof *j->block);
     j->windows = arena_alloc(job->memory, (size_t)(blocks + 1) * sizeof *j->windows);
     j->frames = arena_alloc(job->memory, (size_t)(g[0] + 1) * sizeof *j->frames);
@@ -119,7 +124,7 @@ bool qwen_tower_start(run *r, const qwen_tower *t, encode_job *job)
     j->sine = keep(r, job->memory, n, t->rope.half);
     job->x = keep(r, job->memory, n, t->vit.hidden);
     job->rows = keep(r, job->memory, blocks * (1 + t->levels), t->out);
-    if (!j->place || !j->block || !j->windows || !j->frames || !run_ok(r)) return run_fail(r, VLM_MEMORY, "out of memory");
+    if (!j->place || !j->given || !j->block || !j->windows || !j->frames || !run_ok(r)) return run_fail(r, VLM_MEMORY, "out of memory");
     lay_out(r, t, j);
     job->family = j;
     job->stage = 0;
@@ -128,10 +133,11 @@ bool qwen_tower_start(run *r, const qwen_tower *t, encode_job *job)
     return run_ok(r);
 }
 
-/* Where index i of `size` falls on an axis of `side` learned positions whose ends are the ends. */
-static void bilinear(int i, int size, int side, int *low, int *high, float *part)
+/* Where index i of `size` falls on an axis of `side` learned positions: ends on ends, or its centre. */
+static void bilinear(int i, int size, int side, bool centre, int *low, int *high, float *part)
 {
     float at = (float)i * (float)(side - 1) / (float)(size > 1 ? size - 1 : 1);
+    if (centre) at = fminf(fmaxf(((float)i + 0.5f) * (float)side / (float)size - 0.5f, 0), (float)(side - 1));
     *low = (int)floorf(at);
     *high = *low + 1 < side ? *low + 1 : side - 1;
     *part = at - (float)*low;
@@ -146,8 +152,8 @@ static void add_positions(const qwen_tower *t, const tower_job *j, tensor x)
         int64_t in_frame = i % frame, block = in_frame / unit;
         int corner = (int)(in_frame % unit), y[2], z[2];
         float v, u;
-        bilinear((int)(block / across) * merge + corner / merge, j->height, t->side, &y[0], &y[1], &v);
-        bilinear((int)(block % across) * merge + corner % merge, j->width, t->side, &z[0], &z[1], &u);
+        bilinear((int)(block / across) * merge + corner / merge, j->height, t->side, t->centres, &y[0], &y[1], &v);
+        bilinear((int)(block % across) * merge + corner % merge, j->width, t->side, t->centres, &z[0], &z[1], &u);
         const float *p00 = t->positions + (int64_t)(y[0] * t->side + z[0]) * d, *p01 = t->positions + (int64_t)(y[0] * t->side + z[1]) * d;
         const float *p10 = t->positions + (int64_t)(y[1] * t->side + z[0]) * d, *p11 = t->positions + (int64_t)(y[1] * t->side + z[1]) * d;
         float *out = tensor_row(x, j->place[i]), w00 = (1 - v) * (1 - u), w01 = (1 - v) * u, w10 = v * (1 - u), w11 = v * u;
@@ -193,7 +199,7 @@ static void add_positions_cubic(const qwen_tower *t, const tower_job *j, tensor 
 static void embed_patches(run *r, const qwen_tower *t, const tower_job *j, tensor x)
 {
     tensor e = op_linear(r, j->patches, &t->embed, t->embed_bias);                            /* [n, hidden] */
-    op_scatter(r, x, t->embed_norm ? op_rmsnorm(r, e, t->embed_norm, 0, t->vit.eps) : e, j->place);
+    op_scatter(r, x, t->embed_norm ? op_rmsnorm(r, e, t->embed_norm, 0, t->vit.eps) : e, j->given);
     if (t->side && run_ok(r)) (t->bicubic ? add_positions_cubic : add_positions)(t, j, x);
     TAP(r, "vit.embed", 0, x);
 }

@@ -13,6 +13,8 @@
  *
  * GLM-4V (glm4v.c) is Qwen2.5-VL without windows, with a table that is looked up bicubic, a norm behind the embedding, and a merger of its own.
  *
+ * PaddleOCR-VL (paddleocr_vl.c) is Qwen2-VL with a table whose bilinear samples are at pixel centres, patches row by row, and names of SigLIP.
+ *
  * The main merger normalises patches, those of deepstack what is merged. Attention goes over one frame (or window) at a time. */
 #ifndef VLM_MODELS_QWEN_TOWER_H
 #define VLM_MODELS_QWEN_TOWER_H
@@ -36,7 +38,8 @@ typedef struct qwen_tower {
     int window;                    /* side of a window in merged patches; 0: none */
     bool *full;                    /* [depth] attention over whole frames though there are windows */
     int side;                      /* of the table of positions; 0: none */
-    bool bicubic;                  /* the table is sampled at pixel centres, cubic; else bilinear, ends on ends */
+    bool bicubic;                  /* the table is sampled at pixel centres, cubic; else bilinear, ends on ends ... */
+    bool centres;                  /* ... or at pixel centres, too */
     int levels, level_after[QWEN_MAX_LEVELS];   /* deepstack: which layers' output becomes a further level */
 
     vit_layer *layer;
@@ -49,8 +52,9 @@ typedef struct qwen_tower {
     rope_table rope;               /* first half of the frequencies turns with the row, second with the column */
 } qwen_tower;
 
-/* Names below the tower's prefix where families differ. norm NULL: the family binds merger.norm and what it merges with. */
-typedef struct qwen_tower_names { vit_names layer; const char *norm, *up, *down, *positions; } qwen_tower_names;
+/* Names below the tower's prefix where families differ. norm NULL: the family binds merger.norm and what it merges with. positions, embed, layers NULL:
+ * pos_embed, patch_embed.proj, blocks. */
+typedef struct qwen_tower_names { vit_names layer; const char *norm, *up, *down, *positions, *embed, *layers; } qwen_tower_names;
 
 /* Checks what the family has set (vit, depth, out, patch), makes rope tables and room for the layers. */
 bool qwen_tower_plan(qwen_tower *t, arena *memory, config *c, int text_hidden);

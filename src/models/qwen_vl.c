@@ -61,6 +61,18 @@ bool qwen_vl_configure(qwen_vl_processor *p, config *processor, config *c)
 
 /* ---- processor ---------------------------------------------------------------------------------------------------- */
 
+/* Sides of at least `factor`, the other in proportion. */
+static bool enlarge_thin(int factor, int *height, int *width, vlm_error *error)
+{
+    double h = *height, w = *width;
+    if (h < factor) w = (double)round_half_even(w * factor / h), h = factor;
+    if (w < factor) h = (double)round_half_even(h * factor / w), w = factor;
+    if (h > 1e6 || w > 1e6) return err_set(error, VLM_UNSUPPORTED, "image of %d x %d is too thin", *width, *height);
+    *height = (int)h;
+    *width = (int)w;
+    return true;
+}
+
 /* The size that frames of width x height get. A video that would not fit the context shares it out among its frames, as qwen-vl-utils does. */
 static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const media_item *item, const json_t *options, int frames, int width, int height,
                         int *out_width, int *out_height, vlm_error *error)
@@ -76,6 +88,7 @@ static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const me
         height = (int)to_height;
         width = (int)to_width;
     }
+    if (p->enlarge_thin && height > 0 && width > 0 && !enlarge_thin(factor, &height, &width, error)) return false;
     bool whole = item->kind == MEDIA_VIDEO ? p->timestamps : p->image_is_group;
     if (whole ? !smart_resize_video(height, width, frames, p->patch.temporal, factor, min_pixels, max_pixels, out_height, out_width, error)
               : !smart_resize(height, width, factor, min_pixels, max_pixels, out_height, out_width, error)) return false;
@@ -280,7 +293,8 @@ bool qwen_vl_plan(qwen_vl *q, vlm_model *m, config *c)
 }
 
 const qwen_tower_names qwen3_vl_tower_names = {
-    {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .up = "mlp.linear_fc1", .down = "mlp.linear_fc2"}, "norm", "linear_fc1", "linear_fc2", NULL,
+    .layer = {.norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv", .proj = "attn.proj", .up = "mlp.linear_fc1", .down = "mlp.linear_fc2"},
+    .norm = "norm", .up = "linear_fc1", .down = "linear_fc2",
 };
 
 bool qwen3_vl_configure(qwen_vl *q, config *processor, config *c)

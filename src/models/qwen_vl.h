@@ -18,6 +18,7 @@ typedef struct qwen_vl_processor {
     double tokens_per_second;      /* time steps of M-RoPE; 0: a frame group is one step */
     bool timestamps;               /* Qwen3-VL: each frame group stands alone in the prompt, after its time; limits are of the whole video */
     bool image_is_group;           /* GLM: ... and of an image as if it were a whole group of frames */
+    bool enlarge_thin;             /* PaddleOCR-VL: sides below a token's are enlarged first */
     bool first_times;              /* GLM: a group's time is its first frame's, not the middle */
 } qwen_vl_processor;
 
