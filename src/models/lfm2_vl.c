@@ -230,7 +230,7 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
     return run_ok(r);
 }
 
-static const char *const types[] = {"lfm2_vl", "lfm2-vl", NULL};
+static const char *const types[] = {"lfm2_vl", NULL};
 
 const vlm_arch vlm_arch_lfm2_vl = {
     .name = "lfm2_vl",
