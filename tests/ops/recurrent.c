@@ -46,7 +46,7 @@ static void make_part(part *p, float *state, bool begins, int n)
 /* The state that a run starts with, in memory of its own. */
 static float *own_state(ops_test *t, const runs *r, int which, int64_t floats, bool *begins)
 {
-    float *state = t_alloc(t, (size_t)floats * sizeof *state);
+    float *state = t_alloc(t, (size_t)(floats + 1) * sizeof *state);          /* a kernel of 1 has no state */
     *begins = !r->memory[0].from[which];
     if (!*begins) memcpy(state, tensor_row(r->before, which), (size_t)floats * sizeof *state);
     return state;
@@ -68,7 +68,7 @@ static void check_conv(ops_test *t)
     if (kernel > 1) t_same(t, r.after[1], r.after[0]);
     int which = t_between(t, 0, r.batch.n_runs - 1), first = r.batch.run_first[which], count = r.batch.run_first[which + 1] - first;
     bool begins;
-    float *state = own_state(t, &r, which, (kernel - 1) * cols + 1, &begins);
+    float *state = own_state(t, &r, which, (kernel - 1) * cols, &begins);
     for (int at = 0, some; at < count; at += some) {
         part p;
         some = t_between(t, 1, count - at);
