@@ -24,6 +24,7 @@ typedef struct jinja_limits {
     size_t output;                 /* bytes; 16 MiB + 256 each */
     size_t memory;                 /* bytes; 48 MiB + 2048 each */
     int depth;                     /* nested expressions, statements and macro calls; 1000 */
+    uint32_t plain[2];             /* characters that tojson and repr write as they are, where they would escape them; 0: none */
 } jinja_limits;
 
 jinja *jinja_compile(const char *source, size_t size, vlm_error *error);

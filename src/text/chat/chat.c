@@ -124,22 +124,11 @@ static bool render_plain(const json_t *messages, const chat_options *o, buf *out
     return !out->failed || err_memory(error, out->size);
 }
 
-/* tojson(ensure_ascii=true) spells the guards \uXXXX: back to the characters, so that they are found. */
-static void unescape_guard(const char *guard, buf *text)
+static uint32_t code_of(const char *guard)
 {
-    const unsigned char *u = (const unsigned char *)guard;
-    char escape[8];
-    snprintf(escape, sizeof escape, "\\u%04x", (u[0] & 15u) << 12 | (u[1] & 63u) << 6 | (u[2] & 63u));
-    size_t at = 0, from = 0, to = 0;
-    if (!text->data) return;
-    for (; (at = bytes_find(text->data, text->size, from, escape, 6)) != SIZE_MAX; from = at + 6) {
-        memmove(text->data + to, text->data + from, at - from);
-        memcpy(text->data + to + (at - from), guard, 3);
-        to += at - from + 3;
-    }
-    memmove(text->data + to, text->data + from, text->size - from);
-    text->size = to + (text->size - from);
-    text->data[text->size] = 0;
+    uint32_t c = 0;
+    utf8_next_lossy(guard, strlen(guard), &c);
+    return *guard ? c : 0;
 }
 
 /* Marks and their digits become what the model has for media. */
@@ -166,14 +155,14 @@ static bool place_media(const char *mark, const char *const marks[3], buf *text)
 static bool render_template(const jinja *j, json_t *messages, const chat_options *o, const tokenizer *tok, chat_guard *g, buf *out, vlm_error *error)
 {
     vlm_error first = {0};
+    /* An escaped guard could not be told from what a user typed. */
+    const jinja_limits limits = {.plain = {code_of(g->text), code_of(g->mark)}};
     for (int attempt = 0; attempt < 3; attempt++) {
         json_t *variables = make_variables(messages, o, tok, g);
         if (!variables) return err_memory(error, 0);
-        bool ok = jinja_render(j, variables, o->now, NULL, out, NULL, attempt ? NULL : &first);
+        bool ok = jinja_render(j, variables, o->now, &limits, out, NULL, attempt ? NULL : &first);
         json_decref(variables);
         if (ok) {
-            if (g->used) unescape_guard(g->text, out);
-            unescape_guard(g->mark, out);
             return place_media(g->mark, o->marks, out) || err_memory(error, out->size);
         }
         if (first.code == VLM_INVALID || first.code == VLM_MEMORY) break;

@@ -9,26 +9,8 @@
 
 enum { FIRST = 0xE000, COUNT = 6400 };             /* the private use area: no meaning, kept by every normal form */
 
-/* The four hexadecimal digits at s, or 0. */
-static uint32_t hex4(const char *s)
-{
-    uint32_t c = 0;
-    for (int i = 0; i < 4; i++) {
-        int d = s[i] >= '0' && s[i] <= '9' ? s[i] - '0' : s[i] >= 'a' && s[i] <= 'f' ? s[i] - 'a' + 10 : -1;
-        if (d < 0) return 0;
-        c = c << 4 | (uint32_t)d;
-    }
-    return c;
-}
-
-/* Characters of the area that occur in the text, as they are or as the escape that tojson may write for them (\ue000): a guard that the
- * template escaped is looked for in the prompt, and what the user typed must not be taken for one. */
 static void mark_used(const char *s, size_t n, uint8_t *used)
 {
-    for (size_t i = 0; i + 4 < n; i++) {
-        uint32_t c = s[i] == 'u' ? hex4(s + i + 1) : 0;
-        if (c >= FIRST && c < FIRST + COUNT) used[c - FIRST] = 1;
-    }
     for (size_t i = 0; i + 2 < n; i++) {
         const unsigned char *u = (const unsigned char *)s + i;
         if (u[0] != 0xEE && u[0] != 0xEF) continue;

@@ -400,6 +400,7 @@ bool jinja_render(const jinja *t, const json_t *variables, const struct tm *now,
     if (!r) return err_memory(error, sizeof *r);
     r->m.limit = l->memory ? l->memory : DEFAULT_MEMORY;
     r->m.error = error;
+    memcpy(r->m.plain, l->plain, sizeof l->plain);
     r->t = t;
     r->m.steps = l->steps ? l->steps : DEFAULT_STEPS;
     r->report = report;

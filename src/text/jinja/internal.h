@@ -25,6 +25,7 @@ typedef struct jmem {
     int line;                      /* where we are in the template */
     vlm_error *error;
     jmp_buf escape;
+    uint32_t plain[2];             /* see jinja_limits */
 } jmem;
 void *jinja_alloc(jmem *m, size_t bytes);                             /* zeroed; never NULL */
 void jinja_work(jmem *m, size_t steps);                               /* fails when they are used up */

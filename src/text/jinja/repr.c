@@ -69,6 +69,8 @@ bool jchar_is_printable(uint32_t c)
     }
 }
 
+static bool is_plain(const jbuf *b, uint32_t c) { return c && (c == b->m->plain[0] || c == b->m->plain[1]); }
+
 static void repr_string(jbuf *b, const jstr *s)
 {
     char text[16], quote = memchr(s->data, '\'', s->size) && !memchr(s->data, '"', s->size) ? '"' : '\'';
@@ -82,7 +84,7 @@ static void repr_string(jbuf *b, const jstr *s)
         } else if (c == '\n') jbuf_adds(b, "\\n");
         else if (c == '\r') jbuf_adds(b, "\\r");
         else if (c == '\t') jbuf_adds(b, "\\t");
-        else if (jchar_is_printable(c)) jbuf_add(b, s->data + i, n);
+        else if (jchar_is_printable(c) || is_plain(b, c)) jbuf_add(b, s->data + i, n);
         else {
             snprintf(text, sizeof text, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", c);
             jbuf_adds(b, text);
@@ -180,7 +182,7 @@ void jv_ascii(jrun *r, jbuf *b, jval v)
         char escape[16];
         uint32_t c;
         size_t n = utf8_next_lossy(text.data + i, text.size - i, &c);
-        if (c < 0x80) jbuf_addc(b, (char)c);
+        if (c < 0x80 || is_plain(b, c)) jbuf_add(b, text.data + i, n);
         else {
             snprintf(escape, sizeof escape, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", c);
             jbuf_adds(b, escape);
@@ -217,7 +219,7 @@ static void json_string_(jbuf *b, const jstr *s, bool ascii)
         if (short_form) {
             jbuf_addc(b, '\\');
             jbuf_addc(b, to[short_form - from]);
-        } else if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000)) {
+        } else if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000 && !is_plain(b, c))) {
             snprintf(text, sizeof text, "\\u%04x", c);
             jbuf_adds(b, text);
         } else if (ascii && c >= 0x10000) {
