@@ -6,7 +6,7 @@
 #include "media/media.h"
 #include "tensor/ragged.h"
 
-enum { MAX_ROPE_AXES = 3 };
+enum { MAX_ROPE_AXES = 4 };
 
 /* Embedding rows of one medium: what enters the decoder, and what is cached. */
 typedef struct media_rows {

@@ -173,18 +173,36 @@ static void scale_queries(step *s, tensor q)
     op_scale_rows(s->r, q, factor);
 }
 
-static void rotate(step *s, tensor x, int heads, const decoder_layer_spec *l)
-{
-    if (l->rope < 0) return;
-    const rope_table *t = &s->d->spec.rope[l->rope];
-    op_rope(s->r, x, heads, l->head_dim, 1, 2 * t->half, t->interleaved, s->cosine[l->rope], s->sine[l->rope]);
-}
-
 static tensor copy_of(run *r, tensor x)
 {
     int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
     for (int64_t i = 0; index && i < x.rows; i++) index[i] = (int32_t)i;
     return op_gather(r, x, index, x.rows);
+}
+
+/* Columns i and i + half turn by angles of their own: both ways, and the halves that count. */
+static void rotate_halves(step *s, tensor x, int heads, const decoder_layer_spec *l)
+{
+    int upper = s->d->spec.rope_upper;
+    int64_t dim = l->head_dim, half = dim / 2;
+    tensor other = copy_of(s->r, x);
+    op_rope(s->r, other, heads, l->head_dim, 1, l->head_dim, false, s->cosine[upper], s->sine[upper]);
+    op_rope(s->r, x, heads, l->head_dim, 1, l->head_dim, false, s->cosine[l->rope], s->sine[l->rope]);
+    for (int64_t t = 0; run_ok(s->r) && t < x.rows; t++)
+        for (int h = 0; h < heads; h++) memcpy(tensor_row(x, t) + h * dim + half, tensor_row(other, t) + h * dim + half, (size_t)half * sizeof(float));
+}
+
+/* Rope and norms of the heads of queries or keys. */
+static void rotate(step *s, tensor x, int heads, const float *norm, const decoder_layer_spec *l)
+{
+    bool last = s->d->spec.qk_norm_last;
+    if (!last) norm_heads(s, x, norm, l);
+    if (l->rope >= 0 && s->d->spec.rope_upper) rotate_halves(s, x, heads, l);
+    else if (l->rope >= 0) {
+        const rope_table *t = &s->d->spec.rope[l->rope];
+        op_rope(s->r, x, heads, l->head_dim, 1, 2 * t->half, t->interleaved, s->cosine[l->rope], s->sine[l->rope]);
+    }
+    if (last) norm_heads(s, x, norm, l);
 }
 
 /* Query and gate of each head, side by side in q_proj's product, part: q keeps the queries, the gates are returned. */
@@ -207,9 +225,8 @@ static void write_keys_and_values(step *s, const decoder_layer *w, const decoder
     const decoder_spec *spec = &s->d->spec;
     run *r = s->r;
     if (l->v_is_k) v = copy_of(r, k);
-    norm_heads(s, k, w->k_norm, l);
     if (spec->v_norm) op_rmsnorm_heads(r, v, NULL, 0, spec->eps, l->head_dim);
-    rotate(s, k, l->kv_heads, l);
+    rotate(s, k, l->kv_heads, w->k_norm, l);
     op_kv_write(r, &s->b->ragged, l->group, l->slot, k, v);
 }
 
@@ -242,8 +259,7 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
         q = op_linear(r, h, &w->q, w->q_bias);
     }
     tensor gate = spec->attn_gate ? split_gate(s, l, &q) : q;
-    norm_heads(s, q, w->q_norm, l);
-    rotate(s, q, l->heads, l);
+    rotate(s, q, l->heads, w->q_norm, l);
     if (spec->query_beta > 0) scale_queries(s, q);
     attention_spec a = {.heads = l->heads, .kv_heads = l->kv_heads, .head_dim = l->head_dim, .softcap = spec->attn_softcap,
                         .scale = spec->attn_scale > 0 ? spec->attn_scale : (float)pow(l->head_dim, -0.5),

@@ -84,6 +84,7 @@ typedef struct decoder_spec {
     bool fused_qkv, fused_gate_up; /* the file holds q, k, v (gate, up) as one matrix, qkv_proj (gate_up_proj); or apart, as some converters write them */
     bool sinks;                    /* self_attn.sinks: a logit for each head that nothing is read from */
     bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */
+    bool qk_norm_last;             /* ... after rope, named query_layernorm and key_layernorm (Hunyuan) */
     bool qk_norm_whole;            /* ... of all heads at once; weight [heads * head_dim] */
     bool v_norm;                   /* rms norm of each head of v, without a weight */
     bool lfm2_names;               /* self_attn.out_proj, q_layernorm, k_layernorm; feed_forward.w1, w3, w2; embedding_norm */
@@ -107,6 +108,7 @@ typedef struct decoder_spec {
 
     rope_table rope[DECODER_MAX_ROPES];
     int n_ropes;
+    int rope_upper;                /* rope that gives the upper halves of heads their angles, the layer's own the lower ones (Hunyuan); 0: both one */
 
     /* Alternative prefixes of "embed_tokens", "layers.N", "norm", and of "lm_head"; NULL-terminated. */
     const char *prefix[7], *head_prefix[7];

@@ -26,8 +26,8 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
     }
     if (s->o_bias) bind_vector(b, &w->o_bias, s->hidden, "layers.%d.self_attn.o_proj.bias", i);
     if (s->qk_norm) {
-        bind_vector(b, &w->q_norm, s->qk_norm_whole ? q : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "q_layernorm" : "q_norm");
-        if (own) bind_vector(b, &w->k_norm, s->qk_norm_whole ? kv : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "k_layernorm" : "k_norm");
+        bind_vector(b, &w->q_norm, s->qk_norm_whole ? q : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "q_layernorm" : s->qk_norm_last ? "query_layernorm" : "q_norm");
+        if (own) bind_vector(b, &w->k_norm, s->qk_norm_whole ? kv : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "k_layernorm" : s->qk_norm_last ? "key_layernorm" : "k_norm");
     }
     if (s->sinks) bind_vector(b, &w->sinks, l->heads, "layers.%d.self_attn.sinks", i);
 }

@@ -20,7 +20,7 @@ bool qwen_tower_plan(qwen_tower *t, arena *memory, config *c, int text_hidden)
     if (!t->layer || !t->full || !rope_default(&axis, memory, theta, v->head_dim / 2) || !rope_default(&t->rope, memory, theta, v->head_dim))
         return config_fail(c, VLM_MEMORY, "out of memory");
     for (int i = 0; i < t->rope.half; i++) {                         /* the frequencies once for rows, once for columns */
-        t->rope.inv_freq[i] = axis.inv_freq[i % axis.half];
+        t->rope.inv_freq[i] = t->no_rope ? 0 : axis.inv_freq[i % axis.half];
         t->rope.axis[i] = i >= axis.half;
     }
     return !c->failed;
@@ -43,10 +43,11 @@ void qwen_tower_bind(const qwen_tower_names *names, qwen_tower *t, binder *b)
     const patch_spec *p = &t->patch;
     int64_t d = t->vit.hidden;
     const char *embed = names->embed ? names->embed : "patch_embed.proj", *layers = names->layers ? names->layers : "blocks";
-    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", NULL);
+    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", "vit.", NULL);
     bind_conv3d(b, &t->embed, d, PATCH_CHANNELS, p->temporal, p->patch, p->patch, "%s", embed);
     bind_vector_optional(b, &t->embed_bias, d, "%s.bias", embed);
-    if (t->side) bind_vector(b, &t->positions, (int64_t)t->side * t->side * d, "%s.weight", names->positions ? names->positions : "pos_embed");
+    if (t->side) bind_vector(b, &t->positions, ((int64_t)t->side * t->side + t->class_row) * d, "%s.weight", names->positions ? names->positions : "pos_embed");
+    if (t->class_row && t->positions) t->positions += d;
     for (int i = 0; i < t->depth && !b->failed; i++) vit_bind_layer(&t->layer[i], &t->vit, b, layers, i, &names->layer);
     if (names->norm) bind_merger(names, t, &t->merger, b, false, "merger");
     for (int i = 0; i < t->levels && !b->failed; i++) {
@@ -206,7 +207,7 @@ static void embed_patches(run *r, const qwen_tower *t, const tower_job *j, tenso
 
 static tensor merger_norm(run *r, const qwen_tower *t, const qwen_merger *w, tensor x)
 {
-    return t->vit.layernorm ? op_layernorm(r, x, w->norm, w->norm_bias, t->vit.eps) : op_rmsnorm(r, x, w->norm, 0, t->vit.eps);
+    return t->vit.layernorm && !t->rms_merger ? op_layernorm(r, x, w->norm, w->norm_bias, t->vit.eps) : op_rmsnorm(r, x, w->norm, 0, t->vit.eps);
 }
 
 static tensor side_by_side(tensor x, int unit) { return (tensor){x.data, DT_F32, x.rows / unit, x.cols * unit, x.cols * unit}; }

@@ -14,6 +14,7 @@
  * GLM-4V (glm4v.c) is Qwen2.5-VL without windows, with a table that is looked up bicubic, a norm behind the embedding, and a merger of its own.
  *
  * PaddleOCR-VL (paddleocr_vl.c) is Qwen2-VL with a table whose bilinear samples are at pixel centres, patches row by row, and names of SigLIP.
+ * Hunyuan-VL (hunyuan_vl.c) is that without rope, an rms norm before a merger of its own.
  *
  * The main merger normalises patches, those of deepstack what is merged. Attention goes over one frame (or window) at a time. */
 #ifndef VLM_MODELS_QWEN_TOWER_H
@@ -40,6 +41,9 @@ typedef struct qwen_tower {
     int side;                      /* of the table of positions; 0: none */
     bool bicubic;                  /* the table is sampled at pixel centres, cubic; else bilinear, ends on ends ... */
     bool centres;                  /* ... or at pixel centres, too */
+    bool class_row;                /* the table's first row belongs to no patch */
+    bool rms_merger;               /* an rms norm before the merge though layers have layer norms */
+    bool no_rope;
     int levels, level_after[QWEN_MAX_LEVELS];   /* deepstack: which layers' output becomes a further level */
 
     vit_layer *layer;
