@@ -314,7 +314,21 @@ static void cancelled_encoding(void **state)
     vlm_engine_free(e);
 }
 
-/* Neither a long encoding nor a long prompt holds up a short request that comes later. */
+/* Neither a long encoding nor a long prompt holds up a short request that comes later. That is seen in times, and the machine may be busy with
+ * other things: a stall would show every time, so one try of several without is enough. */
+static bool overtakes(vlm_engine *e, fake_model *f, const fake_question *slow, const fake_question *fast, bool encodes)
+{
+    int before = atomic_load(&f->encodes);
+    vlm_request *first = fake_ask(e, slow);
+    while (encodes && atomic_load(&f->encodes) == before) nanosleep(&(struct timespec){0, 1000000}, NULL);
+    fake_reply a = fake_wait(fake_ask(e, fast)), b = fake_wait(first);
+    fake_expect(&f->m, fast, &a);
+    bool quick = a.result.usage.total_seconds < (encodes ? b.result.usage.encode_seconds : b.result.usage.total_seconds) / 2;
+    vlm_result_clear(&a.result);
+    vlm_result_clear(&b.result);
+    return quick;
+}
+
 static void nothing_stalls(void **state)
 {
     (void)state;
@@ -325,23 +339,21 @@ static void nothing_stalls(void **state)
     o.step_tokens = 64;
     vlm_engine *e = fake_engine(&f, &o, NULL);
     fake_question picture = {1, 50, ".#", NULL, 0, 5}, longer = {2, 1900, NULL, NULL, 0, 1}, shorter = {3, 40, NULL, NULL, 0, 8};
-    vlm_request *slow = fake_ask(e, &picture);
-    while (!atomic_load(&f.encodes)) nanosleep(&(struct timespec){0, 1000000}, NULL);
-    fake_reply a = fake_wait(fake_ask(e, &shorter)), b = fake_wait(slow);
-    fake_expect(&f.m, &shorter, &a);
-    assert_true(a.result.usage.total_seconds < b.result.usage.encode_seconds / 2);
-    vlm_result_clear(&a.result);
-    vlm_result_clear(&b.result);
+    bool quick = false;
+    for (int i = 0; i < 8 && !quick; i++) {
+        vlm_engine_reset_caches(e);
+        quick = overtakes(e, &f, &picture, &shorter, true);
+    }
+    assert_true(quick);
 
     shorter.seed = 4;
     atomic_store(&f.slowness_us, 1000);           /* some 60 steps against 10 */
-    slow = fake_ask(e, &longer);
-    a = fake_wait(fake_ask(e, &shorter));
-    b = fake_wait(slow);
-    fake_expect(&f.m, &shorter, &a);
-    assert_true(a.result.usage.total_seconds < b.result.usage.total_seconds / 2);
-    vlm_result_clear(&a.result);
-    vlm_result_clear(&b.result);
+    quick = false;
+    for (int i = 0; i < 8 && !quick; i++) {
+        vlm_engine_reset_caches(e);
+        quick = overtakes(e, &f, &longer, &shorter, false);
+    }
+    assert_true(quick);
     vlm_engine_free(e);
 }
 
