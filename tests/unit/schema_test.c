@@ -71,7 +71,7 @@ static void cases(void **state)
 static double seconds(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
@@ -86,7 +86,7 @@ static void soon(const char *name, json_t *what, const char *text)
     if (m && text) matcher_bytes(m, text, strlen(text), NULL, &error);
     double took = seconds() - start;
     if (!g && (error.code == VLM_OK || !*error.message)) fail_msg("%s: refused without a message", name);
-    if (took > 5) fail_msg("%s: %.1f s", name, took);      /* generous: sanitizers, a busy machine */
+    if (took > 20) fail_msg("%s: %.1f s", name, took);     /* of the processor; generous, for sanitizers: what explodes takes hours */
     matcher_free(m);
     grammar_unref(g);
     json_decref(what);
