@@ -98,7 +98,7 @@ static void refuses(void **state)
     assert_true(rope_default(&t, &memory, 10000, 64));
     assert_false(rope_sections(&t, (const int64_t[]){16, 24, 24}, 3, false));
     assert_false(rope_sections(&t, (const int64_t[]){40, -4, -4}, 3, false));
-    assert_false(rope_sections(&t, (const int64_t[]){32}, 4, false));
+    assert_false(rope_sections(&t, (const int64_t[]){32}, MAX_ROPE_AXES + 1, false));
     assert_true(rope_sections(&t, (const int64_t[]){8, 12, 12}, 3, false));
     arena_free(&memory);
 }
