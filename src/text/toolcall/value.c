@@ -242,9 +242,9 @@ static char top(const value_reader *r) { return r->stack.size ? r->stack.data[r-
 
 static void copy_space(value_reader *r, value_text *t)
 {
-    size_t from = t->pos;
-    while (t->pos < t->n && is_space(t->s[t->pos])) t->pos++;
-    if (r->dialect == VALUE_JSON && r->stack.size) buf_add(&r->out, t->s + from, t->pos - from);
+    bool keep = r->dialect == VALUE_JSON && r->stack.size;
+    for (; t->pos < t->n && is_space(t->s[t->pos]); t->pos++)
+        if (keep && t->s[t->pos] != '\f' && t->s[t->pos] != '\v') buf_addc(&r->out, t->s[t->pos]);        /* these two are no space in JSON */
 }
 
 static value_result value_ended(value_reader *r)
