@@ -26,6 +26,8 @@ stage unit unit
 stage asan asan
 stage tsan tsan
 stage arm sh tools/arm.sh
+# The same inputs in every run, so that a failure is the change's; `make fuzz` looks for new ones.
+export FUZZ_SEED=${FUZZ_SEED:-1}
 stage fuzz sh tools/fuzz.sh "${FUZZ_SECONDS:-20}"
 count=$(echo $failed | wc -w)
 [ -z "$failed" ] || echo "failed stages:$failed"
