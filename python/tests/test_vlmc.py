@@ -89,9 +89,9 @@ class Answers(unittest.TestCase):
 
     def test_batch(self):
         image = str(MEDIA / "receipt.png")
-        prompts = [ask("Read the text.", image=image), ask("What is the total?", image=image), ask("What is 17 + 25?")]
+        prompts = ["Read the text.", "What is the total?", {"role": "user", "content": "What is 17 + 25?"}]
         batch = vlmc.batch_generate(model, processor, images=[image, image], prompts=prompts, max_tokens=[120, 20, 20])
-        alone = [vlmc.generate(model, processor, prompt, image=medium, max_tokens=limit).text
+        alone = [vlmc.generate(model, processor, ask(prompt, image=medium), image=medium, max_tokens=limit).text
                  for prompt, medium, limit in zip(prompts, [image, image, None], [120, 20, 20])]
         self.assertEqual(batch.texts, alone)
         self.assertEqual(batch.stats.generation_tokens, sum(result.generation_tokens for result in batch.results))

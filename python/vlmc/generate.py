@@ -6,6 +6,7 @@ from . import _media
 from ._library import (CALL_ARGUMENTS, CALL_START, EVENT_DONE, EVENT_REASONING, EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_TOOL_CALL, Event,
                        RequestOptions, lib)
 from .model import Model, Processor, Request, as_json, encoded
+from .prompt import apply_chat_template
 from .results import BatchResponse, BatchStats, GenerationResult, peak_memory
 
 # argument: field of vlm_sampling. None leaves the library's default: generation_config.json, then greedy.
@@ -74,7 +75,8 @@ def _request_options(model: Model, prompt: Any, media: list, given: Dict[str, An
     for name in ("stop", "eos_tokens"):
         value = given.pop(name, None)
         setattr(options, name, text(as_json([value] if isinstance(value, str) else value)))
-    tenant = given.pop("tenant", None) or given.pop("apc_tenant", None)
+    spelled = [given.pop(name, None) for name in ("tenant", "apc_tenant")]
+    tenant = spelled[0] or spelled[1]
     options.tenant = text(encoded(tenant)) if tenant else None
     options.timeout_seconds = float(given.pop("timeout", None) or 0)
     options.allow_local_files = options.allow_network = 1
@@ -215,13 +217,18 @@ def _each(media: Any, count: int, what: str) -> list:
     return listed + [None] * (count - len(listed))
 
 
+def _template_variables(given: Dict[str, Any]) -> Dict[str, Any]:
+    """What of generation's arguments is the template's."""
+    return {} if given.get("enable_thinking") is None else {"enable_thinking": bool(given["enable_thinking"])}
+
+
 def batch_generate(model: Model, processor: Processor, images: Any = None, audios: Any = None, prompts: Optional[List[str]] = None,
                    max_tokens: Union[int, List[int]] = 128, verbose: bool = False, group_by_shape: bool = True, track_image_sizes: bool = True,
                    videos: Any = None, **kwargs: Any) -> BatchResponse:
     """All prompts in one continuous batch, each with its own media and length; texts in the order of the prompts.
 
-    A prompt whose text has no place for its medium yet is put through the chat template first. group_by_shape changes nothing: requests of any
-    shape share a batch."""
+    Each prompt (a question, a message or a list of them) goes through the chat template here, as in mlx-vlm.
+    group_by_shape changes nothing: requests of any shape share a batch."""
     del group_by_shape
     prompts = list(prompts or [])
     limits = list(max_tokens) if isinstance(max_tokens, (list, tuple)) else [max_tokens] * len(prompts)
@@ -231,7 +238,9 @@ def batch_generate(model: Model, processor: Processor, images: Any = None, audio
     requests = []
     try:
         for prompt, limit, (image, audio, video) in zip(prompts, limits, media):
-            requests.append(_submit(model, prompt, image, audio, video, dict(kwargs, max_tokens=limit)))
+            text = apply_chat_template(processor, model.config, prompt, num_images=len(_media.as_list(image)), num_audios=len(_media.as_list(audio)),
+                                       num_videos=len(_media.as_list(video)), **_template_variables(kwargs))
+            requests.append(_submit(model, text, image, audio, video, dict(kwargs, max_tokens=limit)))
         results = []
         for request, wants in requests:
             results.append(_whole(_results(request, wants)))

@@ -198,7 +198,7 @@ const command command_template = {
                    "  {\"messages\": [...], \"tools\": [...], \"documents\": [...], \"add_generation_prompt\": true, \"continue_final_message\": false,\n"
                    "   \"now\": \"2026-03-05T07:08:09\" (the template's clock), \"chat_template\": a name or a template's text, any further variable}\n"
                    "The template gets exactly that, as with transformers' render_jinja_template; add_generation_prompt is false when it is not given.\n"
-                   "With --normalize the request goes the way of generate and server instead: OpenAI's spellings are put into the template's form, media\n"
+                   "With --normalize the request goes the way of generate instead: OpenAI's spellings are put into the template's form, media\n"
                    "are collected, control tokens typed in messages stay text, and add_generation_prompt is true when it is not given.\n"
                    "With --jsonl every line of standard input is a request, and gets a line as answer: {\"text\": ...}, with --normalize also\n"
                    "\"media\", or {\"error\": ...}; what a template raises is the error word for word.",

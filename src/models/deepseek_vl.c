@@ -100,10 +100,7 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
 static bool encode(run *r, const vlm_model *m, encode_job *job)
 {
     const deepseek_vl *v = m->family;
-    if (!image_tower_encode(r, &v->base.tower, job)) return false;
-    if (job->stage == job->stages)
-        image_tower_set_rows(r, job, mlp_connector_apply(r, &v->connector, image_tower_features(r, &v->base.tower, job)));
-    return run_ok(r);
+    return mlp_connector_encode(r, &v->base.tower, &v->connector, job);
 }
 
 static const char *const types[] = {"deepseek_vl", NULL};

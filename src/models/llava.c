@@ -97,10 +97,7 @@ static bool expand(const vlm_model *m, const media_input *in, buf *text, vlm_err
 static bool encode(run *r, const vlm_model *m, encode_job *job)
 {
     const llava *v = m->family;
-    if (!image_tower_encode(r, &v->base.tower, job)) return false;
-    if (job->stage == job->stages)
-        image_tower_set_rows(r, job, mlp_connector_apply(r, &v->connector, image_tower_features(r, &v->base.tower, job)));
-    return run_ok(r);
+    return mlp_connector_encode(r, &v->base.tower, &v->connector, job);
 }
 
 static const char *const types[] = {"llava", NULL};

@@ -39,6 +39,13 @@ tensor mlp_connector_apply(run *r, const mlp_connector *w, tensor x)
     return op_linear(r, x, &w->down, w->down_bias);
 }
 
+bool mlp_connector_encode(run *r, const image_tower *tower, const mlp_connector *w, encode_job *job)
+{
+    if (!image_tower_encode(r, tower, job)) return false;
+    if (job->stage == job->stages) image_tower_set_rows(r, job, mlp_connector_apply(r, w, image_tower_features(r, tower, job)));
+    return run_ok(r);
+}
+
 bool tower_lm_only_images(const vlm_model *m, const media_item *item, vlm_error *error)
 {
     if (item->kind == MEDIA_IMAGE) return true;

@@ -23,6 +23,8 @@ typedef struct mlp_connector { weight up, down; const float *up_bias, *down_bias
 /* Below multi_modal_projector, from `inputs` columns to `outputs`. */
 void mlp_connector_bind(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs);
 tensor mlp_connector_apply(run *r, const mlp_connector *w, tensor x);
+/* vlm_arch.encode of a tower whose features go through the connector as they are. */
+bool mlp_connector_encode(run *r, const image_tower *tower, const mlp_connector *w, encode_job *job);
 
 /* An image as one medium is all that the family takes: complains about anything else. */
 bool tower_lm_only_images(const vlm_model *m, const media_item *item, vlm_error *error);
