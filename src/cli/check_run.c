@@ -175,15 +175,14 @@ static void compare_rows(check_report *r, const check_suite *s, const watched *w
     int64_t count = golden_count(t), n = 0;
     int levels = 0;
     float *want = golden_floats(t), *got = MEM_ARRAY((size_t)count + 1, float);
-    bool has_kind = false;
-    for (int i = 0; i < w->n_media; i++) has_kind |= w->rows[i].kind == kind;
-    if (!has_kind && kind == MEDIA_IMAGE) kind = MEDIA_VIDEO;          /* families whose videos are pictures: rows of both are "image_features" */
+    /* Families whose videos are pictures: rows of both are "image_features". */
+    media_kind other = kind == MEDIA_IMAGE && !suite_golden(s, w->c, deep ? "video_deepstack" : "video_features") ? MEDIA_VIDEO : kind;
     for (int i = 0; i < w->n_media; i++)
-        if (w->rows[i].kind == kind && w->rows[i].data && w->rows[i].levels > levels) levels = w->rows[i].levels;
+        if ((w->rows[i].kind == kind || w->rows[i].kind == other) && w->rows[i].data && w->rows[i].levels > levels) levels = w->rows[i].levels;
     for (int level = deep; want && got && level < (deep ? levels : levels > 0); level++)
         for (int i = 0; i < w->n_media; i++) {
             int64_t size = (int64_t)w->rows[i].count * w->rows[i].cols;
-            if (w->rows[i].kind != kind || !w->rows[i].data || level >= w->rows[i].levels) continue;
+            if ((w->rows[i].kind != kind && w->rows[i].kind != other) || !w->rows[i].data || level >= w->rows[i].levels) continue;
             if (n + size <= count) memcpy(got + n, w->rows[i].data + level * size, (size_t)size * sizeof *got);
             n += size;
         }

@@ -68,10 +68,16 @@ static void taps_free(resize_taps *t)
     *t = (resize_taps){0};
 }
 
-/* Weights of output i as doubles; returns the largest. */
-static double weights_at(filter f, int in, double scale, int i, int most, double *w, int *first, int *count)
+int resize_weights_most(resize_filter f, int in, int out)
 {
-    double support = (scale >= 1 ? scale : 1) * f.size * 0.5, inverse = scale >= 1 ? 1 / scale : 1;
+    double scale = (double)in / out, support = (scale >= 1 ? scale : 1) * filter_of(f).size * 0.5;
+    return (int)ceil(support) * 2 + 1;
+}
+
+double resize_weights_at(resize_filter name, int in, int out, int i, int most, double *w, int *first, int *count)
+{
+    filter f = filter_of(name);
+    double scale = (double)in / out, support = (scale >= 1 ? scale : 1) * f.size * 0.5, inverse = scale >= 1 ? 1 / scale : 1;
     double center = scale * (i + 0.5), total = 0, largest = 0;
     int64_t from = (int64_t)(center - support + 0.5), to = (int64_t)(center + support + 0.5);
     if (from < 0) from = 0;
@@ -88,10 +94,10 @@ static double weights_at(filter f, int in, double scale, int i, int most, double
     return largest;
 }
 
-static bool taps_make(resize_taps *t, filter f, int in, int out, vlm_error *error)
+static bool taps_make(resize_taps *t, resize_filter f, int in, int out, vlm_error *error)
 {
-    double scale = (double)in / out, support = (scale >= 1 ? scale : 1) * f.size * 0.5, largest = 0;
-    int most = (int)ceil(support) * 2 + 1, stride = (most + 15) / 16 * 16;
+    double largest = 0;
+    int most = resize_weights_most(f, in, out), stride = (most + 15) / 16 * 16;
     size_t cells = (size_t)stride * (size_t)out;
     double *w = MEM_ARRAY((size_t)most * (size_t)out, double);
     *t = (resize_taps){.out = out, .stride = stride, .first = MEM_ARRAY(out, int), .count = MEM_ARRAY(out, int),
@@ -102,7 +108,7 @@ static bool taps_make(resize_taps *t, filter f, int in, int out, vlm_error *erro
         return err_memory(error, cells * 10);
     }
     for (int i = 0; i < out; i++) {
-        double here = weights_at(f, in, scale, i, most, w + (size_t)i * (size_t)most, &t->first[i], &t->count[i]);
+        double here = resize_weights_at(f, in, out, i, most, w + (size_t)i * (size_t)most, &t->first[i], &t->count[i]);
         if (here > largest) largest = here;
     }
     while (t->precision < 22 && (int)(0.5 + largest * (1 << (t->precision + 1))) < 1 << 15) t->precision++;
@@ -243,12 +249,17 @@ bool image_to_rgb(image *img, vlm_error *error)
 
 enum { MOST_PIXELS = 1 << 29 };
 
+bool resize_sizes_fit(const image *in, int width, int height, vlm_error *error)
+{
+    if (width < 1 || height < 1 || in->width < 1 || in->height < 1 || !in->rgb)
+        return err_set(error, VLM_INVALID, "cannot resize %d x %d pixels to %d x %d", in->width, in->height, width, height);
+    return (int64_t)width * height <= MOST_PIXELS || err_set(error, VLM_LIMIT, "a picture of %d x %d pixels was asked for", width, height);
+}
+
 bool image_resize(const image *in, int width, int height, resize_filter f, image *out, vlm_error *error)
 {
     *out = (image){0};
-    if (width < 1 || height < 1 || in->width < 1 || in->height < 1 || !in->rgb)
-        return err_set(error, VLM_INVALID, "cannot resize %d x %d pixels to %d x %d", in->width, in->height, width, height);
-    if ((int64_t)width * height > MOST_PIXELS) return err_set(error, VLM_LIMIT, "a picture of %d x %d pixels was asked for", width, height);
+    if (!resize_sizes_fit(in, width, height, error)) return false;
     size_t size = (size_t)width * (size_t)height * 3;
     out->rgb = mem_aligned(size);
     if (!out->rgb) return err_memory(error, size);
@@ -261,7 +272,7 @@ bool image_resize(const image *in, int width, int height, resize_filter f, image
     }
     if (f == RESIZE_NEAREST) return resize_nearest(in, out), true;
     job j = {.in = in, .out = out, .k = kernels(), .channels = in->gray ? 1 : 3};
-    bool ok = taps_make(&j.x, filter_of(f), in->width, width, error) && taps_make(&j.y, filter_of(f), in->height, height, error) &&
+    bool ok = taps_make(&j.x, f, in->width, width, error) && taps_make(&j.y, f, in->height, height, error) &&
               resize_run(&j, error);
     taps_free(&j.x);
     taps_free(&j.y);

@@ -2,7 +2,7 @@
 #ifndef VLM_MEDIA_RESIZE_H
 #define VLM_MEDIA_RESIZE_H
 
-#include <stdint.h>
+#include "media/media.h"
 
 /* The weights of one direction: output i is the sum over k < count[i] of in[first[i] + k] * weight[i * stride + k] / 2^precision.
  * stride is a multiple of 16; weights behind count are zero. */
@@ -21,6 +21,12 @@ typedef struct resize_kernels {
     /* One row out of n rows, down: `bytes` columns. Nothing beyond is touched. */
     void (*down)(const uint8_t *const *rows, int n, const int16_t *weight, int precision, uint8_t *out, int bytes);
 } resize_kernels;
+
+/* How many inputs an output may have; the weights of output i as doubles (returns the largest), what its first input is and how many there are. */
+int resize_weights_most(resize_filter f, int in, int out);
+double resize_weights_at(resize_filter f, int in, int out, int i, int most, double *w, int *first, int *count);
+/* Complains about sizes that no picture has. */
+bool resize_sizes_fit(const image *in, int width, int height, vlm_error *error);
 
 void resize_kernels_c(resize_kernels *k);
 void resize_kernels_avx2(resize_kernels *k);

@@ -235,6 +235,7 @@ bool image_tower_start_tiles(run *r, const image_tower *t, encode_job *job)
 {
     const processed *p = media_input_find(job->in, job->in->kind == MEDIA_VIDEO ? "pixel_values_videos" : "pixel_values");
     if (!p) p = media_input_find(job->in, "pixel_values");
+    if (!p) p = media_input_find(job->in, "pixel_values_images");          /* Video-LLaVA */
     if (!p || p->dims < 4 || !p->data) return run_fail(r, VLM_INTERNAL, "no pixels to encode");
     int64_t tiles = 1, height = p->dim[p->dims - 2], width = p->dim[p->dims - 1];
     for (int d = 0; d < p->dims - 3; d++) tiles *= p->dim[d];

@@ -17,27 +17,8 @@ typedef struct llava {
     mlp_connector connector;
     pixtral_processor pixtral;     /* when the tower is Pixtral's */
     bool is_pixtral;
-    int shortest, height, width;   /* shortest: the shorter side becomes that; 0: the picture becomes height x width */
-    int crop_height, crop_width;   /* 0: no crop */
+    picture_middle middle;         /* when it is any other */
 } llava;
-
-static bool configure_processor(llava *v, config *p, config *c)
-{
-    const image_tower *t = &v->base.tower;
-    if (!picture_config(&v->base.norm, p, "image_processor", picture_clip, RESIZE_BICUBIC)) return false;
-    v->height = (int)config_int(p, "image_processor.size.height", t->image, 1, 1 << 14);
-    v->width = (int)config_int(p, "image_processor.size.width", t->image, 1, 1 << 14);
-    v->shortest = (int)config_int(p, "image_processor.size.shortest_edge", 0, 1, 1 << 14);
-    if (config_bool(p, "image_processor.do_center_crop", v->shortest > 0)) {
-        v->crop_height = (int)config_int(p, "image_processor.crop_size.height", t->image, 1, 1 << 14);
-        v->crop_width = (int)config_int(p, "image_processor.crop_size.width", t->image, 1, 1 << 14);
-    }
-    if (p->failed) return false;
-    int height = v->crop_height ? v->crop_height : v->height, width = v->crop_width ? v->crop_width : v->width;
-    if (v->shortest && !v->crop_height) return config_fail(c, VLM_UNSUPPORTED, "the processor keeps the shape of pictures (no crop); the tower has one of its own");
-    return (height / t->patch == t->image / t->patch && width / t->patch == t->image / t->patch) ||
-           config_fail(c, VLM_FORMAT, "the processor gives pictures of %d x %d, the vision tower takes %d x %d", width, height, t->image, t->image);
-}
 
 static bool configure(vlm_model *m, config *c)
 {
@@ -50,7 +31,9 @@ static bool configure(vlm_model *m, config *c)
     if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, layer, false)) return false;
     if (v->base.tower.class_token != !strcmp(strategy, "default"))
         return config_fail(c, VLM_UNSUPPORTED, "vision_feature_select_strategy \"%.20s\" with this tower", strategy);
-    return v->is_pixtral ? pixtral_config(&v->pixtral, &v->base, m->processor, 1) : configure_processor(v, m->processor, c);
+    if (v->is_pixtral) return pixtral_config(&v->pixtral, &v->base, m->processor, 1);
+    return picture_config(&v->base.norm, m->processor, "image_processor", picture_clip, RESIZE_BICUBIC) &&
+           picture_middle_config(&v->middle, m->processor, "image_processor", v->base.tower.image, v->base.tower.patch);
 }
 
 static bool bind(vlm_model *m, binder *b)
@@ -68,22 +51,12 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     const llava *v = m->family;
     if (!tower_lm_only_images(m, item, error)) return false;
     if (v->is_pixtral) return pixtral_process(m, &v->pixtral, &v->base.norm, item, options, out, error);
-    const image *img = &item->image;
-    int height = v->height, width = v->width, patch = v->base.tower.patch;
-    if (v->shortest) {
-        bool wide = img->width > img->height;
-        double ratio = wide ? (double)img->width / img->height : (double)img->height / img->width;
-        if (ratio > 200) return err_set(error, VLM_UNSUPPORTED, "image of %d x %d: one side is more than 200 times the other", img->width, img->height);
-        int64_t longer = wide ? (int64_t)v->shortest * img->width / img->height : (int64_t)v->shortest * img->height / img->width;
-        width = wide ? (int)longer : v->shortest;
-        height = wide ? v->shortest : (int)longer;
-    }
-    int crop_height = v->crop_height ? v->crop_height : height, crop_width = v->crop_width ? v->crop_width : width;
-    int y = height >= crop_height ? (height - crop_height) / 2 : -((crop_height - height) / 2), x = width >= crop_width ? (width - crop_width) / 2 : -((crop_width - width) / 2);
+    int height, width, patch = v->base.tower.patch;
+    picture_middle_size(&v->middle, &height, &width);
     out->kind = item->kind;
-    out->tokens = crop_height / patch * (crop_width / patch);
-    float *pixels = picture_tiles(out, 0, crop_height, crop_width, error);
-    return pixels && picture_resized(&v->base.norm, img, width, height, x, y, crop_width, crop_height, pixels, error);
+    out->tokens = height / patch * (width / patch);
+    float *pixels = picture_tiles(out, 0, height, width, error);
+    return pixels && picture_middle_write(&v->middle, &v->base.norm, &item->image, pixels, error);
 }
 
 static bool expand(const vlm_model *m, const media_input *in, buf *text, vlm_error *error)

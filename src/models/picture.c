@@ -39,6 +39,7 @@ bool picture_config(picture_norm *n, config *p, const char *where, const double 
     double rescale = config_number(p, path(key, sizeof key, where, "rescale_factor"), 1 / 255.0);
     if (!config_bool(p, path(key, sizeof key, where, "do_rescale"), true)) rescale = 1;
     memset(n->outside, 0, sizeof n->outside);
+    n->pillow = false;
     n->filter = filter_of(config_int(p, path(key, sizeof key, where, "resample"), -1, -1, 5), filter);
     if (p->failed) return false;
     if (!(rescale > 0)) return config_fail(p, VLM_FORMAT, "%s.rescale_factor must be positive", where);
@@ -80,7 +81,7 @@ bool picture_resized(const picture_norm *n, const image *img, int width, int hei
 {
     image resized;
     if (!width || !height) { width = img->width; height = img->height; }
-    if (!image_resize(img, width, height, n->filter, &resized, error)) return false;
+    if (!(n->pillow ? image_resize_pillow : image_resize)(img, width, height, n->filter, &resized, error)) return false;
     picture_window(n, &resized, x, y, window_width, window_height, out);
     image_free(&resized);
     return true;
@@ -93,6 +94,51 @@ float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm
                          : media_input_add(out, name, DT_F32, 4, (const int64_t[]){1, 3, height, width});
     if (!p) err_memory(error, (size_t)(tiles * 3 * height * width) * sizeof(float));
     return p ? p->data : NULL;
+}
+
+/* ---- middle ---- */
+
+bool picture_middle_config(picture_middle *f, config *p, const char *where, int side, int patch)
+{
+    enum { MOST = 1 << 14 };
+    char key[128];
+    f->height = (int)config_int(p, path(key, sizeof key, where, "size.height"), side, 1, MOST);
+    f->width = (int)config_int(p, path(key, sizeof key, where, "size.width"), side, 1, MOST);
+    f->shortest = (int)config_int(p, path(key, sizeof key, where, "size.shortest_edge"), 0, 1, MOST);
+    if (config_bool(p, path(key, sizeof key, where, "do_center_crop"), f->shortest > 0)) {
+        f->crop_height = (int)config_int(p, path(key, sizeof key, where, "crop_size.height"), side, 1, MOST);
+        f->crop_width = (int)config_int(p, path(key, sizeof key, where, "crop_size.width"), side, 1, MOST);
+    }
+    if (p->failed) return false;
+    int height, width;
+    picture_middle_size(f, &height, &width);
+    if (f->shortest && !f->crop_height) return config_fail(p, VLM_UNSUPPORTED, "the processor keeps the shape of pictures (no crop); the tower has one of its own");
+    return (height / patch == side / patch && width / patch == side / patch) ||
+           config_fail(p, VLM_FORMAT, "the processor gives pictures of %d x %d, the vision tower takes %d x %d", width, height, side, side);
+}
+
+void picture_middle_size(const picture_middle *f, int *height, int *width)
+{
+    *height = f->crop_height ? f->crop_height : f->height;
+    *width = f->crop_width ? f->crop_width : f->width;
+}
+
+/* How far the window lies inside; negative: outside. */
+static int middle(int side, int crop) { return side >= crop ? (side - crop) / 2 : -((crop - side) / 2); }
+
+bool picture_middle_write(const picture_middle *f, const picture_norm *n, const image *img, float *out, vlm_error *error)
+{
+    int height = f->height, width = f->width, crop_height, crop_width;
+    picture_middle_size(f, &crop_height, &crop_width);
+    if (f->shortest) {
+        bool wide = img->width > img->height;
+        double ratio = wide ? (double)img->width / img->height : (double)img->height / img->width;
+        if (ratio > 200) return err_set(error, VLM_UNSUPPORTED, "image of %d x %d: one side is more than 200 times the other", img->width, img->height);
+        int64_t longer = wide ? (int64_t)f->shortest * img->width / img->height : (int64_t)f->shortest * img->height / img->width;
+        width = wide ? (int)longer : f->shortest;
+        height = wide ? f->shortest : (int)longer;
+    }
+    return picture_resized(n, img, width, height, middle(width, crop_width), middle(height, crop_height), crop_width, crop_height, out, error);
 }
 
 /* ---- anyres ---- */

@@ -9,6 +9,7 @@ typedef struct picture_norm {
     float value[3][256];           /* channel value -> float */
     uint8_t outside[3];            /* the colour of what lies outside the picture; black unless a family sets it */
     resize_filter filter;
+    bool pillow;                   /* picture_resized: as Pillow resizes, not torchvision */
 } picture_norm;
 
 extern const double picture_clip[2][3], picture_half[2][3], picture_imagenet[2][3];      /* mean, standard deviation */
@@ -24,6 +25,17 @@ bool picture_resized(const picture_norm *n, const image *img, int width, int hei
                      vlm_error *error);
 /* "pixel_values" (of a video, out->kind is set: "pixel_values_videos") [1, tiles, 3, height, width] in `out`, or [1, 3, height, width] when tiles is 0; NULL when out of memory. */
 float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error);
+
+/* ---- the middle of a picture (CLIP): resized, then cropped ---- */
+typedef struct picture_middle {
+    int shortest, height, width;   /* shortest: the shorter side becomes that; 0: the picture becomes height x width */
+    int crop_height, crop_width;   /* 0: no crop */
+} picture_middle;
+/* size, do_center_crop, crop_size below `where`. What comes out must have as many patches as a tower's square of `side`. */
+bool picture_middle_config(picture_middle *f, config *processor, const char *where, int side, int patch);
+/* Of what comes out. */
+void picture_middle_size(const picture_middle *f, int *height, int *width);
+bool picture_middle_write(const picture_middle *f, const picture_norm *n, const image *img, float *out, vlm_error *error);
 
 /* ---- anyres (LLaVA-NeXT): the best of some sizes, the picture in its middle, cut into tiles ---- */
 enum { ANYRES_MAX = 128 };

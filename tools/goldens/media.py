@@ -6,6 +6,7 @@
 Needs pillow, numpy, torch, torchvision, transformers, librosa, and ffmpeg; cjpeg (libjpeg-turbo-progs) for arithmetic coding.
 images.txt    file width height sha256(RGB bytes): Pillow's open, exif_transpose, convert("RGB")
 resize.txt    file width height filter sha256(RGB bytes): torchvision.transforms.v2.functional.resize, antialias
+resize_pillow.txt  the same: Image.resize of Pillow 13, without nearest
 mel_*.txt     one feature a line: transformers' feature extractors on the signal of signal(), which mel_test.c makes, too
 resample.txt  signal() at 16 kHz taken to 24 kHz by librosa (soxr_hq), every 97th sample
 Frames of clips carry their number as a bar code: 8 stripes, white is 1, the left one is bit 0.
@@ -128,7 +129,7 @@ def resized():
     from torchvision.transforms import InterpolationMode as I
     from torchvision.transforms.v2 import functional as F
     modes = {"nearest": I.NEAREST, "bilinear": I.BILINEAR, "bicubic": I.BICUBIC, "lanczos": I.LANCZOS}
-    lines = []
+    lines, pillow = [], []
     for name in ("sub0.jpg", "c2_d8_i0.png", "page.png", "one.png", "column.png", "gray.jpg"):
         a = np.asarray(Image.open(f"{OUT}/{name}").convert("RGB"))
         x = torch.from_numpy(a.copy()).permute(2, 0, 1)
@@ -136,7 +137,11 @@ def resized():
             for m, mode in modes.items():
                 got = F.resize(x, [h, w], interpolation=mode, antialias=True).permute(1, 2, 0).contiguous().numpy()
                 lines.append(f"{name} {w} {h} {m} {hashlib.sha256(got.tobytes()).hexdigest()}")
+                if m != "nearest":
+                    got = Image.fromarray(a).resize((w, h), getattr(Image.Resampling, m.upper())).tobytes()
+                    pillow.append(f"{name} {w} {h} {m} {hashlib.sha256(got).hexdigest()}")
     open(f"{OUT}/resize.txt", "w").write("\n".join(lines) + "\n")
+    open(f"{OUT}/resize_pillow.txt", "w").write("\n".join(pillow) + "\n")
 
 
 def clips():
