@@ -56,6 +56,7 @@ static tensor embed(step *s)
         int32_t *index = run_alloc(r, (size_t)(e->count + 1) * sizeof *index);
         for (int k = 0; index && k < e->count; k++) index[k] = e->first + k;
         op_scatter(r, x, media_view(e, 0, 0, e->count), index);
+        if (spec->media_scaled && spec->embed_scale != 1) op_scale(r, tensor_rows(x, e->first, e->count), spec->embed_scale, NULL);
     }
     return x;
 }
@@ -350,17 +351,23 @@ static tensor feed_forward(step *s, int i, tensor x, tensor h)
     return out;
 }
 
-/* Further levels of media rows (deepstack) are added after the first layers: level i + 1 after layer i. */
+static void add_level(step *s, int level, const embed_rows *m, tensor x)
+{
+    if (!s->cut) op_add_inplace(s->r, tensor_rows(x, m->first, m->count), media_view(m, level, 0, m->count));
+    for (int k = 0; s->cut && k < s->b->n_logits; k++) {
+        int t = s->b->logit_tokens[k] - m->first;
+        if (t >= 0 && t < m->count) op_add_inplace(s->r, tensor_rows(x, k, 1), media_view(m, level, t, 1));
+    }
+}
+
+/* Further levels of media rows (deepstack) are added to what enters some layers. */
 static void deepstack(step *s, int i, tensor x)
 {
-    for (int e = 0; e < s->b->n_embeds; e++) {
+    const int *at = s->d->spec.deepstack;
+    for (int e = 0; e < s->b->n_embeds && run_ok(s->r); e++) {
         const embed_rows *m = &s->b->embeds[e];
-        if (i + 1 >= m->rows->levels) continue;
-        if (!s->cut) op_add_inplace(s->r, tensor_rows(x, m->first, m->count), media_view(m, i + 1, 0, m->count));
-        for (int k = 0; s->cut && k < s->b->n_logits; k++) {
-            int t = s->b->logit_tokens[k] - m->first;
-            if (t >= 0 && t < m->count) op_add_inplace(s->r, tensor_rows(x, k, 1), media_view(m, i + 1, t, 1));
-        }
+        for (int level = 1; level < m->rows->levels; level++)
+            if ((at ? at[level - 1] : level) == i) add_level(s, level, m, x);
     }
 }
 
@@ -395,7 +402,7 @@ static tensor layer(step *s, int i, tensor x)
         op_add_inplace(r, x, norm(s, y, w->ple_norm));
     }
     if (spec->layer_scalar) op_scale(r, x, w->scalar, NULL);
-    if (s->b->n_embeds && run_ok(r)) deepstack(s, i, x);
+    deepstack(s, i + 1, x);
     return x;
 }
 
@@ -407,6 +414,7 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
     tensor x = embed(&s);                                                                  /* [n, hidden] */
     if (spec->ple) s.ple = per_layer_inputs(&s, x);
     rope_tables(&s);
+    deepstack(&s, 0, x);
     for (int i = 0; i < spec->layers && run_ok(r); i++) {
         TAP(r, "hidden", i, x);
         arena_mark mark = arena_get_mark(r->scratch);

@@ -72,6 +72,7 @@ typedef struct decoder_spec {
     bool layernorm;                /* layer norms without biases instead of rms norms */
     activation act;
     float embed_scale;             /* 1, or Gemma's sqrt(hidden) */
+    bool media_scaled;             /* media rows are times that, too (Granite) */
     float attn_scale;              /* scores = attn_scale * q.k; 0: 1 / sqrt(head_dim) */
     float attn_softcap;            /* 0: none */
     float final_softcap;           /* 0: none */
@@ -109,6 +110,9 @@ typedef struct decoder_spec {
     rope_table rope[DECODER_MAX_ROPES];
     int n_ropes;
     int rope_upper;                /* rope that gives the upper halves of heads their angles, the layer's own the lower ones (Hunyuan); 0: both one */
+
+    /* [levels - 1] Before which layer each further level of media rows is added (deepstack), up to `layers`; NULL: level i + 1 behind layer i. */
+    const int *deepstack;
 
     /* Alternative prefixes of "embed_tokens", "layers.N", "norm", and of "lm_head"; NULL-terminated. */
     const char *prefix[7], *head_prefix[7];

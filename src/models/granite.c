@@ -1,7 +1,7 @@
 /* granite.c - Granite 3. Text only.  https://arxiv.org/abs/2408.13359 (muP)
  *
  *   Llama with four multipliers: embeddings * embedding_multiplier, scores * attention_multiplier (instead of 1 / sqrt(head_dim)), what attention
- *   and MLP add * residual_multiplier, logits / logits_scaling. */
+ *   and MLP add * residual_multiplier, logits / logits_scaling. Below a tower, media rows are multiplied like embeddings. */
 #include "models/text.h"
 
 bool granite_spec(decoder_spec *s, arena *memory, config *c, const char *type)
@@ -10,6 +10,7 @@ bool granite_spec(decoder_spec *s, arena *memory, config *c, const char *type)
     s->qkv_bias = s->o_bias = config_bool(c, TEXT("attention_bias"), false);
     s->mlp_bias = config_bool(c, TEXT("mlp_bias"), false);
     s->embed_scale = (float)config_number(c, TEXT("embedding_multiplier"), 1);
+    s->media_scaled = true;
     s->attn_scale = (float)config_number(c, TEXT("attention_multiplier"), 1);
     s->residual_scale = (float)config_number(c, TEXT("residual_multiplier"), 1);
     double scaling = config_number(c, TEXT("logits_scaling"), 1);

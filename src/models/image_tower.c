@@ -35,6 +35,9 @@ static const struct tower_kind kinds[] = {
     {.types = {"idefics3", "idefics3_vision", "smolvlm", "smolvlm_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers",
      .embed = "embeddings.patch_embedding", .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 1152, .ffn = 3072, .n_layers = 12, .heads = 16, .image = 224, .patch = 32, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
+    {.types = {"granite_docling_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
+     .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
+     .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 512, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
     {.types = {"internvl_vision"}, .layers = "encoder.layer", .embed = "embeddings.patch_embeddings.projection", .table = "embeddings.position_embeddings",
      .class_row = "embeddings.cls_token", .post_norm = "layernorm",
      .names = {"layernorm_before", "layernorm_after", NULL, "attention.projection_layer", NULL, "mlp.fc1", "mlp.fc2", "attention.q_proj", "attention.k_proj",
@@ -80,6 +83,25 @@ static bool make_rope(image_tower *t, arena *memory, config *c)
     return true;
 }
 
+/* 1: the first; 0: there is no such layer. */
+static int layer_number(const image_tower *t, config *c, int feature_layer)
+{
+    int n = feature_layer < 0 ? t->layers + 1 + feature_layer : feature_layer;
+    if (n >= 1 && n <= t->layers) return n;
+    config_fail(c, VLM_FORMAT, "features of layer %d of %d layers of the vision tower", feature_layer, t->layers);
+    return 0;
+}
+
+int image_tower_keep(image_tower *t, config *c, int feature_layer)
+{
+    int n = layer_number(t, c, feature_layer);
+    if (n && t->n_kept == TOWER_KEEPS) config_fail(c, VLM_UNSUPPORTED, "features of more than %d layers of the vision tower", TOWER_KEEPS);
+    if (!n || c->failed) return -1;
+    if (n > t->depth) t->depth = n;
+    t->kept[t->n_kept] = n;
+    return t->n_kept++;
+}
+
 bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_layer, bool post_norm)
 {
     const char *type = config_string(c, "vision_config.model_type", "clip_vision_model");
@@ -102,8 +124,7 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
     if (!config_has(c, "vision_config.head_dim") && v->hidden % v->heads)
         return config_fail(c, VLM_FORMAT, "vision_config: %d columns are no %d heads", v->hidden, v->heads);
     if (t->image < t->patch || t->patch > 256) return config_fail(c, VLM_FORMAT, "vision_config: no patches of %d in pictures of %d", t->patch, t->image);
-    t->depth = feature_layer < 0 ? t->layers + 1 + feature_layer : feature_layer;
-    if (t->depth < 1 || t->depth > t->layers) return config_fail(c, VLM_FORMAT, "vision_feature_layer %d of %d layers", feature_layer, t->layers);
+    if (!(t->depth = layer_number(t, c, feature_layer))) return false;
     t->class_token = k->class_row != NULL;
     t->post_norm = post_norm && k->post_norm;
     t->names = k->names;
@@ -145,6 +166,7 @@ typedef struct tower_job {
     tower_image *image;
     int n;
     int32_t *starts;               /* [n + 1] rows of x, class rows included */
+    tensor kept[TOWER_KEEPS];
     tensor cosine, sine;
 } tower_job;
 
@@ -157,11 +179,17 @@ static tensor keep(run *r, arena *memory, int64_t rows, int64_t cols)
     return t;
 }
 
+static tensor copy_of(run *r, arena *memory, tensor x)
+{
+    tensor copy = keep(r, memory, x.rows, x.cols);
+    for (int64_t i = 0; run_ok(r) && i < x.rows; i++) memcpy(tensor_row(copy, i), tensor_row(x, i), (size_t)x.cols * sizeof(float));
+    return copy;
+}
+
 void image_tower_set_rows(run *r, encode_job *job, tensor x)
 {
     if (!run_ok(r)) return;
-    job->rows = keep(r, job->memory, x.rows, x.cols);
-    for (int64_t i = 0; run_ok(r) && i < x.rows; i++) memcpy(tensor_row(job->rows, i), tensor_row(x, i), (size_t)x.cols * sizeof(float));
+    job->rows = copy_of(r, job->memory, x);
     if (run_ok(r)) TAP(r, "vit.rows", 0, job->rows);
 }
 
@@ -329,24 +357,34 @@ static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
 
 bool image_tower_encode(run *r, const image_tower *t, encode_job *job)
 {
-    const tower_job *j = job->family;
+    tower_job *j = job->family;
     int i = job->stage++;
     if (i == 0) embed(r, t, j, job->x);
     vit_layer_forward(r, &t->vit, &t->layer[i], i, job->x, j->cosine, j->sine, j->starts, j->n);
+    for (int k = 0; k < t->n_kept && run_ok(r); k++)
+        if (t->kept[k] == i + 1) j->kept[k] = copy_of(r, job->memory, job->x);
     return run_ok(r);
+}
+
+static tensor without_class(run *r, const image_tower *t, const tower_job *j, tensor x)
+{
+    if (!t->class_token) return x;
+    int64_t n = 0;
+    int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
+    for (int i = 0; index && i < j->n; i++)
+        for (int32_t k = j->starts[i] + 1; k < j->starts[i + 1]; k++) index[n++] = k;
+    return op_gather(r, x, index, x.rows - j->n);
+}
+
+tensor image_tower_kept(run *r, const image_tower *t, const encode_job *job, int number)
+{
+    const tower_job *j = job->family;
+    return without_class(r, t, j, j->kept[number]);
 }
 
 tensor image_tower_features(run *r, const image_tower *t, const encode_job *job)
 {
-    const tower_job *j = job->family;
-    tensor x = job->x;
-    if (t->class_token) {
-        int64_t n = 0;
-        int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
-        for (int i = 0; index && i < j->n; i++)
-            for (int32_t k = j->starts[i] + 1; k < j->starts[i + 1]; k++) index[n++] = k;
-        x = op_gather(r, x, index, x.rows - j->n);
-    }
+    tensor x = without_class(r, t, job->family, job->x);
     if (t->post_norm) x = t->vit.layernorm ? op_layernorm(r, x, t->last_norm, t->last_norm_bias, t->vit.eps) : op_rmsnorm(r, x, t->last_norm, 0, t->vit.eps);
     TAP(r, "vit.features", 0, x);
     return x;

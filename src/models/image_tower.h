@@ -17,11 +17,14 @@
 #include "blocks/vit.h"
 #include "models/model.h"
 
+enum { TOWER_KEEPS = 16 };
+
 typedef struct image_tower {
     const struct tower_kind *kind;
     vit_spec vit;
     int patch, image;              /* sides in pixels; image: that the table of positions was made for */
     int layers, depth;             /* in the file; how many of them are computed */
+    int kept[TOWER_KEEPS], n_kept; /* layers behind which features are kept besides, in the order in which they were asked for; 1: the first */
     bool class_token, post_norm;
     int side;                      /* SigLIP 2: of the table, which is resampled to each picture; 0: it is taken as it is */
     int positions;                 /* rows of the table, without the class's; 0: none */
@@ -36,6 +39,8 @@ typedef struct image_tower {
 /* Reads vision_config; its model_type says which kind. Defaults of the reference's classes for what is left out. post_norm: the norm behind the
  * layers is wanted. feature_layer: as vision_feature_layer, -1 the last layer, -2 the one before ... */
 bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_layer, bool post_norm);
+/* One more layer whose features are wanted, as feature_layer. Returns its number for image_tower_kept, -1 on failure. */
+int image_tower_keep(image_tower *t, config *c, int feature_layer);
 /* `prefix`: alternatives, NULL-terminated (6 at most). */
 void image_tower_bind(image_tower *t, binder *b, const char *const *prefix);
 
@@ -55,6 +60,8 @@ bool image_tower_start_tiles(run *r, const image_tower *t, encode_job *job);
 /* A stage. When job->stage has become job->stages, image_tower_features has the result: [all patches, hidden], class rows left out. */
 bool image_tower_encode(run *r, const image_tower *t, encode_job *job);
 tensor image_tower_features(run *r, const image_tower *t, const encode_job *job);
+/* The same of a kept layer, without the norm behind the last. */
+tensor image_tower_kept(run *r, const image_tower *t, const encode_job *job, int number);
 /* x becomes the rows that the encoder gives (it lies in scratch; the rows live on). */
 void image_tower_set_rows(run *r, encode_job *job, tensor x);
 

@@ -119,7 +119,7 @@ static bool lay_out(const lfm2_vl *v, const media_item *item, const json_t *opti
     if (!fit(height, width, unit, floor(least) * token, floor(most) * token, l, error)) return false;
     double h = fmax(patch, (double)round_half_even(height / unit) * unit), w = fmax(patch, (double)round_half_even(width / unit) * unit);
     if (!split || most_tiles == 1 || h * w <= floor(most) * token * v->tolerance) return true;
-    tile_grid_choose(height, width, v->tile, v->least_tiles, most_tiles, &l->rows, &l->columns);
+    tile_grid_choose(&(tile_grid){.least = v->least_tiles}, height, width, v->tile, most_tiles, &l->rows, &l->columns);
     l->pictures = l->rows * l->columns;
     if (l->pictures > 1 && v->thumbnail) l->pictures++;
     if (l->pictures == 1) l->height = l->width = v->tile;

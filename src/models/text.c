@@ -20,6 +20,11 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"glm4", glm4_spec, NULL},
     {"gpt_oss", gpt_oss_spec, NULL},
     {"granite", granite_spec, NULL},
+    {"granite4_vision_text", granite_spec, "{" LLAMA ",\"max_position_embeddings\":2048}"},
+    {"granite_docling_text", granite_spec, "{\"vocab_size\":133800,\"hidden_size\":1024,\"intermediate_size\":2048,\"num_hidden_layers\":28,"
+                                           "\"num_attention_heads\":16,\"num_key_value_heads\":4,\"max_position_embeddings\":32768,\"rms_norm_eps\":1e-5,"
+                                           "\"tie_word_embeddings\":true,\"embedding_multiplier\":12,\"logits_scaling\":4,\"residual_multiplier\":0.263,"
+                                           "\"attention_multiplier\":0.015625}"},
     {"lfm2", lfm2_spec, NULL},
     {"llama", llama_spec, "{" LLAMA "}"},
     {"ministral", llama_spec, NULL},

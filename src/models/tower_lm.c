@@ -104,16 +104,18 @@ void tile_grid_config(tile_grid *g, config *p)
     g->tiled = config_bool(p, "image_processor.crop_to_patches", true);
     g->least = (int)config_int(p, "image_processor.min_patches", 1, 1, 256);
     g->most = (int)config_int(p, "image_processor.max_patches", 12, g->least, 256);
+    g->most_side = 0;
 }
 
 /* Of grids that are equally near the later (larger) one wins, as long as it has less than twice the picture's pixels. */
-void tile_grid_choose(int height, int width, int side, int least, int most, int *rows, int *columns)
+void tile_grid_choose(const tile_grid *g, int height, int width, int side, int most, int *rows, int *columns)
 {
     double ratio = (double)width / height, nearest = INFINITY, area = (double)height * width, tile = (double)side * side;
     *rows = *columns = 1;
-    for (int n = least < most ? least : most; n <= most; n++)
+    int longest = g->most_side ? g->most_side : most;
+    for (int n = g->least < most ? g->least : most; n <= most; n++)
         for (int across = 1; across <= n; across++) {
-            if (n % across) continue;
+            if (n % across || across > longest || n / across > longest) continue;
             double off = fabs(ratio - (double)across / (n / across));
             if (off > nearest || (off == nearest && !(area > 0.5 * tile * n))) continue;
             nearest = off;
@@ -129,7 +131,7 @@ bool tile_grid_process(const vlm_model *m, const tile_grid *g, const tower_lm *v
     const json_t *asked = options ? json_object_get(options, "crop_to_patches") : NULL;
     int side = v->tower.image, rows = 1, columns = 1;
     double most = fmin(fmax(media_option(item->part, options, "max_patches", g->most), 1), 256);
-    if (json_is_boolean(asked) ? json_is_true(asked) : g->tiled) tile_grid_choose(img->height, img->width, side, g->least, (int)most, &rows, &columns);
+    if (json_is_boolean(asked) ? json_is_true(asked) : g->tiled) tile_grid_choose(g, img->height, img->width, side, (int)most, &rows, &columns);
     int n = rows * columns, tiles = n > 1 ? n + 1 : 1;
     out->tokens = tiles * tokens;
     out->grid[0] = 1, out->grid[1] = rows, out->grid[2] = columns;

@@ -38,11 +38,11 @@ bool tower_lm_pick(const chat_media *part, const json_t *options, const video_in
 tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height, int to_width);
 
 /* ---- tiles in the grid whose shape is nearest to the picture's, and the whole picture as one more (InternVL, Aya Vision, GOT-OCR) ---- */
-typedef struct tile_grid { bool tiled; int least, most; } tile_grid;
+typedef struct tile_grid { bool tiled; int least, most, most_side; } tile_grid;       /* most_side: rows or columns; 0: no limit */
 /* crop_to_patches, min_patches, max_patches of the image processor. */
 void tile_grid_config(tile_grid *g, config *processor);
-/* Of the grids of `least` to `most` tiles (side x side pixels) the one whose shape is nearest to the picture's. */
-void tile_grid_choose(int height, int width, int side, int least, int most, int *rows, int *columns);
+/* Of the grids of g->least to `most` tiles (side x side pixels) the one whose shape is nearest to the picture's. */
+void tile_grid_choose(const tile_grid *g, int height, int width, int side, int most, int *rows, int *columns);
 /* "pixel_values" [tiles, 3, side, side] of the tower's size; out->grid = 1, rows, columns; out->tokens = tiles * tokens. */
 bool tile_grid_process(const vlm_model *m, const tile_grid *g, const tower_lm *v, const media_item *item, const json_t *options, int tokens, media_input *out,
                        vlm_error *error);
