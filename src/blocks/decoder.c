@@ -307,12 +307,14 @@ static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor 
     const decoder_spec *spec = &s->d->spec;
     run *r = s->r;
     tensor scores = op_linear(r, router_in, &w->router, w->router_bias);                           /* [n, experts] */
-    size_t chosen = (size_t)h.rows * (size_t)spec->top_k;
+    route_spec route = spec->route;
+    route.bias = w->router_correction;
+    size_t chosen = (size_t)h.rows * (size_t)route.top_k;
     int32_t *index = run_alloc(r, (chosen + 1) * sizeof *index);
     float *share = run_alloc(r, (chosen + 1) * sizeof *share);
-    op_topk(r, index, share, scores, spec->top_k, spec->normalize_top_k);
+    op_route(r, index, share, scores, &route);
     for (size_t k = 0; run_ok(r) && w->router_expert_scale && k < chosen; k++) share[k] *= w->router_expert_scale[index[k]];
-    moe_spec m = {.experts = spec->experts, .top_k = spec->top_k, .act = spec->act, .down = &w->experts_down,
+    moe_spec m = {.experts = spec->experts, .top_k = route.top_k, .act = spec->act, .down = &w->experts_down,
                   .gate_up = w->experts_gate_up.data ? &w->experts_gate_up : NULL,
                   .gate = w->experts_gate.data ? &w->experts_gate : NULL, .up = w->experts_up.data ? &w->experts_up : NULL,
                   .gate_up_bias = w->experts_bias, .down_bias = w->experts_down_bias, .limit = spec->moe_limit};
@@ -322,9 +324,11 @@ static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor 
 static tensor shared_expert(step *s, const decoder_layer *w, tensor h)
 {
     run *r = s->r;
+    bool plain = s->d->spec.shared_plain;
     tensor y[3];                                                                           /* gate, up [n, shared_ffn]; share [n, 1] */
-    op_linear_group(r, h, 3, y, (const weight *[]){&w->shared_gate, &w->shared_up, &w->shared_router}, (const float *[]){NULL, NULL, NULL});
+    op_linear_group(r, h, plain ? 2 : 3, y, (const weight *[]){&w->shared_gate, &w->shared_up, &w->shared_router}, (const float *[]){NULL, NULL, NULL});
     tensor out = op_linear(r, op_glu(r, y[0], y[1], s->d->spec.act), &w->shared_down, NULL);
+    if (plain) return out;
     op_activate(r, y[2], ACT_SIGMOID);
     op_scale_rows(r, out, y[2]);
     return out;

@@ -94,10 +94,12 @@ typedef struct decoder_spec {
 
     moe_style moe;
     moe_names moe_names;
-    int experts, top_k, expert_ffn;
-    bool normalize_top_k;
+    int experts, expert_ffn;
+    route_spec route;              /* its bias is the layer's: correction_bias */
+    bool correction_bias;          /* mlp.gate.e_score_correction_bias */
     float moe_limit;               /* moe_spec.limit */
     int shared_ffn;                /* MOE_INSTEAD: width of an expert that every token takes, times sigmoid(shared_expert_gate x); 0: none */
+    bool shared_plain;             /* ... times nothing, named mlp.shared_experts (DeepSeek) */
     bool experts_transposed;       /* fused experts lie as [experts, inputs, outputs] */
 
     delta_net_spec delta;          /* of recurrent layers ... */
@@ -127,7 +129,7 @@ typedef struct decoder_layer {
     weight gate, up, down;
     const float *gate_bias, *up_bias, *down_bias;
     weight router, experts_gate_up, experts_gate, experts_up, experts_down;
-    const float *router_scale, *router_expert_scale, *router_bias, *experts_bias, *experts_down_bias;
+    const float *router_scale, *router_expert_scale, *router_bias, *router_correction, *experts_bias, *experts_down_bias;
     const float *moe_norm, *moe_post1, *moe_post2;       /* MOE_BESIDE: pre_2, post_1, post_2 */
     weight shared_gate, shared_up, shared_down, shared_router;
     weight ple_gate, ple_proj;
@@ -157,6 +159,9 @@ bool decoder_config_windows(decoder_spec *s, config *c, const char *const *prefi
 /* Qwen's mixture of experts in place of the MLP: num_experts, num_experts_per_tok, moe_intermediate_size, norm_topk_prob; mlp_only_layers and
  * decoder_sparse_step say where. */
 bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefixes);
+/* DeepSeek's: n_routed_experts (first_k_dense_replace, moe_layer_freq: where), n_shared_experts, scoring_func and topk_method (`v3`: what they are when the
+ * config does not say), n_group, topk_group, norm_topk_prob, routed_scaling_factor. Without n_routed_experts all layers keep their MLP. */
+bool decoder_config_deepseek(decoder_spec *s, config *c, const char *const *prefixes, bool v3);
 /* Checks the spec (messages through c), assigns groups and slots, allocates layer weights. */
 bool decoder_plan(decoder *d, arena *memory, config *c);
 bool decoder_bind(decoder *d, binder *b);

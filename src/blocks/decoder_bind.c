@@ -68,6 +68,7 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
     const char *down = mixtral ? "w2" : "down_proj";
     int64_t n = s->experts, ffn = s->expert_ffn;
     bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : mixtral ? "block_sparse_moe.gate" : "mlp.gate");
+    if (s->correction_bias) bind_vector(b, &w->router_correction, n, "layers.%d.mlp.gate.e_score_correction_bias", i);
     if (s->experts_transposed && b->files && bind_exists(b, "layers.%d.%s.gate_up_proj", i, fused)) {
         bind_experts_transposed(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused);
         bind_experts_transposed(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
@@ -83,10 +84,11 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
         bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, apart);
     }
     if (!beside && s->shared_ffn) {
-        bind_linear(b, &w->shared_gate, s->shared_ffn, s->hidden, "layers.%d.mlp.shared_expert.gate_proj", i);
-        bind_linear(b, &w->shared_up, s->shared_ffn, s->hidden, "layers.%d.mlp.shared_expert.up_proj", i);
-        bind_linear(b, &w->shared_down, s->hidden, s->shared_ffn, "layers.%d.mlp.shared_expert.down_proj", i);
-        bind_linear(b, &w->shared_router, 1, s->hidden, "layers.%d.mlp.shared_expert_gate", i);
+        const char *shared = s->shared_plain ? "shared_experts" : "shared_expert";
+        bind_linear(b, &w->shared_gate, s->shared_ffn, s->hidden, "layers.%d.mlp.%s.gate_proj", i, shared);
+        bind_linear(b, &w->shared_up, s->shared_ffn, s->hidden, "layers.%d.mlp.%s.up_proj", i, shared);
+        bind_linear(b, &w->shared_down, s->hidden, s->shared_ffn, "layers.%d.mlp.%s.down_proj", i, shared);
+        if (!s->shared_plain) bind_linear(b, &w->shared_router, 1, s->hidden, "layers.%d.mlp.shared_expert_gate", i);
     }
     if (!beside) return;
     bind_vector(b, &w->router_scale, s->hidden, "layers.%d.router.scale", i);

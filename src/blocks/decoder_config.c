@@ -105,13 +105,63 @@ bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefi
     const char *either = config_has(c, at(&w, "num_experts")) ? at(&w, "num_experts") : at(&other, "num_local_experts");
     s->moe = MOE_INSTEAD;
     s->experts = (int)config_need_int(c, either, 1, 1 << 16);
-    s->top_k = (int)config_need_int(c, at(&w, "num_experts_per_tok"), 1, 1 << 16);
+    s->route.top_k = (int)config_need_int(c, at(&w, "num_experts_per_tok"), 1, 1 << 16);
     s->expert_ffn = (int)config_need_int(c, at(&w, "moe_intermediate_size"), 1, 1 << 24);
-    s->normalize_top_k = config_bool(c, at(&w, "norm_topk_prob"), s->normalize_top_k);
+    s->route.normalize = config_bool(c, at(&w, "norm_topk_prob"), s->route.normalize);
     s->shared_ffn = (int)config_int(c, at(&w, "shared_expert_intermediate_size"), 0, 0, 1 << 24);
     for (int i = 0; i < s->layers && !c->failed; i++)
         if ((s->layer[i].moe = is_sparse(c, &w, i))) s->layer[i].ffn = 0;
     return !c->failed;
+}
+
+static void configure_deepseek_routing(decoder_spec *s, config *c, where *w, bool v3)
+{
+    route_spec *r = &s->route;
+    const char *scores = config_string(c, at(w, "scoring_func"), v3 ? "sigmoid" : "softmax");
+    if (!c->failed && strcmp(scores, "sigmoid") && strcmp(scores, "softmax"))
+        config_fail(c, VLM_UNSUPPORTED, "scoring_func \"%s\"; softmax and sigmoid are known", scores);
+    r->sigmoid = !c->failed && !strcmp(scores, "sigmoid");
+    const char *method = config_string(c, at(w, "topk_method"), v3 ? "noaux_tc" : "greedy");
+    if (c->failed) return;
+    bool corrected = !strcmp(method, "noaux_tc"), limited = !strcmp(method, "group_limited_greedy");
+    if (!corrected && !limited && strcmp(method, "greedy"))
+        config_fail(c, VLM_UNSUPPORTED, "topk_method \"%s\"; greedy, group_limited_greedy and noaux_tc are known", method);
+    s->correction_bias = corrected;
+    r->group_best = corrected ? 2 : 1;
+    r->groups = corrected || limited ? (int)config_int(c, at(w, "n_group"), 1, 1, s->experts) : 1;
+    r->kept_groups = corrected || limited ? (int)config_int(c, at(w, "topk_group"), r->groups, 1, r->groups) : 1;
+    r->normalize = config_bool(c, at(w, "norm_topk_prob"), v3);
+    r->epsilon = r->normalize ? 1e-20f : 0;
+    r->scale = (float)config_number(c, at(w, "routed_scaling_factor"), v3 ? 2.5 : 1);
+}
+
+bool decoder_config_deepseek(decoder_spec *s, config *c, const char *const *prefixes, bool v3)
+{
+    where w = {prefixes, {0}}, other = w;
+    if (!config_has(c, at(&w, "n_routed_experts")) && !config_has(c, at(&other, "num_local_experts"))) return !c->failed;
+    s->moe = MOE_INSTEAD;
+    s->experts = (int)config_need_int(c, config_has(c, at(&w, "n_routed_experts")) ? at(&w, "n_routed_experts") : at(&other, "num_local_experts"), 1, 1 << 16);
+    s->route.top_k = (int)config_need_int(c, at(&w, "num_experts_per_tok"), 1, 1 << 16);
+    s->expert_ffn = (int)config_need_int(c, at(&w, "moe_intermediate_size"), 1, 1 << 24);
+    s->shared_plain = true;
+    int shared = (int)config_int(c, at(&w, "n_shared_experts"), 0, 0, 64), first = (int)config_int(c, at(&w, "first_k_dense_replace"), 0, 0, INT32_MAX);
+    int every = (int)config_int(c, at(&w, "moe_layer_freq"), 1, 1, INT32_MAX);
+    if (c->failed) return false;
+    s->shared_ffn = shared * s->expert_ffn;
+    configure_deepseek_routing(s, c, &w, v3);
+    for (int i = first; i < s->layers && !c->failed; i++)
+        if ((s->layer[i].moe = i % every == 0)) s->layer[i].ffn = 0;
+    return !c->failed;
+}
+
+/* Groups of experts fit, and enough of them take part. */
+static bool routes(const decoder_spec *s)
+{
+    const route_spec *r = &s->route;
+    if (s->experts < 1 || s->expert_ffn < 1 || r->top_k < 1 || r->top_k > s->experts) return false;
+    if (r->groups <= 1) return true;
+    int size = s->experts / r->groups;
+    return size * r->groups == s->experts && r->group_best <= size && r->kept_groups >= 1 && r->kept_groups <= r->groups && r->top_k <= r->kept_groups * size;
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------------------- */
@@ -161,8 +211,8 @@ bool decoder_plan(decoder *d, arena *memory, config *c)
     for (int i = 0; i < s->layers; i++) {
         if (!plan_layer(d, c, i)) return false;
         if (s->layer[i].ffn < 1 && !s->layer[i].moe) return config_fail(c, VLM_FORMAT, "layer %d has neither MLP nor experts", i);
-        if (s->layer[i].moe && (s->moe == MOE_NONE || s->experts < 1 || s->top_k < 1 || s->top_k > s->experts || s->expert_ffn < 1))
-            return config_fail(c, VLM_FORMAT, "%d experts, %d per token, width %d: no mixture of experts can be made of this", s->experts, s->top_k, s->expert_ffn);
+        if (s->layer[i].moe && (s->moe == MOE_NONE || !routes(s)))
+            return config_fail(c, VLM_FORMAT, "%d experts, %d per token, width %d: no mixture of experts can be made of this", s->experts, s->route.top_k, s->expert_ffn);
     }
     return true;
 }

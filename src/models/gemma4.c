@@ -130,9 +130,9 @@ static bool configure_decoder(gemma4 *g, arena *memory, config *c)
     }
     if (!g->unified && config_bool(c, TEXT("enable_moe_block"), false)) {
         s->moe = MOE_BESIDE;
-        s->normalize_top_k = true;
+        s->route.normalize = true;
         s->experts = (int)config_need_int(c, TEXT("num_experts"), 1, 1 << 16);
-        s->top_k = (int)config_need_int(c, TEXT("top_k_experts"), 1, 1 << 10);
+        s->route.top_k = (int)config_need_int(c, TEXT("top_k_experts"), 1, 1 << 10);
         s->expert_ffn = (int)config_need_int(c, TEXT("moe_intermediate_size"), 1, 1 << 24);
         for (int i = 0; i < s->layers; i++) s->layer[i].moe = true;
     }

@@ -20,8 +20,8 @@ bool gpt_oss_spec(decoder_spec *s, arena *memory, config *c, const char *type)
     s->act = ACT_QUICK_GELU;
     s->moe_limit = (float)config_number(c, TEXT("swiglu_limit"), 7);
     s->experts = (int)config_need_int(c, TEXT("num_local_experts"), 1, 1 << 16);
-    s->top_k = (int)config_need_int(c, TEXT("num_experts_per_tok"), 1, 1 << 16);
-    s->normalize_top_k = true;
+    s->route.top_k = (int)config_need_int(c, TEXT("num_experts_per_tok"), 1, 1 << 16);
+    s->route.normalize = true;
     s->expert_ffn = s->layer[0].ffn;
     for (int i = 0; i < s->layers; i++) s->layer[i].moe = true, s->layer[i].ffn = 0;
     if (!c->failed && !(s->moe_limit > 0)) return config_fail(c, VLM_FORMAT, "swiglu_limit %g", (double)s->moe_limit);

@@ -24,8 +24,8 @@ bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *type)
         s->moe = MOE_INSTEAD;
         s->moe_names = MOE_MIXTRAL;
         s->experts = (int)config_need_int(c, TEXT("num_local_experts"), 1, 1 << 16);
-        s->top_k = (int)config_need_int(c, TEXT("num_experts_per_tok"), 1, 1 << 16);
-        s->normalize_top_k = true;
+        s->route.top_k = (int)config_need_int(c, TEXT("num_experts_per_tok"), 1, 1 << 16);
+        s->route.normalize = true;
         s->expert_ffn = s->layer[0].ffn;
         for (int i = 0; i < s->layers; i++) s->layer[i].moe = true, s->layer[i].ffn = 0;
     }

@@ -38,7 +38,7 @@ static bool configure(vlm_model *m, config *c)
     if (!decoder_config(s, &m->memory, c, text_prefixes) || !configure_layers(s, c)) return false;
     s->qk_norm = s->attn_gate = true;
     s->qkv_bias = s->o_bias = config_bool(c, "text_config.attention_bias|attention_bias", false);
-    s->normalize_top_k = true;
+    s->route.normalize = true;
     if (config_has(c, "text_config.num_experts|num_experts")) decoder_config_experts(s, c, text_prefixes);
     decoder_names(s);
     return qwen3_vl_configure(q, m->processor, c) && qwen_vl_plan(q, m, c);

@@ -209,11 +209,19 @@ void op_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float fa
     r->dev->ops->scatter_add(r, out, x, index, factor);
 }
 
-void op_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize)
+void op_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *s)
 {
     if (r->failed) return;
-    if (top_k < 1 || top_k > logits.cols) run_fail(r, VLM_INTERNAL, "topk: %d of %lld", top_k, LL(logits.cols));
-    else r->dev->ops->topk(r, index, probability, logits, top_k, normalize);
+    int64_t size = logits.cols, kept = 1;          /* of a group */
+    if (s->groups > 1) {
+        size /= s->groups, kept = s->kept_groups;
+        if (size * s->groups != logits.cols || kept < 1 || kept > s->groups || s->group_best < 1 || s->group_best > size) {
+            run_fail(r, VLM_INTERNAL, "route: %lld experts in %d groups, of which %d count by their best %d", LL(logits.cols), s->groups, s->kept_groups, s->group_best);
+            return;
+        }
+    }
+    if (s->top_k < 1 || s->top_k > kept * size) run_fail(r, VLM_INTERNAL, "route: %d of %lld", s->top_k, LL(kept * size));
+    else r->dev->ops->route(r, index, share, logits, s);
 }
 
 /* ---- attention ---- */

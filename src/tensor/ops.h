@@ -24,6 +24,19 @@ typedef struct attention_spec {
     const float *sinks;                            /* [heads] extra logit in the softmax denominator, or NULL */
 } attention_spec;
 
+/* Which experts a token takes, and with what shares. Scores come from the router's logits: a softmax over all experts, or each one's sigmoid. The top_k
+ * largest of score + bias are chosen (ties: lower index first), of some groups only if there are groups; a share is the score itself. */
+typedef struct route_spec {
+    int top_k;
+    bool sigmoid;
+    const float *bias;                             /* [experts] counts while choosing only; or NULL */
+    int groups, kept_groups;                       /* > 1: experts lie in so many groups, one after the other; the best kept_groups of them take part ... */
+    int group_best;                                /* ... a group is worth the sum of so many of its largest score + bias */
+    bool normalize;                                /* shares are divided by (their sum + epsilon) */
+    float epsilon;
+    float scale;                                   /* ... and then times scale; 0: 1 */
+} route_spec;
+
 typedef struct moe_spec {
     int experts, top_k;
     activation act;
@@ -114,9 +127,8 @@ typedef struct ops {
     void (*attention_relative)(run *r, tensor out, tensor q, tensor k, tensor v, tensor rel, int left, int right,
                                const attention_spec *spec);
 
-    /* index[n, top_k], probability[n, top_k] of the largest logits in falling order (ties: lower index first);
-     * probability = softmax over all logits (normalize: divided by the sum of the chosen). */
-    void (*topk)(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
+    /* index[n, top_k], share[n, top_k] in falling order of score + bias: see route_spec. */
+    void (*route)(run *r, int32_t *index, float *share, tensor logits, const route_spec *spec);
     /* out[i] = sum_k weight[i,k] * down_e( act(gate_e x_i) * up_e x_i ), e = index[i,k], k in order; products with their biases */
     void (*moe)(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weight);
 
@@ -173,7 +185,7 @@ void op_kv_write(run *r, const ragged *batch, int group, int slot, tensor k, ten
 tensor op_attention(run *r, tensor q, const ragged *batch, const attention_spec *spec);
 tensor op_attention_segments(run *r, tensor q, tensor k, tensor v, const int32_t *starts, int segments, const attention_spec *spec);
 tensor op_attention_relative(run *r, tensor q, tensor k, tensor v, tensor rel, int left, int right, const attention_spec *spec);
-void op_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
+void op_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *spec);
 tensor op_moe(run *r, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
 tensor op_conv2d(run *r, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride, int padding,
                  int *out_height, int *out_width);

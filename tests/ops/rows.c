@@ -1,4 +1,4 @@
-/* rows.c - cases: norms, element by element, rotary embedding, moving rows, topk, convolutions.
+/* rows.c - cases: norms, element by element, rotary embedding, moving rows, routing, convolutions.
  *
  * Tolerances, in units of the last place (EPS = 2^-23) of float32: a kernel of a few multiplications may be off by a few units of
  * the result; functions (exp, tanh, erf) by some ten more, relative to the largest of their factors; sums over n columns by
@@ -229,24 +229,44 @@ static void check_scatter_add(ops_test *t)
     t_same(t, part, got);
 }
 
-static void check_topk(ops_test *t)
+/* Some way to choose: softmax or sigmoid, bias, groups of which only some count. */
+static route_spec random_route(ops_test *t, int64_t cols)
+{
+    route_spec s = {.sigmoid = t_below(t, 2), .normalize = t_below(t, 2), .bias = t_below(t, 2) ? t_values(t, cols, 0.5f) : NULL};
+    int64_t most = cols;
+    s.groups = t_below(t, 2) ? t_between(t, 2, 6) : 0;
+    if (s.groups && cols % s.groups) s.groups = 0;
+    if (s.groups) {
+        s.kept_groups = t_between(t, 1, s.groups);
+        s.group_best = cols / s.groups > 1 ? t_between(t, 1, 2) : 1;
+        most = s.kept_groups * (cols / s.groups);
+    }
+    if (t_below(t, 2)) s.scale = 2.5f, s.epsilon = 1e-3f;
+    s.top_k = t_between(t, 1, most < 12 ? (int)most : 12);
+    return s;
+}
+
+static void check_route(ops_test *t)
 {
     int64_t rows = t_size(t, ROWS), cols = t_size(t, 300);
-    int k = t_between(t, 1, cols < 12 ? (int)cols : 12);
-    bool normalize = t_below(t, 2), ties = t_below(t, 3) == 0;
+    if (t_below(t, 2)) cols = (cols + 11) / 12 * 12;
+    route_spec s = random_route(t, cols);
+    int k = s.top_k;
+    bool ties = t_below(t, 3) == 0 && !s.bias && s.groups <= 1;              /* else sums may round differently */
     tensor x = t_random(t, rows, cols, 3);
     for (int64_t i = 0; ties && i < rows; i++) for (int64_t c = 0; c < cols; c++) tensor_row(x, i)[c] = (float)(int)tensor_row(x, i)[c];
-    t_shape(t, "%d of %lld, %lld rows%s", k, (long long)cols, (long long)rows, ties ? ", ties" : "");
+    t_shape(t, "%d of %lld (%d of %d groups, by %d)%s%s, %lld rows%s", k, (long long)cols, s.kept_groups, s.groups, s.group_best, s.sigmoid ? ", sigmoid" : "",
+            s.bias ? ", bias" : "", (long long)rows, ties ? ", ties" : "");
     int32_t *want_index = t_alloc(t, (size_t)(rows * k) * 4), *index = t_alloc(t, (size_t)(rows * k) * 4);
     tensor want = {t_values(t, rows * k, 0), DT_F32, rows, k, k}, got = t_output(t, 1, rows * k);
-    ON(t, ref, topk, want_index, want.data, x, k, normalize);
-    ON(t, dev, topk, index, got.data, x, k, normalize);
+    ON(t, ref, route, want_index, want.data, x, &s);
+    ON(t, dev, route, index, got.data, x, &s);
     want.cols = want.stride = rows * k, want.rows = 1;
     t_near(t, got, want, 1e-30, 20 * EPS);
     if (memcmp(index, want_index, (size_t)(rows * k) * 4)) t_fail(t, "other indices");
     int64_t row = t_below(t, (uint32_t)rows);
     tensor part = t_output(t, 1, k);
-    ON(t, one, topk, want_index, part.data, tensor_rows(x, row, 1), k, normalize);
+    ON(t, one, route, want_index, part.data, tensor_rows(x, row, 1), &s);
     t_same(t, part, tensor_cols(got, row * k, k));
 }
 
@@ -275,7 +295,7 @@ static void run_activate(ops_test *t, void *arg) { bench_args *a = arg; ON(t, de
 static void run_glu(ops_test *t, void *arg) { bench_args *a = arg; ON(t, dev, glu, a->y, a->x, a->z, a->act); }
 static void run_softcap(ops_test *t, void *arg) { bench_args *a = arg; ON(t, dev, softcap, a->x, 30); }
 static void run_rope(ops_test *t, void *arg) { bench_args *a = arg; ON(t, dev, rope, a->y, (int)(a->y.cols / 128), 128, 1, 128, false, a->cosine, a->sine); }
-static void run_topk(ops_test *t, void *arg) { bench_args *a = arg; ON(t, dev, topk, a->index, a->p, a->x, 8, true); }
+static void run_route(ops_test *t, void *arg) { bench_args *a = arg; ON(t, dev, route, a->index, a->p, a->x, &(route_spec){.top_k = 8, .normalize = true}); }
 
 static tensor plain(ops_test *t, int64_t rows, int64_t cols) { return (tensor){t_values(t, rows * cols, 1), DT_F32, rows, cols, cols}; }
 
@@ -298,13 +318,13 @@ static void bench_softcap(ops_test *t) { bench_with(t, run_softcap, 0, "", 2); }
 static void bench_activate(ops_test *t) { bench_with(t, run_activate, ACT_GELU, " gelu", 2); bench_with(t, run_activate, ACT_TANH, " tanh", 2); }
 static void bench_glu(ops_test *t) { bench_with(t, run_glu, ACT_SILU, " silu", 3); bench_with(t, run_glu, ACT_GELU_TANH, " gelu_tanh", 3); }
 static void bench_rope(ops_test *t) { bench_with(t, run_rope, 0, "", 2); }
-static void bench_topk(ops_test *t) { bench_with(t, run_topk, 0, "", 1); }
+static void bench_route(ops_test *t) { bench_with(t, run_route, 0, "", 1); }
 
 const op_case row_cases[] = {
     {"rmsnorm", check_rmsnorm, bench_rmsnorm, false}, {"layernorm", check_layernorm, bench_layernorm, false}, {"add", check_add, bench_add, false},
     {"mul", check_mul, NULL, false}, {"scale", check_scale, NULL, false}, {"clip", check_clip, NULL, false},
     {"softcap", check_softcap, bench_softcap, false}, {"activate", check_activate, bench_activate, false}, {"glu", check_glu, bench_glu, false},
     {"rope", check_rope, bench_rope, false}, {"gather", check_gather, NULL, false}, {"scatter", check_scatter, NULL, false},
-    {"scatter_add", check_scatter_add, NULL, false}, {"topk", check_topk, bench_topk, false}, {"conv1d_depthwise", check_conv1d, NULL, false},
+    {"scatter_add", check_scatter_add, NULL, false}, {"route", check_route, bench_route, false}, {"conv1d_depthwise", check_conv1d, NULL, false},
     {NULL, NULL, NULL, false},
 };

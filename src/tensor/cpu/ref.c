@@ -123,21 +123,52 @@ static bool chosen(const int32_t *index, int n, int64_t c)
     return false;
 }
 
-void ref_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize)
+/* The k largest of x in falling order, NaN-free; an equal one stays behind those before it. */
+static void largest(const double *x, int64_t n, int32_t *index, int k)
 {
-    for (int64_t i = 0; i < logits.rows; i++, index += top_k, probability += top_k) {
-        const float *x = tensor_row(logits, i);
-        for (int k = 0; k < top_k; k++) {
-            int64_t best = -1;
-            for (int64_t c = 0; c < logits.cols; c++)
-                if (!chosen(index, k, c) && (best < 0 || x[c] > x[best])) best = c;
-            index[k] = (int32_t)best;
-        }
-        double sum = 0;
-        if (normalize) for (int k = 0; k < top_k; k++) sum += exp((double)x[index[k]] - x[index[0]]);
-        else for (int64_t c = 0; c < logits.cols; c++) sum += exp((double)x[c] - x[index[0]]);
-        for (int k = 0; k < top_k; k++) probability[k] = (float)(exp((double)x[index[k]] - x[index[0]]) / sum);
+    for (int i = 0; i < k; i++) {
+        int64_t best = -1;
+        for (int64_t c = 0; c < n; c++)
+            if (!chosen(index, i, c) && (best < 0 || x[c] > x[best])) best = c;
+        index[i] = (int32_t)best;
     }
+}
+
+/* Choices in groups that do not count become -infinity. */
+static void keep_groups(double *choice, const route_spec *s, int64_t experts, double *worth, int32_t *kept, int32_t *best)
+{
+    int64_t size = experts / s->groups;
+    for (int g = 0; g < s->groups; g++) {
+        largest(choice + g * size, size, best, s->group_best);
+        worth[g] = 0;
+        for (int k = 0; k < s->group_best; k++) worth[g] += choice[g * size + best[k]];
+    }
+    largest(worth, s->groups, kept, s->kept_groups);
+    for (int g = 0; g < s->groups; g++)
+        for (int64_t c = 0; c < size && !chosen(kept, s->kept_groups, g); c++) choice[g * size + c] = -INFINITY;
+}
+
+void ref_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *s)
+{
+    arena_mark mark = arena_get_mark(r->scratch);
+    int64_t n = logits.cols;
+    double *score = run_alloc(r, (size_t)n * sizeof *score), *choice = run_alloc(r, (size_t)n * sizeof *choice), *worth = run_alloc(r, (size_t)n * sizeof *worth);
+    int32_t *kept = run_alloc(r, (size_t)n * sizeof *kept), *best = run_alloc(r, (size_t)n * sizeof *best);
+    for (int64_t i = 0; i < logits.rows && run_ok(r); i++, index += s->top_k, share += s->top_k) {
+        const float *x = tensor_row(logits, i);
+        double most = -INFINITY, sum = 0;
+        for (int64_t c = 0; c < n; c++) most = x[c] > most ? x[c] : most;
+        for (int64_t c = 0; c < n; c++) sum += exp(x[c] - most);
+        for (int64_t c = 0; c < n; c++) score[c] = s->sigmoid ? 1 / (1 + exp(-(double)x[c])) : exp(x[c] - most) / sum;
+        /* Without a bias logits choose: two scores may round to one number where their logits do not. */
+        for (int64_t c = 0; c < n; c++) choice[c] = s->bias ? score[c] + s->bias[c] : s->groups > 1 ? score[c] : x[c];
+        if (s->groups > 1) keep_groups(choice, s, n, worth, kept, best);
+        largest(choice, n, index, s->top_k);
+        sum = s->epsilon;
+        for (int k = 0; k < s->top_k; k++) sum += score[index[k]];
+        for (int k = 0; k < s->top_k; k++) share[k] = (float)(score[index[k]] / (s->normalize ? sum : 1) * (s->scale > 0 ? s->scale : 1));
+    }
+    arena_release(r->scratch, mark);
 }
 
 static bool ref_open(device *dev, const char *isa, vlm_error *error)
@@ -154,7 +185,7 @@ const ops ops_ref = {
     .linear = ref_linear, .embed = ref_embed, .rmsnorm = ref_rmsnorm, .layernorm = ref_layernorm, .add = ref_add, .mul = ref_mul,
     .scale = ref_scale, .activate = ref_activate, .glu = ref_glu, .clip = ref_clip, .softcap = ref_softcap, .gather = ref_gather,
     .scatter = ref_scatter, .scatter_add = ref_scatter_add, .rope = ref_rope, .kv_write = ref_kv_write, .attention = ref_attention,
-    .attention_segments = ref_attention_segments, .attention_relative = ref_attention_relative, .topk = ref_topk, .moe = ref_moe,
+    .attention_segments = ref_attention_segments, .attention_relative = ref_attention_relative, .route = ref_route, .moe = ref_moe,
     .conv2d = ref_conv2d, .conv1d_depthwise = ref_conv1d_depthwise, .scale_rows = ref_scale_rows, .conv1d_causal = ref_conv1d_causal,
     .delta_rule = ref_delta_rule,
 };

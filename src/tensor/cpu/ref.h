@@ -23,7 +23,7 @@ void ref_gather(run *r, tensor out, tensor x, const int32_t *index);
 void ref_scatter(run *r, tensor out, tensor x, const int32_t *index);
 void ref_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor);
 void ref_rope(run *r, tensor x, int heads, int head_dim, int blocks, int block_dim, bool interleaved, tensor cosine, tensor sine);
-void ref_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
+void ref_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *spec);
 
 bool ref_prepare(device *dev, weight *w, vlm_error *error);
 void ref_release(device *dev, weight *w);

@@ -210,9 +210,9 @@ void cpu_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float f
     scatter(r, &j);
 }
 
-/* ---- the largest of a row ---- */
+/* ---- routing ---- */
 
-typedef struct topk_job { const cpu_kernels *k; tensor logits; int32_t *index; float *probability; int top_k; bool normalize; } topk_job;
+typedef struct route_job { const cpu_kernels *k; tensor logits; int32_t *index; float *share; const route_spec *s; tensor scratch; } route_job;
 
 /* Insertion into a falling list; an equal logit stays behind those before it. */
 static void largest(const float *x, int64_t n, int32_t *index, int top_k)
@@ -226,22 +226,72 @@ static void largest(const float *x, int64_t n, int32_t *index, int top_k)
     }
 }
 
-static void topk_rows(void *arg, int64_t begin, int64_t end, int thread)
+/* The sum of the `best` largest of x. */
+static float worth(const float *x, int64_t n, int best, int32_t *index)
 {
-    const topk_job *j = arg;
+    float sum = 0;
+    largest(x, n, index, best);
+    for (int k = 0; k < best; k++) sum += x[index[k]];
+    return sum;
+}
+
+/* Choices in groups that do not count become -infinity. spare: room for a row. */
+static void keep_groups(float *choice, int64_t experts, const route_spec *s, float *spare, int32_t *index)
+{
+    int64_t size = experts / s->groups;
+    for (int g = 0; g < s->groups; g++) spare[g] = worth(choice + g * size, size, s->group_best, index);
+    largest(spare, s->groups, index, s->kept_groups);
+    for (int g = 0; g < s->groups; g++) spare[g] = 0;
+    for (int k = 0; k < s->kept_groups; k++) spare[index[k]] = 1;
+    for (int g = 0; g < s->groups; g++)
+        for (int64_t c = 0; c < size && spare[g] == 0; c++) choice[g * size + c] = -INFINITY;
+}
+
+/* The chosen of x with their softmax: only what is chosen is computed. */
+static void route_softmax(const route_job *j, const float *x, int32_t *index, float *p)
+{
+    const route_spec *s = j->s;
+    largest(x, j->logits.cols, index, s->top_k);
+    for (int k = 0; k < s->top_k; k++) p[k] = x[index[k]];
+    float most = p[0], all = s->normalize ? j->k->exp_sum(p, most, s->top_k) : j->k->exp_sum(x, most, j->logits.cols);
+    j->k->exp_from(p, p, most, (s->scale > 0 ? s->scale : 1) / all, s->top_k);
+}
+
+static void route_scores(const route_job *j, const float *x, float *score, int32_t *index, float *share)
+{
+    const route_spec *s = j->s;
+    int64_t n = j->logits.cols;
+    float *choice = score + n, *spare = choice + n;
+    if (s->sigmoid) j->k->activate(score, x, ACT_SIGMOID, n);
+    else {
+        float most = x[0];
+        for (int64_t c = 1; c < n; c++) most = x[c] > most ? x[c] : most;
+        j->k->exp_from(score, x, most, 1 / j->k->exp_sum(x, most, n), n);
+    }
+    for (int64_t c = 0; c < n; c++) choice[c] = s->bias ? score[c] + s->bias[c] : s->groups > 1 ? score[c] : x[c];
+    if (s->groups > 1) keep_groups(choice, n, s, spare, (int32_t *)(spare + n));
+    largest(choice, n, index, s->top_k);
+    float sum = s->epsilon, scale = s->scale > 0 ? s->scale : 1;
+    for (int k = 0; k < s->top_k; k++) sum += score[index[k]];
+    for (int k = 0; k < s->top_k; k++) share[k] = score[index[k]] * (s->normalize ? scale / sum : scale);
+}
+
+static void route_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const route_job *j = arg;
+    int top_k = j->s->top_k;
+    bool plain = !j->s->sigmoid && !j->s->bias && j->s->groups <= 1 && j->s->epsilon == 0;
     for (int64_t i = begin; i < end; i++) {
         const float *x = tensor_row(j->logits, i);
-        int32_t *index = j->index + i * j->top_k;
-        float *p = j->probability + i * j->top_k;
-        largest(x, j->logits.cols, index, j->top_k);
-        for (int k = 0; k < j->top_k; k++) p[k] = x[index[k]];
-        float most = p[0], sum = j->normalize ? j->k->exp_sum(p, most, j->top_k) : j->k->exp_sum(x, most, j->logits.cols);
-        j->k->exp_from(p, p, most, 1 / sum, j->top_k);
+        if (plain) route_softmax(j, x, j->index + i * top_k, j->share + i * top_k);
+        else route_scores(j, x, tensor_row(j->scratch, thread), j->index + i * top_k, j->share + i * top_k);
     }
 }
 
-void cpu_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize)
+void cpu_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *s)
 {
-    topk_job j = {cpu_kernels_of(r), logits, index, probability, top_k, normalize};
-    pool_for(r->dev->pool, logits.rows, grain_of(4 * logits.cols), topk_rows, &j);
+    arena_mark mark = arena_get_mark(r->scratch);
+    route_job j = {cpu_kernels_of(r), logits, index, share, s, run_tensor(r, pool_threads(r->dev->pool), 4 * logits.cols)};
+    if (run_ok(r)) pool_for(r->dev->pool, logits.rows, grain_of(4 * logits.cols), route_rows, &j);
+    arena_release(r->scratch, mark);
 }

@@ -17,7 +17,7 @@ void cpu_rope(run *r, tensor x, int heads, int head_dim, int blocks, int block_d
 void cpu_gather(run *r, tensor out, tensor x, const int32_t *index);
 void cpu_scatter(run *r, tensor out, tensor x, const int32_t *index);
 void cpu_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor);
-void cpu_topk(run *r, int32_t *index, float *probability, tensor logits, int top_k, bool normalize);
+void cpu_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *spec);
 void cpu_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
                 int padding);
 void cpu_conv1d_depthwise(run *r, tensor y, tensor x, const float *w, int kernel, int left);
