@@ -45,6 +45,7 @@ static tensor embed(step *s)
     const batch *b = s->b;
     run *r = s->r;
     tensor x = op_embed(r, &s->d->embed, lookup_ids(s, 0, spec->vocab, true), b->ragged.n_tokens, spec->embed_scale);
+    if (s->d->embed_others && run_ok(r)) s->d->embed_others(r, s->d, b, x);
     for (int i = 0; i < b->n_embeds && run_ok(r); i++) {
         const embed_rows *e = &b->embeds[i];
         if (e->first < 0 || e->count < 0 || e->first + e->count > b->ragged.n_tokens || e->offset < 0 || e->offset + e->count > e->rows->count ||
@@ -294,10 +295,13 @@ static tensor recurrent_layer(step *s, int i, tensor *x, tensor h)
     return spec->conv.kernel ? short_conv_finish(s->r, &w->conv, h, y) : delta_net_finish(s->r, &spec->delta, &w->delta, h, y);
 }
 
-static tensor mlp(step *s, const decoder_layer *w, tensor h)
+static tensor mlp(step *s, int i, tensor h)
 {
+    const decoder_layer *w = &s->d->layer[i];
+    float sparse = s->d->spec.layer[i].sparse;
     tensor y[2];                                                                           /* gate, up [n, ffn] */
     op_linear_group(s->r, h, 2, y, (const weight *[]){&w->gate, &w->up}, (const float *[]){w->gate_bias, w->up_bias});
+    if (sparse > 0) keep_outstanding(s->r, y[0], sparse);
     return op_linear(s->r, op_glu(s->r, y[0], y[1], s->d->spec.act), &w->down, w->down_bias);
 }
 
@@ -343,13 +347,13 @@ static tensor feed_forward(step *s, int i, tensor x, tensor h)
     run *r = s->r;
     tensor out;
     if (l->moe && spec->moe == MOE_BESIDE) {
-        out = norm(s, mlp(s, w, h), w->moe_post1);
+        out = norm(s, mlp(s, i, h), w->moe_post1);
         tensor router_in = op_rmsnorm(r, x, w->router_scale, 0, spec->eps);
         op_scale(r, router_in, (float)pow(spec->hidden, -0.5), NULL);
         tensor e = experts(s, w, router_in, norm(s, x, w->moe_norm));
         op_add_inplace(r, out, norm(s, e, w->moe_post2));
     } else
-        out = l->moe ? experts(s, w, h, h) : mlp(s, w, h);
+        out = l->moe ? experts(s, w, h, h) : mlp(s, i, h);
     if (l->moe && spec->shared_ffn) op_add_inplace(r, out, shared_expert(s, w, h));
     TAP(r, "mlp", i, out);
     return out;
@@ -382,8 +386,45 @@ static void add_residual(step *s, tensor x, tensor y)
     else op_add_inplace(s->r, x, y);
 }
 
+/* norm(proj(act(gate x) * input_l)) */
+static tensor from_per_layer_input(step *s, int i, tensor x)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer *w = &s->d->layer[i];
+    tensor gate = op_linear(s->r, x, &w->ple_gate, NULL);                                  /* [n, ple] */
+    if (!run_ok(s->r)) return gate;
+    tensor y = op_glu(s->r, gate, tensor_cols(s->ple, (int64_t)i * spec->ple, spec->ple), spec->act);
+    return norm(s, op_linear(s->r, y, &w->ple_proj, NULL), w->ple_norm);
+}
+
+/* Gemma 3n: x are the streams of altup.h. What the layer makes of the active stream corrects all of them; the per-layer input goes to the others. */
+static tensor altup_streams_layer(step *s, int i, tensor x)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer *w = &s->d->layer[i];
+    const altup_spec *a = &spec->altup;
+    run *r = s->r;
+    altup_guess(r, a, &w->altup, spec->eps, x);
+    tensor h = norm(s, altup_stream(a, x, a->active), w->norm1);
+    tensor y = norm(s, attention(s, i, &x, h), w->post1);
+    if (!run_ok(r)) return x;
+    tensor active = altup_stream(a, x, a->active);
+    if (h.rows != x.rows) h = norm(s, active, w->norm1);                                   /* cut */
+    op_add_inplace(r, y, active);
+    op_add_inplace(r, y, altup_laurel(r, &w->altup, spec->eps, h));
+    op_scale(r, y, (float)sqrt(0.5), NULL);
+    op_add_inplace(r, y, norm(s, feed_forward(s, i, y, norm(s, y, w->norm2)), w->post2));
+    altup_correct(r, a, &w->altup, spec->eps, x, y);
+    y = run_zeros(r, active.rows, active.cols);
+    op_add_inplace(r, y, active);
+    if (a->scaled) op_scale(r, y, 1, w->altup.output_scale);
+    altup_add(r, a, x, from_per_layer_input(s, i, y));
+    return x;
+}
+
 static tensor layer(step *s, int i, tensor x)
 {
+    if (s->d->spec.altup.streams) return altup_streams_layer(s, i, x);
     const decoder_spec *spec = &s->d->spec;
     const decoder_layer *w = &s->d->layer[i];
     run *r = s->r;
@@ -400,11 +441,7 @@ static tensor layer(step *s, int i, tensor x)
         add_residual(s, x, after ? norm(s, y, w->post2) : y);
     }
     if (!run_ok(r)) return x;                                                              /* no views of what is not there */
-    if (spec->ple) {
-        tensor gate = op_linear(r, x, &w->ple_gate, NULL);                                 /* [n, ple] */
-        y = op_linear(r, op_glu(r, gate, tensor_cols(s->ple, (int64_t)i * spec->ple, spec->ple), spec->act), &w->ple_proj, NULL);
-        op_add_inplace(r, x, norm(s, y, w->ple_norm));
-    }
+    if (spec->ple) op_add_inplace(r, x, from_per_layer_input(s, i, x));
     if (spec->layer_scalar) op_scale(r, x, w->scalar, NULL);
     deepstack(s, i + 1, x);
     return x;
@@ -419,11 +456,13 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
     if (spec->ple) s.ple = per_layer_inputs(&s, x);
     rope_tables(&s);
     deepstack(&s, 0, x);
+    if (spec->altup.streams) x = altup_begin(r, &spec->altup, &d->altup, x);               /* [n, streams * hidden] */
     for (int i = 0; i < spec->layers && run_ok(r); i++) {
-        TAP(r, "hidden", i, x);
+        TAP(r, "hidden", i, spec->altup.streams ? altup_stream(&spec->altup, x, 0) : x);
         arena_mark mark = arena_get_mark(r->scratch);
         if (!b->n_logits && i == d->last_owner) {                                          /* nobody reads what follows */
-            tensor h = before_attention(&s, i, x);
+            if (spec->altup.streams) altup_guess(r, &spec->altup, &d->layer[i].altup, spec->eps, x);
+            tensor h = before_attention(&s, i, spec->altup.streams ? altup_stream(&spec->altup, x, spec->altup.active) : x);
             if (spec->layer[i].recurrent) remember(&s, i, h);
             else keys_and_values(&s, i, h);
             return nothing;
@@ -431,6 +470,7 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
         x = layer(&s, i, x);
         if (i != d->last_owner) arena_release(r->scratch, mark);                           /* the cut leaves new tensors behind */
     }
+    if (spec->altup.streams && run_ok(r)) x = altup_end(r, &spec->altup, &d->altup, x);
     x = norm(&s, x, d->norm);
     TAP(r, "hidden", spec->layers, x);
     tensor logits = op_linear(r, x, &d->head, NULL);                                       /* [m, vocab] */

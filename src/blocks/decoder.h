@@ -4,6 +4,7 @@
  *   each layer:  h = norm(x); q, k, v; q/k norm; rope; k, v -> pages; attention; o            x += [post_norm] o
  *                h = norm(x); down(act(gate h) * up h)  and/or experts                        x += [post_norm] h
  *                [PLE: x += norm(proj(act(gate x) * input_l))]  [x *= layer_scalar]  [x += deepstack_l]
+ *                (Gemma 3n: around it streams, blocks/altup.h)
  *   norm -> head -> softcap: logits of the wanted tokens
  *
  * A family fills the spec from its config (decoder_config does what all have in common), then
@@ -20,6 +21,7 @@
 #ifndef VLM_BLOCKS_DECODER_H
 #define VLM_BLOCKS_DECODER_H
 
+#include "blocks/altup.h"
 #include "blocks/batch.h"
 #include "blocks/delta_net.h"
 #include "blocks/rope.h"
@@ -59,6 +61,7 @@ typedef struct decoder_layer_spec {
     bool whole_blocks;             /* ... also what of it lies left of the window (ragged.see_from) */
     int ffn;                       /* width of the MLP; 0: none */
     bool moe;
+    float sparse;                  /* > 0: gates of the MLP count by how far they are above mean + sparse * stddev */
     int group, slot;               /* set by decoder_plan */
 } decoder_layer_spec;
 
@@ -109,6 +112,8 @@ typedef struct decoder_spec {
     int ple_vocab;
     int32_t ple_media_id;          /* the id whose per-layer embedding media tokens take */
 
+    altup_spec altup;              /* Gemma 3n; goes with NORM_SANDWICH and per-layer inputs */
+
     rope_table rope[DECODER_MAX_ROPES];
     int n_ropes;
     int rope_upper;                /* rope that gives the upper halves of heads their angles, the layer's own the lower ones (Hunyuan); 0: both one */
@@ -137,18 +142,23 @@ typedef struct decoder_layer {
     float scalar;
     delta_net delta;
     short_conv conv;
+    altup_layer altup;
 } decoder_layer;
 
-typedef struct decoder {
+typedef struct decoder decoder;
+struct decoder {
     decoder_spec spec;
     decoder_layer *layer;
     weight embed, head, ple_embed, ple_project;
     const float *norm, *ple_norm;
+    altup altup;
+    /* Called when not NULL: rows of x [n, hidden] whose ids have embeddings of another kind are put right. Media rows come later. */
+    void (*embed_others)(run *r, const decoder *d, const batch *b, tensor x);
     int n_groups;
     kv_shape group[MAX_KV_GROUPS];                       /* type is not set */
     int last_owner;                                      /* the last layer with keys and values of its own, or with memory */
     size_t state_bytes;                                  /* what recurrent layers remember of a sequence; 0: there are none */
-} decoder;
+};
 
 /* What Llama-like configs have in common, read below the prefixes ({"text_config.", "", NULL}): layers, hidden, vocab, heads, kv heads,
  * head_dim, ffn, eps, activation, tied, rope 0 (M-RoPE sections included), sliding windows (layer_types, or use_sliding_window with
@@ -156,6 +166,8 @@ typedef struct decoder {
 bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const *prefixes);
 /* Without layer_types: all layers but every `pattern`-th see a window (sliding_window, else `fallback`). */
 bool decoder_config_windows(decoder_spec *s, config *c, const char *const *prefixes, int fallback, int pattern);
+/* The last `shared` layers have no keys and values; they read those of the last layer before them that has their rope (Gemma 3n, 4). */
+bool decoder_share_keys(decoder_spec *s, config *c, int shared);
 /* Qwen's mixture of experts in place of the MLP: num_experts, num_experts_per_tok, moe_intermediate_size, norm_topk_prob; mlp_only_layers and
  * decoder_sparse_step say where. */
 bool decoder_config_experts(decoder_spec *s, config *c, const char *const *prefixes);

@@ -124,6 +124,7 @@ static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i
     if (l->ffn) bind_mlp(s, w, l, b, i);
     if (l->moe && s->moe_names == MOE_GPT_OSS) bind_gpt_oss(s, w, b, i);
     else if (l->moe) bind_moe(s, w, b, i);
+    if (s->altup.streams) altup_bind_layer(&s->altup, &w->altup, b, s->hidden, i);
     if (s->ple) {
         bind_linear(b, &w->ple_gate, s->ple, s->hidden, "layers.%d.per_layer_input_gate", i);
         bind_linear(b, &w->ple_proj, s->hidden, s->ple, "layers.%d.per_layer_projection", i);
@@ -154,6 +155,7 @@ bool decoder_bind(decoder *d, binder *b)
         bind_linear(b, &d->ple_project, columns, s->hidden, "per_layer_model_projection");
         bind_vector(b, &d->ple_norm, s->ple, "per_layer_projection_norm.weight");
     }
+    if (s->altup.streams) altup_bind(&s->altup, &d->altup, b, s->hidden);
     for (int i = 0; i < s->layers && !b->failed; i++) bind_layer(s, &d->layer[i], b, i);
     if (s->tied && !own_head) d->head = d->embed;
     return !b->failed;

@@ -55,6 +55,29 @@ bool decoder_config_windows(decoder_spec *s, config *c, const char *const *prefi
     return !c->failed;
 }
 
+static bool configure_widths(decoder_spec *s, config *c, where *w)
+{
+    int64_t width[DECODER_MAX_LAYERS];
+    int n = config_ints(c, at(w, "intermediate_size"), width, DECODER_MAX_LAYERS);
+    for (int i = 0; i < s->layers && !c->failed; i++) {
+        if (n != s->layers || width[i] < 1 || width[i] > 1 << 24) return config_fail(c, VLM_FORMAT, "intermediate_size: %d widths of MLPs were expected", s->layers);
+        s->layer[i].ffn = (int)width[i];
+    }
+    return !c->failed;
+}
+
+bool decoder_share_keys(decoder_spec *s, config *c, int shared)
+{
+    int first = s->layers - shared;
+    for (int i = first; i < s->layers; i++) {
+        int from = first - 1;
+        while (from >= 0 && s->layer[from].rope != s->layer[i].rope) from--;
+        if (from < 0) return config_fail(c, VLM_FORMAT, "num_kv_shared_layers %d: no layer is left whose keys layer %d could read", shared, i);
+        s->layer[i].kv_from = from;
+    }
+    return true;
+}
+
 bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const *prefixes)
 {
     where w = {prefixes, {0}};
@@ -65,7 +88,8 @@ bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const
     int kv_heads = (int)config_int(c, at(&w, "num_key_value_heads"), heads, 1, 1 << 14);
     int head_dim = (int)config_int(c, at(&w, "head_dim"), heads ? s->hidden / heads : 0, 1, 1 << 14);
     bool experts = config_has(c, at(&w, "moe_intermediate_size")) && !config_has(c, at(&w, "intermediate_size"));   /* and no MLP anywhere */
-    int ffn = experts ? 0 : (int)config_need_int(c, at(&w, "intermediate_size"), 1, 1 << 24);
+    bool each = json_is_array(config_get(c, at(&w, "intermediate_size")));                                          /* a width for each layer */
+    int ffn = experts || each ? 0 : (int)config_need_int(c, at(&w, "intermediate_size"), 1, 1 << 24);
     s->eps = (float)config_number(c, at(&w, "rms_norm_eps"), 1e-6);
     s->act = config_activation(c, at(&w, config_has(c, at(&w, "hidden_act")) ? "hidden_act" : "hidden_activation"), "silu");
     s->tied = config_bool(c, "tie_word_embeddings", config_bool(c, at(&w, "tie_word_embeddings"), false));   /* the outermost counts */
@@ -74,6 +98,7 @@ bool decoder_config(decoder_spec *s, arena *memory, config *c, const char *const
     if (!(s->layer = arena_alloc(memory, (size_t)s->layers * sizeof *s->layer))) return config_fail(c, VLM_MEMORY, "out of memory");
     for (int i = 0; i < s->layers; i++)
         s->layer[i] = (decoder_layer_spec){.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .kv_from = -1, .ffn = ffn};
+    if (each && !configure_widths(s, c, &w)) return false;
     configure_windows(s, c, &w);
 
     if (s->n_ropes == 0) {

@@ -14,8 +14,7 @@
 
 #include "models/text.h"
 
-/* Rope 0 is for full layers, 1 for sliding ones. */
-static bool configure_ropes(decoder_spec *s, arena *memory, config *c)
+bool gemma3_ropes(decoder_spec *s, arena *memory, config *c)
 {
     int head = s->layer[0].head_dim;
     s->n_ropes = 2;
@@ -48,7 +47,7 @@ bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *type)
     s->attn_softcap = (float)config_number(c, TEXT("attn_logit_softcapping"), two ? 50 : 0);
     s->final_softcap = (float)config_number(c, TEXT("final_logit_softcapping"), two ? 30 : 0);
     int pattern = two ? 2 : (int)config_int(c, TEXT("sliding_window_pattern") "|" TEXT("_sliding_window_pattern"), 6, 1, 1 << 10);
-    return decoder_config_windows(s, c, text_prefixes, 4096, pattern) && (two || configure_ropes(s, memory, c));
+    return decoder_config_windows(s, c, text_prefixes, 4096, pattern) && (two || gemma3_ropes(s, memory, c));
 }
 
 static const char *const types[] = {"gemma", "gemma2", "gemma3_text", NULL};

@@ -49,21 +49,6 @@ static const char *seen_both_ways(config *c, bool unified)
     return json_is_string(value) ? json_string_value(value) : "";
 }
 
-/* The last layers without keys and values read those of the last layer before them that is of their kind. */
-static bool share_keys(decoder_spec *s, config *c, int shared)
-{
-    int first = s->layers - shared;
-    for (int i = first; i < s->layers; i++) {
-        int from = first - 1;
-        while (from >= 0 && s->layer[from].rope != s->layer[i].rope) from--;
-        if (from < 0) {
-            return config_fail(c, VLM_FORMAT, "num_kv_shared_layers %d: no layer is left whose keys layer %d could read", shared, i);
-        }
-        s->layer[i].kv_from = from;
-    }
-    return true;
-}
-
 static bool configure_layers(decoder_spec *s, config *c, bool unified)
 {
     const json_t *types = config_get(c, TEXT("layer_types"));
@@ -92,7 +77,7 @@ static bool configure_layers(decoder_spec *s, config *c, bool unified)
         l->whole_blocks = vision && unified && !full;
         if (wide && i >= s->layers - shared) l->ffn *= 2;
     }
-    return !c->failed && share_keys(s, c, shared);
+    return !c->failed && decoder_share_keys(s, c, shared);
 }
 
 static bool configure_rope(decoder_spec *s, arena *memory, config *c)

@@ -16,6 +16,8 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"gemma3_text", gemma_spec, "{\"vocab_size\":262208,\"rms_norm_eps\":1e-6,\"tie_word_embeddings\":true,\"max_position_embeddings\":131072,\"hidden_size\":2304,"
                                 "\"intermediate_size\":9216,\"num_hidden_layers\":26,\"num_attention_heads\":8,\"num_key_value_heads\":4,\"head_dim\":256,"
                                 "\"sliding_window\":4096}"},
+    {"gemma3n_text", gemma3n_spec, "{\"vocab_size\":262400,\"rms_norm_eps\":1e-6,\"hidden_size\":2048,\"intermediate_size\":16384,\"num_hidden_layers\":35,"
+                                   "\"num_attention_heads\":8,\"num_key_value_heads\":2,\"head_dim\":256,\"sliding_window\":512,\"max_position_embeddings\":32768}"},
     {"glm", glm4_spec, NULL},
     {"glm4", glm4_spec, NULL},
     {"gpt_oss", gpt_oss_spec, NULL},

@@ -18,7 +18,10 @@ bool text_known(const char *model_type);
 
 bool cohere2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool ernie4_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool gemma3n_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+/* Rope 0 is for full layers, 1 for sliding ones, as Gemma 3 has them. */
+bool gemma3_ropes(decoder_spec *s, arena *memory, config *c);
 bool glm4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gpt_oss_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool granite_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
