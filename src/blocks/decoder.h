@@ -70,6 +70,7 @@ typedef struct decoder_spec {
     decoder_layer_spec *layer;     /* [layers] */
     float eps;
     float norm_offset;             /* norms multiply by w + offset: 0, or 1 */
+    bool mlx_adds_offset;          /* MLX's files hold w + offset */
     norm_style norms;
     norm_names names;              /* NULL: the style's */
     bool layernorm;                /* layer norms without biases instead of rms norms */

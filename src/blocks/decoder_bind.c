@@ -140,6 +140,7 @@ static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i
 bool decoder_bind(decoder *d, binder *b)
 {
     const decoder_spec *s = &d->spec;
+    if (s->mlx_adds_offset && bind_is_mlx(b)) d->spec.norm_offset = 0;
     bind_prefixes(b, s->head_prefix);
     /* A head in the file wins over tie_word_embeddings: some configs say tied and carry another head. */
     bool own_head = false;

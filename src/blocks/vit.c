@@ -47,7 +47,7 @@ static tensor norm(run *r, const vit_spec *s, tensor x, const float *w, const fl
     return s->layernorm ? op_layernorm(r, x, w, bias, s->eps) : op_rmsnorm(r, x, w, 0, s->eps);
 }
 
-static void attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
+void vit_attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
 {
     int64_t d = (int64_t)s->heads * s->head_dim;
     tensor h = norm(r, s, x, w->norm1, w->norm1_bias), y[3], q, k, v;
@@ -89,7 +89,7 @@ static void feed_forward(run *r, const vit_spec *s, const vit_layer *w, tensor x
 void vit_layer_forward(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
 {
     arena_mark mark = arena_get_mark(r->scratch);
-    attend(r, s, w, i, x, cosine, sine, starts, segments);
+    vit_attend(r, s, w, i, x, cosine, sine, starts, segments);
     arena_release(r->scratch, mark);
     for (int64_t first = 0; first < x.rows && run_ok(r); first += MLP_ROWS) {
         feed_forward(r, s, w, tensor_rows(x, first, first + MLP_ROWS < x.rows ? MLP_ROWS : x.rows - first));

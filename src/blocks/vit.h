@@ -32,6 +32,8 @@ typedef struct vit_names { const char *norm1, *norm2, *qkv, *proj, *gate, *up, *
 void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *layers, int i, const vit_names *names);
 /* x [n, hidden] in place; cosine, sine [n, head_dim / 2] (data NULL: no rope); segments as in op_attention_segments. */
 void vit_layer_forward(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments);
+/* The first half alone: x += proj(attention(...)). */
+void vit_attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments);
 /* Rough FLOPs of one layer over n patches, `seen` of which each attends to. */
 double vit_layer_cost(const vit_spec *s, double n, double seen);
 

@@ -183,6 +183,23 @@ static void copy_padded(const processed *p, const float *in, const int64_t *larg
     }
 }
 
+/* All along the last dimension. */
+static bool assemble_end_to_end(const processed *const *item, int n, assembled *out)
+{
+    int64_t lines = 1, at = 0;
+    for (int d = 0; d + 1 < item[0]->dims; d++) lines *= item[0]->dim[d];
+    for (int i = 0; i < n; i++) out->last += item[i]->dim[item[i]->dims - 1];
+    out->count = lines * out->last;
+    out->data = MEM_ARRAY((size_t)out->count + 1, float);
+    for (int i = 0; i < n && out->data; i++) {
+        int64_t columns = item[i]->dim[item[i]->dims - 1], size = (int64_t)dtype_size(item[i]->type);
+        for (int64_t k = 0; k < lines; k++)
+            convert_to_f32((const char *)item[i]->data + k * columns * size, item[i]->type, columns, out->data + k * out->last + at);
+        at += columns;
+    }
+    return out->data != NULL;
+}
+
 static bool assemble(const prompt *p, const char *key, assembled *out)
 {
     const processed *item[MAX_ITEMS];
@@ -198,6 +215,7 @@ static bool assemble(const prompt *p, const char *key, assembled *out)
             if (t->dim[d] > largest[d]) largest[d] = t->dim[d];
     }
     if (!n) return false;
+    if (item[0]->end_to_end) return assemble_end_to_end(item, n, out);
     for (int d = 1; d < item[0]->dims; d++) row *= largest[d];
     out->count = rows * row;
     out->last = item[0]->dims > 1 ? largest[item[0]->dims - 1] : 0;

@@ -13,6 +13,7 @@ struct tower_kind {
     const char *act;
     float eps;
     bool rms, gated, rope;
+    bool quotients;                /* buckets: of i / n, not i * (1 / n) */
     int flat;                      /* SigLIP 2: rows of the table; pixels come as patches, the table is resampled to the picture */
 };
 
@@ -29,6 +30,9 @@ static const struct tower_kind kinds[] = {
     {.types = {"siglip2_vision_model"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 256, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f, .flat = 256},
+    {.types = {"minicpmv4_6_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
+     .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
+     .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 224, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f, .quotients = true},
     {.types = {"idefics2", "idefics2_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 224, .patch = 32, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
@@ -193,16 +197,14 @@ void image_tower_set_rows(run *r, encode_job *job, tensor x)
     if (run_ok(r)) TAP(r, "vit.rows", 0, job->rows);
 }
 
-enum { MOST_PATCHES = 2048 };      /* on a side */
-
 /* In float32, step by step as the reference does it: i / n is compared with multiples of 1 / side. */
-static void buckets(int n, int side, int32_t *out)
+static void buckets(int n, int side, bool quotients, int32_t *out)
 {
     double step = 1.0 / side;
     float part = 1.0f / (float)n, most = (float)(1.0 - 1e-6);
     int edges = (int)ceil((1.0 - step) / step);
     for (int i = 0, k = 0; i < n; i++) {
-        float at = (float)i * part;
+        float at = quotients ? (float)i / (float)n : (float)i * part;
         if (at > most) at = most;
         while (k < edges && (float)(step + k * step) <= at) k++;
         out[i] = k;
@@ -212,10 +214,10 @@ static void buckets(int n, int side, int32_t *out)
 void image_tower_buckets(const image_tower *t, int rows, int columns, int32_t *position)
 {
     int side = t->image / t->patch;
-    int32_t first[MOST_PATCHES], second[MOST_PATCHES];
-    if (rows > MOST_PATCHES || columns > MOST_PATCHES) return;             /* zeros: never with the sizes that processors give */
-    buckets(rows, side, first);
-    buckets(columns, side, second);
+    int32_t first[TOWER_MOST_PATCHES], second[TOWER_MOST_PATCHES];
+    if (rows > TOWER_MOST_PATCHES || columns > TOWER_MOST_PATCHES) return; /* zeros: never with the sizes that processors give */
+    buckets(rows, side, t->kind->quotients, first);
+    buckets(columns, side, t->kind->quotients, second);
     for (int y = 0; y < rows; y++)
         for (int x = 0; x < columns; x++) *position++ = first[y] * side + second[x];
 }
@@ -380,6 +382,14 @@ tensor image_tower_kept(run *r, const image_tower *t, const encode_job *job, int
 {
     const tower_job *j = job->family;
     return without_class(r, t, j, j->kept[number]);
+}
+
+void image_tower_reduce(run *r, encode_job *job, tensor x, int by)
+{
+    tower_job *j = job->family;
+    for (int64_t i = 0; run_ok(r) && i < x.rows; i++) memcpy(tensor_row(job->x, i), tensor_row(x, i), (size_t)x.cols * sizeof(float));
+    job->x = tensor_rows(job->x, 0, x.rows);
+    for (int i = 0; i <= j->n; i++) j->starts[i] /= by;
 }
 
 tensor image_tower_features(run *r, const image_tower *t, const encode_job *job)

@@ -17,7 +17,7 @@
 #include "blocks/vit.h"
 #include "models/model.h"
 
-enum { TOWER_KEEPS = 16 };
+enum { TOWER_KEEPS = 16, TOWER_MOST_PATCHES = 2048 /* on a side, for image_tower_buckets */ };
 
 typedef struct image_tower {
     const struct tower_kind *kind;
@@ -62,6 +62,8 @@ bool image_tower_encode(run *r, const image_tower *t, encode_job *job);
 tensor image_tower_features(run *r, const image_tower *t, const encode_job *job);
 /* The same of a kept layer, without the norm behind the last. */
 tensor image_tower_kept(run *r, const image_tower *t, const encode_job *job, int number);
+/* Between two layers: x takes the features' place, each of its rows that of `by` of them. */
+void image_tower_reduce(run *r, encode_job *job, tensor x, int by);
 /* x becomes the rows that the encoder gives (it lies in scratch; the rows live on). */
 void image_tower_set_rows(run *r, encode_job *job, tensor x);
 

@@ -33,7 +33,14 @@ typedef struct media_item {
 } media_item;
 
 /* A tensor of the family's processor under the name that the reference gives it ("pixel_values", "image_grid_thw" ...). */
-typedef struct processed { const char *name; dtype type; int dims; int64_t dim[5]; void *data; } processed;
+typedef struct processed {
+    const char *name;
+    dtype type;
+    int dims;
+    int64_t dim[5];
+    void *data;
+    bool end_to_end;               /* media of a prompt follow each other along the last dimension, not the first */
+} processed;
 
 /* What the family's processor made of one medium. Memory is its arena. */
 typedef struct media_input {

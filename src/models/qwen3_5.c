@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "models/qwen_vl.h"
+#include "models/text.h"
 
 static const char *const TEXT_TYPES = "text_config.layer_types|layer_types";
 
@@ -30,24 +31,30 @@ static bool configure_layers(decoder_spec *s, config *c)
     return delta_net_config(&s->delta, c, text_prefixes);
 }
 
+bool qwen3_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type)
+{
+    (void)model_type;
+    if (!decoder_config(s, memory, c, text_prefixes) || !configure_layers(s, c)) return false;
+    s->qk_norm = s->attn_gate = true;
+    s->qkv_bias = s->o_bias = config_bool(c, "text_config.attention_bias|attention_bias", false);
+    s->route.normalize = true;
+    s->norm_offset = 1;
+    s->mlx_adds_offset = true;
+    return !config_has(c, "text_config.num_experts|num_experts") || decoder_config_experts(s, c, text_prefixes);
+}
+
 static bool configure(vlm_model *m, config *c)
 {
     qwen_vl *q = m->family = arena_alloc(&m->memory, sizeof *q);
     if (!q) return config_fail(c, VLM_MEMORY, "out of memory");
-    decoder_spec *s = &q->text.spec;
-    if (!decoder_config(s, &m->memory, c, text_prefixes) || !configure_layers(s, c)) return false;
-    s->qk_norm = s->attn_gate = true;
-    s->qkv_bias = s->o_bias = config_bool(c, "text_config.attention_bias|attention_bias", false);
-    s->route.normalize = true;
-    if (config_has(c, "text_config.num_experts|num_experts")) decoder_config_experts(s, c, text_prefixes);
-    decoder_names(s);
+    decoder_names(&q->text.spec);
+    if (!qwen3_5_spec(&q->text.spec, &m->memory, c, NULL)) return false;
     return qwen3_vl_configure(q, m->processor, c) && qwen_vl_plan(q, m, c);
 }
 
 static bool bind(vlm_model *m, binder *b)
 {
     qwen_vl *q = m->family;
-    q->text.spec.norm_offset = bind_is_mlx(b) ? 0 : 1;
     if (!decoder_bind(&q->text, b)) return false;
     qwen_tower_bind(&qwen3_vl_tower_names, &q->tower, b);
     return !b->failed;

@@ -41,6 +41,8 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
                           "\"num_key_value_heads\":32,\"rms_norm_eps\":1e-6}"},
     {"qwen2_moe", qwen3_spec, NULL},
     {"qwen3", qwen3_spec, NULL},
+    {"qwen3_5_moe_text", qwen3_5_spec, NULL},
+    {"qwen3_5_text", qwen3_5_spec, NULL},
     {"qwen3_moe", qwen3_spec, NULL},
     {"smollm3", smollm3_spec, NULL},
 };
