@@ -113,7 +113,7 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
     if (!k) return config_fail(c, VLM_UNSUPPORTED, "a vision tower \"%.60s\" (vision_config.model_type) is not known here", type);
     vit_spec *v = &t->vit;
     t->kind = k;
-    v->hidden = (int)config_int(c, "vision_config.hidden_size", k->hidden, 1, 1 << 16);
+    v->hidden = t->width = (int)config_int(c, "vision_config.hidden_size", k->hidden, 1, 1 << 16);
     v->ffn = (int)config_int(c, "vision_config.intermediate_size", k->ffn, 1, 1 << 20);
     v->heads = (int)config_int(c, "vision_config.num_attention_heads", k->heads, 1, 1 << 10);
     t->layers = (int)config_int(c, "vision_config.num_hidden_layers", k->n_layers, 1, 1024);
@@ -140,6 +140,22 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
     } else if (k->table) t->positions = (t->image / t->patch) * (t->image / t->patch);
     if (!(t->layer = arena_alloc(memory, (size_t)t->layers * sizeof *t->layer))) return config_fail(c, VLM_MEMORY, "out of memory");
     return !c->failed && (!k->rope || make_rope(t, memory, c));
+}
+
+bool image_tower_config_features(image_tower *t, arena *memory, config *c, int feature_layer, const char *usual)
+{
+    int64_t layer[TOWER_KEEPS] = {feature_layer};
+    int n = config_ints(c, "vision_feature_layer", layer, TOWER_KEEPS);
+    const char *strategy = config_string(c, "vision_feature_select_strategy", usual);
+    t->side_by_side = json_is_array(config_get(c, "vision_feature_layer"));
+    for (int i = 0; i < n; i++)
+        if (layer[i] < -1024 || layer[i] > 1024) return config_fail(c, VLM_FORMAT, "vision_feature_layer: numbers of layers were expected");
+    if (c->failed || !image_tower_config(t, memory, c, (int)layer[0], false)) return false;
+    if (t->class_token != !strcmp(strategy, "default")) return config_fail(c, VLM_UNSUPPORTED, "vision_feature_select_strategy \"%.20s\" with this tower", strategy);
+    if (!t->side_by_side) return true;
+    for (int i = 0; i < n && !c->failed; i++) image_tower_keep(t, c, (int)layer[i]);
+    t->width = t->vit.hidden * n;
+    return n > 0 ? !c->failed : config_fail(c, VLM_FORMAT, "vision_feature_layer is empty");
 }
 
 static void bind_norm(image_tower *t, binder *b, const char *name, const float **w, const float **bias)
@@ -392,8 +408,21 @@ void image_tower_reduce(run *r, encode_job *job, tensor x, int by)
     for (int i = 0; i <= j->n; i++) j->starts[i] /= by;
 }
 
+static tensor side_by_side(run *r, const image_tower *t, const encode_job *job)
+{
+    tensor out = {0};
+    int64_t d = t->vit.hidden;
+    for (int k = 0; k < t->n_kept && run_ok(r); k++) {
+        tensor x = image_tower_kept(r, t, job, k);
+        if (!k) out = run_tensor(r, x.rows, t->width);
+        for (int64_t i = 0; run_ok(r) && i < x.rows; i++) memcpy(tensor_row(out, i) + k * d, tensor_row(x, i), (size_t)d * sizeof(float));
+    }
+    return out;
+}
+
 tensor image_tower_features(run *r, const image_tower *t, const encode_job *job)
 {
+    if (t->side_by_side) return side_by_side(r, t, job);
     tensor x = without_class(r, t, job->family, job->x);
     if (t->post_norm) x = t->vit.layernorm ? op_layernorm(r, x, t->last_norm, t->last_norm_bias, t->vit.eps) : op_rmsnorm(r, x, t->last_norm, 0, t->vit.eps);
     TAP(r, "vit.features", 0, x);

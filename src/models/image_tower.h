@@ -26,6 +26,8 @@ typedef struct image_tower {
     int layers, depth;             /* in the file; how many of them are computed */
     int kept[TOWER_KEEPS], n_kept; /* layers behind which features are kept besides, in the order in which they were asked for; 1: the first */
     bool class_token, post_norm;
+    bool side_by_side;             /* image_tower_features gives the kept layers' features side by side ... */
+    int width;                     /* ... that many columns in all */
     int side;                      /* SigLIP 2: of the table, which is resampled to each picture; 0: it is taken as it is */
     int positions;                 /* rows of the table, without the class's; 0: none */
     vit_names names;
@@ -39,6 +41,9 @@ typedef struct image_tower {
 /* Reads vision_config; its model_type says which kind. Defaults of the reference's classes for what is left out. post_norm: the norm behind the
  * layers is wanted. feature_layer: as vision_feature_layer, -1 the last layer, -2 the one before ... */
 bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_layer, bool post_norm);
+/* vision_feature_layer (a number, or several whose features lie side by side) and vision_feature_select_strategy of LLaVA's kin, with these defaults;
+ * no norm behind. */
+bool image_tower_config_features(image_tower *t, arena *memory, config *c, int feature_layer, const char *strategy);
 /* One more layer whose features are wanted, as feature_layer. Returns its number for image_tower_kept, -1 on failure. */
 int image_tower_keep(image_tower *t, config *c, int feature_layer);
 /* `prefix`: alternatives, NULL-terminated (6 at most). */
@@ -57,7 +62,7 @@ void image_tower_buckets(const image_tower *t, int rows, int columns, int32_t *p
 bool image_tower_start(run *r, const image_tower *t, encode_job *job, const tower_image *images, int n);
 /* The same for all tiles of the input's "pixel_values" [.., 3, height, width]. */
 bool image_tower_start_tiles(run *r, const image_tower *t, encode_job *job);
-/* A stage. When job->stage has become job->stages, image_tower_features has the result: [all patches, hidden], class rows left out. */
+/* A stage. When job->stage has become job->stages, image_tower_features has the result: [all patches, width], class rows left out. */
 bool image_tower_encode(run *r, const image_tower *t, encode_job *job);
 tensor image_tower_features(run *r, const image_tower *t, const encode_job *job);
 /* The same of a kept layer, without the norm behind the last. */

@@ -24,13 +24,9 @@ static bool configure(vlm_model *m, config *c)
 {
     llava *v = m->family = arena_alloc(&m->memory, sizeof *v);
     if (!v) return config_fail(c, VLM_MEMORY, "out of memory");
-    const char *strategy = config_string(c, "vision_feature_select_strategy", "default");
-    int layer = (int)config_int(c, "vision_feature_layer", -2, -1024, 1024);
     v->is_pixtral = !strcmp(config_string(c, "vision_config.model_type", ""), "pixtral");
     v->connector.act = config_activation(c, "projector_hidden_act", "gelu");
-    if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, layer, false)) return false;
-    if (v->base.tower.class_token != !strcmp(strategy, "default"))
-        return config_fail(c, VLM_UNSUPPORTED, "vision_feature_select_strategy \"%.20s\" with this tower", strategy);
+    if (!tower_lm_config(&v->base, m, c) || !image_tower_config_features(&v->base.tower, &m->memory, c, -2, "default")) return false;
     if (v->is_pixtral) return pixtral_config(&v->pixtral, &v->base, m->processor, 1);
     return picture_config(&v->base.norm, m->processor, "image_processor", picture_clip, RESIZE_BICUBIC) &&
            picture_middle_config(&v->middle, m->processor, "image_processor", v->base.tower.image, v->base.tower.patch);
@@ -40,7 +36,7 @@ static bool bind(vlm_model *m, binder *b)
 {
     llava *v = m->family;
     tower_lm_bind(&v->base, b);
-    mlp_connector_bind(&v->connector, b, v->base.tower.vit.hidden, v->base.text.spec.hidden);
+    mlp_connector_bind(&v->connector, b, v->base.tower.width, v->base.text.spec.hidden);
     return !b->failed;
 }
 

@@ -9,6 +9,7 @@
  *
  * Bites: what is padding follows from the picture's own proportions, rounded to 7 digits first. OneVision ("anyres_max_9"): a field of more than
  * 9 tiles' worth (by a factor of 1.1 in each direction) is shrunk to that, bilinear. */
+#include "models/anyres.h"
 #include "models/tower_lm.h"
 
 #include <math.h>
@@ -27,18 +28,12 @@ typedef struct llava_next {
     const float *newline;
 } llava_next;
 
-/* The field of features: what lies in tiles, what of it is kept, what it is shrunk to. */
-typedef struct field { int rows, columns, top, left, height, width, to_height, to_width; } field;
-
 static int unit_of(const llava_next *v) { return v->base.tower.image / v->base.tower.patch; }
 
-static field field_of(const llava_next *v, int height, int width, int tiles_down, int tiles_across)
+static anyres_field field_of(const llava_next *v, int height, int width, const int *grid)
 {
     int unit = unit_of(v);
-    field f = {.rows = tiles_down * unit, .columns = tiles_across * unit};
-    anyres_unpad(height, width, f.rows, f.columns, &f.top, &f.left);
-    f.to_height = f.height = f.rows - 2 * f.top;
-    f.to_width = f.width = f.columns - 2 * f.left;
+    anyres_field f = anyres_field_of(height, width, unit, grid[1], grid[2]);
     if (!v->most_tiles) return f;
     double ratio = sqrt((double)f.height * f.width / ((double)v->most_tiles * unit * unit));
     if (ratio > 1.1) {
@@ -53,19 +48,15 @@ static bool configure(vlm_model *m, config *c)
     llava_next *v = m->family = arena_alloc(&m->memory, sizeof *v);
     if (!v) return config_fail(c, VLM_MEMORY, "out of memory");
     bool one = !strcmp(config_string(c, "model_type", ""), "llava_onevision");
-    int layer = (int)config_int(c, "vision_feature_layer", one ? -1 : -2, -1024, 1024);
     const char *ratio = config_string(c, "vision_aspect_ratio", "anyres_max_9");
     v->connector.act = config_activation(c, "projector_hidden_act", "gelu");
-    if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, layer, false)) return false;
+    if (!tower_lm_config(&v->base, m, c) || !image_tower_config_features(&v->base.tower, &m->memory, c, one ? -1 : -2, one ? "full" : "default")) return false;
     if (one && (strncmp(ratio, "anyres_max_", 11) || (v->most_tiles = atoi(ratio + 11)) < 1))
         return config_fail(c, VLM_UNSUPPORTED, "vision_aspect_ratio \"%.40s\"; anyres_max_N is known", ratio);
     if (one && v->base.video_token >= 0) m->takes |= TAKES_VIDEO;
-    if (!anyres_config(&v->sizes, m->processor, c) ||
+    if (!anyres_config(&v->sizes, m->processor, c, v->base.tower.image) ||
         !picture_config(&v->base.norm, m->processor, "image_processor", one ? picture_half : picture_clip, RESIZE_BICUBIC) ||
         !picture_config(&v->frames, m->processor, "video_processor", one ? picture_half : picture_clip, RESIZE_BICUBIC)) return false;
-    for (int i = 0; i < v->sizes.n; i++)
-        if (v->sizes.size[i][0] % v->base.tower.image || v->sizes.size[i][1] % v->base.tower.image)
-            return config_fail(c, VLM_FORMAT, "image_grid_pinpoints: %d x %d is not made of tiles of %d", v->sizes.size[i][0], v->sizes.size[i][1], v->base.tower.image);
     return !c->failed;
 }
 
@@ -74,7 +65,7 @@ static bool bind(vlm_model *m, binder *b)
     llava_next *v = m->family;
     int64_t d = v->base.text.spec.hidden;
     tower_lm_bind(&v->base, b);
-    mlp_connector_bind(&v->connector, b, v->base.tower.vit.hidden, d);
+    mlp_connector_bind(&v->connector, b, v->base.tower.width, d);
     bind_vector(b, &v->newline, d, "image_newline");
     return !b->failed;
 }
@@ -95,37 +86,21 @@ static bool process_video(const vlm_model *m, const llava_next *v, const media_i
     return pixels != NULL;
 }
 
-/* Tiles; grid = 1, tiles down, tiles across. */
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const llava_next *v = m->family;
-    const image *img = &item->image;
-    int side = v->base.tower.image, height, width, inside_height, inside_width;
+    (void)options;
     out->kind = item->kind;
     if (item->kind == MEDIA_VIDEO && (m->takes & TAKES_VIDEO)) return process_video(m, v, item, out, error);
     if (!tower_lm_only_images(m, item, error)) return false;
-    anyres_choose(&v->sizes, img->height, img->width, &height, &width);
-    anyres_inside(img->height, img->width, height, width, &inside_height, &inside_width);
-    int down = height / side, across = width / side;
-    field f = field_of(v, img->height, img->width, down, across);
-    out->grid[0] = 1, out->grid[1] = down, out->grid[2] = across;
-    out->tokens = unit_of(v) * unit_of(v) + f.to_height * (f.to_width + 1);
+    anyres_grid(&v->sizes, &item->image, v->base.tower.image, out);
+    anyres_field f = field_of(v, item->image.height, item->image.width, out->grid);
+    out->tokens = anyres_tokens(&f, unit_of(v));
     if (!tower_lm_fits(m, item, out->tokens, error)) return false;
-    processed *size = media_input_add(out, "image_sizes", DT_I64, 2, (const int64_t[]){1, 2});
-    processed *number = v->most_tiles ? media_input_add(out, "batch_num_images", DT_I64, 1, (const int64_t[]){1}) : size;
-    float *pixels = size && number ? picture_tiles(out, 1 + down * across, side, side, error) : NULL;
-    if (!pixels) return err_memory(error, 64);
-    if (v->most_tiles) *(int64_t *)number->data = 1;
-    ((int64_t *)size->data)[0] = img->height;
-    ((int64_t *)size->data)[1] = img->width;
-    if (!picture_resized(&v->base.norm, img, side, side, 0, 0, side, side, pixels, error)) return false;
-    image inside;
-    if (!image_resize(img, inside_width, inside_height, v->base.norm.filter, &inside, error)) return false;
-    for (int i = 0; i < down * across; i++)
-        picture_window(&v->base.norm, &inside, i % across * side - (width - inside_width) / 2, i / across * side - (height - inside_height) / 2, side, side,
-                       pixels + (int64_t)(i + 1) * 3 * side * side);
-    image_free(&inside);
-    return true;
+    processed *number = v->most_tiles ? media_input_add(out, "batch_num_images", DT_I64, 1, (const int64_t[]){1}) : NULL;
+    if (number) *(int64_t *)number->data = 1;
+    else if (v->most_tiles) return err_memory(error, 8);
+    return anyres_process(&v->base.norm, &item->image, v->base.tower.image, out, error);
 }
 
 static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
@@ -136,19 +111,6 @@ static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t
 
 /* ---- encoder ------------------------------------------------------------------------------------------------------ */
 
-/* The kept part of the tiles' features x [tiles * unit * unit, d] as one field. */
-static tensor take_field(run *r, const llava_next *v, tensor x, const field *f, int tiles_across)
-{
-    int unit = unit_of(v);
-    int32_t *index = run_alloc(r, (size_t)(f->height * f->width + 1) * sizeof *index), *at = index;
-    for (int y = f->top; index && y < f->top + f->height; y++)
-        for (int c = f->left; c < f->left + f->width; c++) {
-            int tile = 1 + y / unit * tiles_across + c / unit;
-            *at++ = (tile * unit + y % unit) * unit + c % unit;
-        }
-    return op_gather(r, x, index, (int64_t)f->height * f->width);
-}
-
 static void put(run *r, tensor out, int64_t *at, tensor rows)
 {
     for (int64_t i = 0; run_ok(r) && i < rows.rows; i++) memcpy(tensor_row(out, (*at)++), tensor_row(rows, i), (size_t)out.cols * sizeof(float));
@@ -157,17 +119,9 @@ static void put(run *r, tensor out, int64_t *at, tensor rows)
 static tensor pack_image(run *r, const llava_next *v, const media_input *in, tensor x)
 {
     const int64_t *size = media_input_find(in, "image_sizes")->data;
-    field f = field_of(v, (int)size[0], (int)size[1], in->grid[1], in->grid[2]);
-    tensor out = run_tensor(r, in->tokens, x.cols), newline = {(void *)(uintptr_t)v->newline, DT_F32, 1, x.cols, x.cols};
-    tensor kept = take_field(r, v, x, &f, in->grid[2]);
-    if (f.to_height != f.height || f.to_width != f.width) kept = tower_lm_resample(r, kept, f.height, f.width, f.to_height, f.to_width);
-    if (!run_ok(r)) return out;
-    int64_t at = 0;
-    put(r, out, &at, tensor_rows(x, 0, (int64_t)unit_of(v) * unit_of(v)));
-    for (int y = 0; y < f.to_height; y++) {
-        put(r, out, &at, tensor_rows(kept, (int64_t)y * f.to_width, f.to_width));
-        put(r, out, &at, newline);
-    }
+    anyres_field f = field_of(v, (int)size[0], (int)size[1], in->grid);
+    tensor out = run_tensor(r, in->tokens, x.cols);
+    anyres_pack(r, in, &f, x, unit_of(v), v->newline, out);
     return out;
 }
 

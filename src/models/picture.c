@@ -1,7 +1,6 @@
 /* picture.c - see picture.h. Rules: transformers image_processing_backends.py, image_processing_llava_next.py. */
 #include "models/picture.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -139,65 +138,4 @@ bool picture_middle_write(const picture_middle *f, const picture_norm *n, const 
         height = wide ? f->shortest : (int)longer;
     }
     return picture_resized(n, img, width, height, middle(width, crop_width), middle(height, crop_height), crop_width, crop_height, out, error);
-}
-
-/* ---- anyres ---- */
-
-bool anyres_config(anyres *a, config *processor, config *c)
-{
-    const json_t *list = config_get(processor, "image_processor.image_grid_pinpoints");
-    if (!list) list = config_get(c, "image_grid_pinpoints");
-    a->n = 0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *pair = json_array_get(list, i);
-        int64_t h = json_integer_value(json_array_get(pair, 0)), w = json_integer_value(json_array_get(pair, 1));
-        if (a->n == ANYRES_MAX || h < 1 || w < 1 || h > 65535 || w > 65535)
-            return config_fail(c, VLM_FORMAT, "image_grid_pinpoints: up to %d pairs of height and width were expected", ANYRES_MAX);
-        a->size[a->n][0] = (int)h;
-        a->size[a->n++][1] = (int)w;
-    }
-    return a->n > 0 || config_fail(c, VLM_FORMAT, "image_grid_pinpoints is missing; pairs of height and width were expected");
-}
-
-void anyres_choose(const anyres *a, int height, int width, int *best_height, int *best_width)
-{
-    int64_t most = 0, least_waste = INT64_MAX, whole = (int64_t)height * width;
-    *best_height = a->size[0][0];
-    *best_width = a->size[0][1];
-    for (int i = 0; i < a->n; i++) {
-        int h = a->size[i][0], w = a->size[i][1];
-        double scale = fmin((double)w / width, (double)h / height);
-        int64_t kept = (int64_t)(width * scale) * (int64_t)(height * scale);
-        if (kept > whole) kept = whole;
-        int64_t waste = (int64_t)h * w - kept;
-        if (kept < most || (kept == most && waste >= least_waste)) continue;
-        most = kept;
-        least_waste = waste;
-        *best_height = h;
-        *best_width = w;
-    }
-}
-
-void anyres_inside(int height, int width, int best_height, int best_width, int *inside_height, int *inside_width)
-{
-    double across = (double)best_width / width, down = (double)best_height / height;
-    *inside_width = across < down ? best_width : (int)fmin(ceil(width * down), best_width);
-    *inside_height = across < down ? (int)fmin(ceil(height * across), best_height) : best_height;
-    if (*inside_width < 1) *inside_width = 1;
-    if (*inside_height < 1) *inside_height = 1;
-}
-
-/* Python's int(round(x, 7)). */
-static int truncate7(double x)
-{
-    char text[64];
-    snprintf(text, sizeof text, "%.7f", x);
-    return (int)strtod(text, NULL);
-}
-
-void anyres_unpad(int height, int width, int rows, int columns, int *top, int *left)
-{
-    *top = *left = 0;
-    if ((double)width / height > (double)columns / rows) *top = (rows - truncate7(height * ((double)columns / width))) / 2;
-    else *left = (columns - truncate7(width * ((double)rows / height))) / 2;
 }

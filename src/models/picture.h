@@ -37,16 +37,4 @@ bool picture_middle_config(picture_middle *f, config *processor, const char *whe
 void picture_middle_size(const picture_middle *f, int *height, int *width);
 bool picture_middle_write(const picture_middle *f, const picture_norm *n, const image *img, float *out, vlm_error *error);
 
-/* ---- anyres (LLaVA-NeXT): the best of some sizes, the picture in its middle, cut into tiles ---- */
-enum { ANYRES_MAX = 128 };
-typedef struct anyres { int n, size[ANYRES_MAX][2]; } anyres;                             /* height, width */
-/* image_grid_pinpoints; the processor's files first, then config.json. */
-bool anyres_config(anyres *a, config *processor, config *c);
-/* The size that keeps most of the picture and wastes least. */
-void anyres_choose(const anyres *a, int height, int width, int *best_height, int *best_width);
-/* Where the picture lies in the chosen size: its own size inside. */
-void anyres_inside(int height, int width, int best_height, int best_width, int *inside_height, int *inside_width);
-/* Rows or columns of features that only show padding are left out: of rows x columns features, [*top, rows - *top) x [*left, columns - *left) stay. */
-void anyres_unpad(int height, int width, int rows, int columns, int *top, int *left);
-
 #endif
