@@ -305,6 +305,7 @@ static bool is_later(const char *key)
     static const char *const later[] = {"mm_token_type_ids", "token_type_ids", "labels", "position_ids", "hidden_last", "logits"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (!strcmp(key, later[i])) return true;
+    if (strstr(key, "_projectors.")) return true;                     /* for who looks for a difference inside an encoder */
     return strstr(key, "_deepstack") || (strstr(key, "_features") && strncmp(key, "input_", 6));
 }
 

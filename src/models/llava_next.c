@@ -1,5 +1,6 @@
 /* llava_next.c - LLaVA-NeXT (1.6): tiles at the best of some sizes.  https://llava-vl.github.io/blog/2024-01-30-llava-next/
  * LLaVA-OneVision: the same with a limit, and videos.  https://arxiv.org/abs/2408.03326
+ * Granite Vision 3: SigLIP, the features of several layers side by side.  https://arxiv.org/abs/2502.09927
  *
  *   picture -> whole, squeezed to the tower's size (336 x 336)                       -> tile 0
  *           -> resized into the best size of image_grid_pinpoints, black around, cut -> tiles 1 ...
@@ -147,11 +148,11 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
     return run_ok(r);
 }
 
-static const char *const types[] = {"llava_next", "llava_onevision", NULL};
+static const char *const types[] = {"llava_next", "llava_onevision", "granite_vision", NULL};
 
 const vlm_arch vlm_arch_llava_next = {
     .name = "llava_next",
-    .title = "LLaVA-NeXT (1.6), LLaVA-OneVision",
+    .title = "LLaVA-NeXT (1.6), LLaVA-OneVision, Granite Vision 3",
     .model_types = types,
     .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,
