@@ -60,7 +60,7 @@ static bool is_media_id(const vlm_model *m, int32_t id)
 {
     for (int kind = MEDIA_IMAGE; m->arch->media_token && kind <= MEDIA_AUDIO; kind++)
         if (m->arch->media_token(m, (media_kind)kind) == id) return true;
-    return false;
+    return m->arch->also_media && m->arch->also_media(m, id);
 }
 
 static bool random_prompt(const vlm_model *m, int n, uint32_t seed, prompt *out)

@@ -207,13 +207,15 @@ static bool find_spans(const vlm_model *m, prompt *p, const int *order, vlm_erro
     int current = 0, row = 0, capacity = 0;
     for (size_t i = 0; any && i < p->ids.count; i++) {
         int32_t id = p->ids.id[i];
-        if (id < 0 || (id != token[0] && id != token[1] && id != token[2])) continue;
+        bool also = m->arch->also_media && m->arch->also_media(m, id);
+        if (id < 0 || (!also && id != token[0] && id != token[1] && id != token[2])) continue;
         media_input *in = NULL;
         for (; current < p->n_media; current++, row = 0) {
             in = p->media[order ? order[current] : current];
             if (row < in->tokens) break;
         }
-        if (current == p->n_media || id != token[in->kind])
+        if (also && current == p->n_media) continue;
+        if (current == p->n_media || (!also && id != token[in->kind]))
             return err_set(error, VLM_INVALID, "the prompt holds more media tokens (\"%s\", position %zu) than its media have rows",
                            m->tok && tokenizer_token(m->tok, id) ? tokenizer_token(m->tok, id) : "?", i);
         int which = order ? order[current] : current;

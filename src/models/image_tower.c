@@ -13,6 +13,7 @@ struct tower_kind {
     const char *act;
     float eps;
     bool rms, gated, rope;
+    bool norm_first;               /* pre_norm comes before the positions */
     bool quotients;                /* buckets: of i / n, not i * (1 / n) */
     int flat;                      /* SigLIP 2: rows of the table; pixels come as patches, the table is resampled to the picture */
 };
@@ -47,6 +48,11 @@ static const struct tower_kind kinds[] = {
      .names = {"layernorm_before", "layernorm_after", NULL, "attention.projection_layer", NULL, "mlp.fc1", "mlp.fc2", "attention.q_proj", "attention.k_proj",
                "attention.v_proj", "lambda_1", "lambda_2", NULL, NULL},
      .hidden = 1024, .ffn = 4096, .n_layers = 24, .heads = 16, .image = 448, .patch = 14, .act = "gelu", .eps = 1e-6f},
+    {.types = {"ovis2_vision"}, .layers = "encoder.layers", .embed = "embeddings.patch_embedding", .table = "embeddings.position_embedding.weight",
+     .pre_norm = "embeddings.rms_norm", .post_norm = "rms_norm", .norm_first = true,
+     .names = {"rms_norm1", "rms_norm2", NULL, "attention.out_proj", "ffn.gate_proj", "ffn.up_proj", "ffn.down_proj", "attention.q_proj", "attention.k_proj",
+               "attention.v_proj", NULL, NULL, NULL, NULL},
+     .hidden = 1024, .ffn = 2816, .n_layers = 24, .heads = 8, .image = 224, .patch = 14, .act = "silu", .eps = 1e-5f, .rms = true, .gated = true},
     {.types = {"pixtral"}, .layers = "transformer.layers", .embed = "patch_conv", .pre_norm = "ln_pre",
      .names = {"attention_norm", "ffn_norm", NULL, "attention.o_proj", "feed_forward.gate_proj", "feed_forward.up_proj", "feed_forward.down_proj",
                "attention.q_proj", "attention.k_proj", "attention.v_proj", NULL, NULL, NULL, NULL},
@@ -120,7 +126,7 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
     t->patch = read_side(c, "vision_config.patch_size", k->patch);
     t->image = read_side(c, "vision_config.image_size", k->image);
     v->act = config_activation(c, "vision_config.hidden_act|vision_config.hidden_activation", k->act);
-    v->eps = k->rms ? k->eps : (float)config_number(c, "vision_config.layer_norm_eps", k->eps);
+    v->eps = (float)config_number(c, k->rms ? "vision_config.rms_norm_eps" : "vision_config.layer_norm_eps", k->eps);
     if (c->failed) return false;
     v->head_dim = (int)config_int(c, "vision_config.head_dim", v->hidden / v->heads, 1, 1 << 12);
     v->layernorm = !k->rms && strcmp(config_string(c, "vision_config.norm_type", "layer_norm"), "rms_norm");
@@ -348,6 +354,13 @@ static void add_resampled(run *r, const image_tower *t, tensor x, int rows, int 
     op_add_inplace(r, x, all);
 }
 
+static void norm_in_place(run *r, const image_tower *t, tensor x)
+{
+    int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
+    for (int64_t i = 0; index && i < x.rows; i++) index[i] = (int32_t)i;
+    op_scatter(r, x, t->vit.layernorm ? op_layernorm(r, x, t->pre_norm, t->pre_norm_bias, t->vit.eps) : op_rmsnorm(r, x, t->pre_norm, 0, t->vit.eps), index);
+}
+
 static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
 {
     int64_t d = x.cols;
@@ -358,6 +371,7 @@ static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
         if (!t->side) pixels = run_tensor(r, patches.rows, t->embed.cols);
         if (!t->side && run_ok(r)) cut_patches(t, &j->image[i], pixels);
         op_linear_to(r, patches, pixels, &t->embed, t->embed_bias);
+        if (t->kind->norm_first) norm_in_place(r, t, patches);
         if (t->class_token) memcpy(tensor_row(rows, 0), t->class_row, (size_t)d * sizeof(float));
         if (t->class_token && t->table) add_row(tensor_row(rows, 0), t->table, d);
         if (t->side && run_ok(r)) add_resampled(r, t, patches, j->image[i].height / t->patch, j->image[i].width / t->patch);
@@ -365,11 +379,7 @@ static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
             add_row(tensor_row(patches, k), t->table + (t->class_token + (j->image[i].position ? j->image[i].position[k] : k)) * d, d);
         arena_release(r->scratch, mark);
     }
-    if (t->pre_norm) {
-        int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
-        for (int64_t i = 0; index && i < x.rows; i++) index[i] = (int32_t)i;
-        op_scatter(r, x, t->vit.layernorm ? op_layernorm(r, x, t->pre_norm, t->pre_norm_bias, t->vit.eps) : op_rmsnorm(r, x, t->pre_norm, 0, t->vit.eps), index);
-    }
+    if (t->pre_norm && !t->kind->norm_first) norm_in_place(r, t, x);
     TAP(r, "vit.embed", 0, x);
 }
 

@@ -81,7 +81,7 @@ typedef struct encode_job {
 
 /* A medium in the prompt's ids. */
 typedef struct media_span {
-    int first, count;              /* placeholder ids [first, first + count) */
+    int first, count;              /* ids [first, first + count) that rows replace */
     int media;                     /* index of the media_input */
     int row;                       /* first row of that medium which this span shows (a video can be cut into several spans) */
 } media_span;
@@ -110,6 +110,8 @@ typedef struct vlm_arch {
      * replaced by rows, -1 if none. */
     const char *(*placeholder)(const vlm_model *m, media_kind kind);
     int32_t (*media_token)(const vlm_model *m, media_kind kind);
+    /* Other ids that rows replace, too, where a medium has rows left (Ovis2's marks around tiles). NULL: none. */
+    bool (*also_media)(const vlm_model *m, int32_t id);
     /* The rendered prompt as the reference's processor changes it before placeholders are expanded (PaliGemma's begin token in the middle). NULL:
      * not at all. User text may hold guards. */
     bool (*rewrite)(const vlm_model *m, const char *text, buf *out, vlm_error *error);
