@@ -24,7 +24,7 @@ static const int32_t *lookup_ids(step *s, int32_t substitute, int table, bool st
     int n = b->ragged.n_tokens;
     int32_t *ids = run_alloc(s->r, (size_t)(n > 0 ? n : 1) * sizeof *ids);
     for (int i = 0; ids && i < n; i++) {
-        ids[i] = b->is_media && b->is_media[i] ? substitute : b->tokens[i];
+        ids[i] = b->is_media && b->is_media[i] && !s->d->spec.media_added ? substitute : b->tokens[i];
         if (ids[i] >= 0 && ids[i] < table) continue;
         if (strict) run_fail(s->r, VLM_INVALID, "token id %d is outside the vocabulary (%d)", ids[i], table);
         ids[i] = 0;
@@ -39,12 +39,24 @@ static tensor media_view(const embed_rows *e, int level, int64_t first, int64_t 
     return (tensor){data, DT_F32, count, m->cols, m->cols};
 }
 
+/* Rows of the second table. */
+static void embed_more(step *s, tensor x)
+{
+    const decoder_spec *spec = &s->d->spec;
+    int32_t *id = run_alloc(s->r, (size_t)(x.rows + 1) * sizeof *id), *at = run_alloc(s->r, (size_t)(x.rows + 1) * sizeof *at);
+    int n = 0;
+    for (int i = 0; id && at && i < x.rows; i++)
+        if (s->b->tokens[i] >= spec->vocab && s->b->tokens[i] < spec->vocab + spec->more_vocab) id[n] = s->b->tokens[i] - spec->vocab, at[n++] = i;
+    if (n) op_scatter(s->r, x, op_embed(s->r, &s->d->embed_more, id, n, spec->embed_scale), at);
+}
+
 static tensor embed(step *s)
 {
     const decoder_spec *spec = &s->d->spec;
     const batch *b = s->b;
     run *r = s->r;
-    tensor x = op_embed(r, &s->d->embed, lookup_ids(s, 0, spec->vocab, true), b->ragged.n_tokens, spec->embed_scale);
+    tensor x = op_embed(r, &s->d->embed, lookup_ids(s, 0, spec->vocab, !spec->more_vocab), b->ragged.n_tokens, spec->embed_scale);
+    if (spec->more_vocab) embed_more(s, x);
     if (s->d->embed_others && run_ok(r)) s->d->embed_others(r, s->d, b, x);
     for (int i = 0; i < b->n_embeds && run_ok(r); i++) {
         const embed_rows *e = &b->embeds[i];
@@ -56,7 +68,8 @@ static tensor embed(step *s)
         }
         int32_t *index = run_alloc(r, (size_t)(e->count + 1) * sizeof *index);
         for (int k = 0; index && k < e->count; k++) index[k] = e->first + k;
-        op_scatter(r, x, media_view(e, 0, 0, e->count), index);
+        if (spec->media_added) op_scatter_add(r, x, media_view(e, 0, 0, e->count), index, 1);
+        else op_scatter(r, x, media_view(e, 0, 0, e->count), index);
         if (spec->media_scaled && spec->embed_scale != 1) op_scale(r, tensor_rows(x, e->first, e->count), spec->embed_scale, NULL);
     }
     return x;
@@ -109,6 +122,7 @@ static const ragged *wanted_rows(run *r, const batch *b)
     int32_t *first = run_alloc(r, (m + 1) * sizeof *first), *position = run_alloc(r, (m + 1) * sizeof *position);
     int32_t *see_to = all->see_to ? run_alloc(r, (m + 1) * sizeof *see_to) : NULL;
     int32_t *see_from = all->see_from ? run_alloc(r, (m + 1) * sizeof *see_from) : NULL;
+    const joined_blocks **joined = all->joined ? run_alloc(r, (m + 1) * sizeof *joined) : NULL;
     if (!run_ok(r)) return NULL;
     *rows = *all;
     rows->n_tokens = rows->n_runs = b->n_logits;
@@ -116,12 +130,14 @@ static const ragged *wanted_rows(run *r, const batch *b)
     rows->run_position = rows->token_position = position;
     rows->see_to = see_to;
     rows->see_from = see_from;
+    rows->joined = joined;
     for (int i = 0; i <= b->n_logits; i++) first[i] = i;
     for (int i = 0; i < b->n_logits; i++) {
         int t = b->logit_tokens[i];
         position[i] = all->token_position[t];
         if (see_to) see_to[i] = all->see_to[t];
         if (see_from) see_from[i] = all->see_from[t];
+        if (joined) joined[i] = all->joined[all->token_run[t]];
     }
     for (int g = 0; g < all->n_groups; g++) {
         void *const **tables = run_alloc(r, (m + 1) * sizeof *tables);

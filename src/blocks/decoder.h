@@ -76,6 +76,8 @@ typedef struct decoder_spec {
     bool layernorm;                /* layer norms without biases instead of rms norms */
     activation act;
     float embed_scale;             /* 1, or Gemma's sqrt(hidden) */
+    int more_vocab;                /* rows of a second table, embed_more, for the ids from vocab on */
+    bool media_added;              /* media rows are added to their tokens' embeddings */
     bool media_scaled;             /* media rows are times that, too (Granite) */
     float attn_scale;              /* scores = attn_scale * q.k; 0: 1 / sqrt(head_dim) */
     float attn_softcap;            /* 0: none */
@@ -150,7 +152,7 @@ typedef struct decoder decoder;
 struct decoder {
     decoder_spec spec;
     decoder_layer *layer;
-    weight embed, head, ple_embed, ple_project;
+    weight embed, embed_more, head, ple_embed, ple_project;
     const float *norm, *ple_norm;
     altup altup;
     /* Called when not NULL: rows of x [n, hidden] whose ids have embeddings of another kind are put right. Media rows come later. */

@@ -106,14 +106,10 @@ static bool watch(watched *w, const vlm_model *m, const check_suite *s, const ch
 /* ---- one request ---------------------------------------------------------------------------------------------------------- */
 
 /* Can a prefix be taken over? It ends at a page's end before the last token, and not inside a block of tokens that see each other. */
-static bool has_reusable_prefix(const vlm_model *m, const prompt *p)
+static bool has_reusable_prefix(const prompt *p)
 {
-    for (int end = KV_PAGE_TOKENS; !m->whole_prompt && end < (int)p->ids.count; end += KV_PAGE_TOKENS) {
-        bool inside = false;
-        for (int i = 0; m->bidirectional_media && i < p->n_spans; i++)
-            inside = inside || (p->spans[i].first < end && end < p->spans[i].first + p->spans[i].count);
-        if (!inside) return true;
-    }
+    for (int end = KV_PAGE_TOKENS; end < (int)p->ids.count; end += KV_PAGE_TOKENS)
+        if (!p->see_from || p->see_from[end] == end) return true;
     return false;
 }
 
@@ -128,7 +124,7 @@ static void submit(watched *w, vlm_engine *engine, const vlm_model *m, const che
     o.sampling.logprobs = 1;                                         /* an event for each token */
     w->failed = !case_prompt(m, s, w->c, &p, &w->error);
     for (int i = 0; !w->failed && i < p.n_media && i < MAX_MEDIA; i++) w->rows[i].kind = p.media[i]->kind, w->n_media = i + 1;
-    w->reusable = !w->failed && has_reusable_prefix(m, &p);
+    w->reusable = !w->failed && has_reusable_prefix(&p);
     if (!w->failed) w->failed = !(w->request = engine_submit(engine, &o, &extra, &w->error));
     w->done = w->failed;
     prompt_free(&p);

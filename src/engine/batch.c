@@ -38,6 +38,7 @@ static bool grow_runs(batch_builder *b, int groups, int n)
         if (!grow(&b->tables[g], c, sizeof(void *))) return false;
     for (int i = 0; i < 2; i++)
         if (!grow(&b->states[i], c, sizeof(void *))) return false;
+    if (!grow(&b->joined, c, sizeof(void *))) return false;
     b->run_capacity = (int)c;
     return true;
 }
@@ -50,6 +51,7 @@ void batch_free(batch_builder *b)
     for (int g = 0; g < MAX_KV_GROUPS; g++) mem_free(b->tables[g]);
     mem_free(b->states[0]);
     mem_free(b->states[1]);
+    mem_free(b->joined);
     mem_free(b->is_media);
     mem_free(b->embeds);
     *b = (batch_builder){0};
@@ -103,7 +105,7 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
     for (int i = 0; i < runs; i++) n += s->plan[i].count;
     if (!grow_tokens(b, m->rope_axes, n) || !grow_runs(b, m->n_groups, runs)) return err_memory(error, (size_t)n * 40);
     b->batch = (batch){0};
-    bool blocks = false;
+    bool blocks = false, joined = false;
     int base = 0, logits = 0;
     for (int i = 0; i < runs; i++) {
         const planned *part = &s->plan[i];
@@ -113,6 +115,8 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
         if (part->first < part->seq->n_prompt && !add_embeds(b, part->seq->prompt, part->first, part->first + part->count, base))
             return err_memory(error, sizeof(embed_rows));
         for (int g = 0; g < m->n_groups; g++) b->tables[g][i] = part->seq->table[g].data;
+        b->joined[i] = part->first < part->seq->n_prompt && part->seq->prompt->joined.count ? &part->seq->prompt->joined : NULL;
+        joined |= b->joined[i] != NULL;
         b->states[0][i] = part->seq->state ? part->seq->state->data : NULL;
         b->states[1][i] = part->seq->next_state ? part->seq->next_state->data : NULL;
         base += part->count;
@@ -128,6 +132,7 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
     r->token_position = b->token_position;
     r->see_to = blocks ? b->see_to : NULL;
     r->see_from = blocks ? b->see_from : NULL;
+    r->joined = joined ? b->joined : NULL;
     r->n_groups = m->n_groups;
     for (int g = 0; g < m->n_groups; g++) {
         r->group[g] = m->group[g];

@@ -11,6 +11,7 @@ typedef struct batch_builder {
     embed_rows *embeds;
     void *const **tables[MAX_KV_GROUPS];          /* [group][run] */
     void **states[2];
+    const joined_blocks **joined;                 /* [run] */
     int token_capacity, run_capacity, embed_capacity;
 } batch_builder;
 

@@ -28,7 +28,7 @@ bool prefix_key(const prompt *p, const int32_t *tokens, int index, const digest 
 {
     int first = index * KV_PAGE_TOKENS, end = first + KV_PAGE_TOKENS, low = first, high = end;
     if (p->see_to && first < (int)p->ids.count) low = p->see_from[first];
-    if (p->see_to && end <= (int)p->ids.count) high = p->see_to[end - 1];
+    if (p->see_to && end <= (int)p->ids.count) high = p->see_to[p->see_from[end - 1]];
     hasher h = hash_start();
     hash_part(&h, parent, sizeof *parent);
     hash_part(&h, tokens + first, KV_PAGE_TOKENS * sizeof *tokens);

@@ -40,6 +40,7 @@ void prompt_free(prompt *p)
     for (int a = 0; a < MAX_ROPE_AXES; a++) mem_free(p->rope[a]);
     mem_free(p->see_to);
     mem_free(p->see_from);
+    mem_free(p->places);
     *p = (prompt){0};
 }
 
@@ -246,6 +247,33 @@ static bool find_positions(const vlm_model *m, prompt *p, vlm_error *error)
     return true;
 }
 
+static bool in_block(const vlm_model *m, int32_t id)
+{
+    for (int i = 0; i < m->n_block_tokens; i++)
+        if (m->block_tokens[i] == id) return true;
+    return false;
+}
+
+/* All blocks are one that has gaps: from the first to the end of the last everything is computed in one step; tokens in gaps see what is before them. */
+static bool join_blocks(const vlm_model *m, prompt *p, vlm_error *error)
+{
+    int n = (int)p->ids.count, count = 0;
+    for (int i = 0; i < n; i++) count += in_block(m, p->ids.id[i]) && (i == 0 || !in_block(m, p->ids.id[i - 1]));
+    if (!count) return true;
+    if (!(p->places = MEM_ARRAY((size_t)count * 2, int32_t))) return err_memory(error, (size_t)count * 8);
+    for (int i = 0, k = 0; i < n; i++) {
+        bool inside = in_block(m, p->ids.id[i]);
+        if (inside && (i == 0 || !in_block(m, p->ids.id[i - 1]))) p->places[k++] = i;
+        if (inside && (i == n - 1 || !in_block(m, p->ids.id[i + 1]))) p->places[k++] = i + 1;
+    }
+    p->joined = (joined_blocks){count, p->places};
+    for (int i = p->places[0]; i < p->places[2 * count - 1]; i++) {
+        p->see_from[i] = p->places[0];
+        if (in_block(m, p->ids.id[i])) p->see_to[i] = p->places[2 * count - 1];
+    }
+    return true;
+}
+
 /* Images and video frames see themselves whole: a block is a run of such tokens without text between. In some models the whole prompt is one. */
 static bool find_blocks(const vlm_model *m, prompt *p, vlm_error *error)
 {
@@ -257,6 +285,7 @@ static bool find_blocks(const vlm_model *m, prompt *p, vlm_error *error)
     p->see_from = MEM_ARRAY((size_t)n, int32_t);
     if (!p->see_to || !p->see_from) return err_memory(error, (size_t)n * sizeof(int32_t));
     for (int i = 0; i < n; i++) { p->see_to[i] = m->whole_prompt ? n : i + 1; p->see_from[i] = m->whole_prompt ? 0 : i; }
+    if (m->n_block_tokens) return join_blocks(m, p, error);
     for (int s = 0; s < p->n_spans && !m->whole_prompt;) {
         int first = p->spans[s].first, end = first;
         for (; s < p->n_spans && p->spans[s].first == end && p->media[p->spans[s].media]->kind != MEDIA_AUDIO; s++)
@@ -272,8 +301,8 @@ static bool place(const vlm_model *m, prompt *p, const int *order, vlm_error *er
     if (p->ids.count == 0) return err_set(error, VLM_INVALID, "the prompt is empty");
     if (p->ids.count > INT32_MAX / 2) return err_set(error, VLM_LIMIT, "the prompt has %zu tokens", p->ids.count);
     for (size_t i = 0; i < p->ids.count; i++)
-        if (p->ids.id[i] < 0 || p->ids.id[i] >= m->vocab)
-            return err_set(error, VLM_FORMAT, "token id %d at position %zu: the model's vocabulary ends at %d", p->ids.id[i], i, m->vocab - 1);
+        if (p->ids.id[i] < 0 || p->ids.id[i] >= m->vocab + m->more_vocab)
+            return err_set(error, VLM_FORMAT, "token id %d at position %zu: the model's vocabulary ends at %d", p->ids.id[i], i, m->vocab + m->more_vocab - 1);
     return find_spans(m, p, order, error) && find_positions(m, p, error) && find_blocks(m, p, error);
 }
 

@@ -17,6 +17,8 @@ typedef struct prompt {
     int32_t *rope[MAX_ROPE_AXES];  /* [rope_axes][n] */
     int32_t rope_next;             /* position of the first generated token on every axis */
     int32_t *see_to, *see_from;    /* [n] (ragged.h), NULL when causal */
+    int32_t *places;               /* of joined, when blocks see each other */
+    joined_blocks joined;
     double media_seconds;          /* spent on fetching, decoding and processing media */
 } prompt;
 

@@ -254,7 +254,7 @@ static int whole_blocks(const sequence *seq, int end, bool may_grow)
     if (!p->see_from || end >= (int)p->ids.count || p->see_from[end] == end) return end;
     int from = p->see_from[end];
     if (from > seq->computed) return from;
-    return may_grow ? p->see_to[end] : seq->computed;
+    return may_grow ? p->see_to[from] : seq->computed;
 }
 
 static int chunk_end(scheduler *s, sequence *seq, int most)

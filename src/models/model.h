@@ -151,6 +151,9 @@ struct vlm_model {
     int rope_axes;                 /* 1, or 3 for M-RoPE */
     bool whole_prompt;             /* the whole prompt sees itself (a prefix language model); goes with bidirectional_media */
     bool bidirectional_media;      /* media blocks see themselves whole: their tokens must be computed in one step */
+    int more_vocab;                /* ids behind vocab that prompts may have and answers never */
+    int32_t block_tokens[8];       /* with bidirectional_media: the tokens that media blocks are made of; all blocks of a prompt see each other */
+    int n_block_tokens;            /* 0: blocks are the media's rows, each alone */
     int n_groups;
     kv_shape group[MAX_KV_GROUPS]; /* type is filled in by vlm_load */
     size_t state_bytes;            /* recurrent state per sequence; 0: none */

@@ -24,6 +24,9 @@ typedef struct kv_shape {
 
 size_t kv_page_bytes(const kv_shape *shape);       /* whole page: all slots, keys and values, KV_PAGE_TOKENS positions */
 
+/* Blocks of a run that see each other, not what lies between them: [place[2 * i], place[2 * i + 1]) are positions, rising. */
+typedef struct joined_blocks { int count; const int32_t *place; } joined_blocks;
+
 typedef struct ragged {
     int n_tokens, n_runs;
     const int32_t *run_first;                      /* [n_runs + 1] first token of each run */
@@ -36,6 +39,9 @@ typedef struct ragged {
     /* [n_tokens] first position of the media block that the token belongs to, its own position when in none. Only attention with
      * whole_blocks looks at it. NULL when see_to is. */
     const int32_t *see_from;
+    /* [n_runs] For runs with an entry see_to of a token in a block is the end of the last block: it sees what is before it, its own block, and the
+     * blocks behind that. NULL: there are none. */
+    const joined_blocks *const *joined;
     int n_groups;
     kv_shape group[MAX_KV_GROUPS];
     void *const *const *pages[MAX_KV_GROUPS];      /* [group][run] -> page table of that run */

@@ -19,9 +19,26 @@ typedef struct paged {
     tensor past_k[8], past_v[8];                   /* keys before the batch, by run */
     int past[8];
     int32_t *first, *position, *token_run, *token_position, *see_to, *see_from;
+    const joined_blocks *joined[8];
 } paged;
 
 static int32_t *ints(ops_test *t, int n) { return t_alloc(t, (size_t)(n + 1) * sizeof(int32_t)); }
+
+/* Some of the blocks that see each other, of those of put_blocks. */
+static void join_blocks(ops_test *t, paged *p, int seq)
+{
+    joined_blocks *b = t_alloc(t, sizeof *b);
+    int32_t *place = ints(t, 2 * (p->first[seq + 1] - p->first[seq]));
+    b->place = place;
+    p->joined[seq] = b;
+    for (int i = p->first[seq]; i < p->first[seq + 1]; i++) {
+        if (p->see_to[i] == p->token_position[i] + 1) continue;            /* the block's last token, too: then it is text */
+        if (b->count && place[2 * b->count - 1] == p->token_position[i]) place[2 * b->count - 1]++;
+        else place[2 * b->count] = p->token_position[i], place[2 * b->count++ + 1] = p->token_position[i] + 1;
+    }
+    for (int i = p->first[seq]; i < p->first[seq + 1]; i++)
+        if (p->see_to[i] != p->token_position[i] + 1) p->see_to[i] = place[2 * b->count - 1];
+}
 
 /* Media blocks: some stretches of a run's tokens see each other. */
 static void put_blocks(ops_test *t, paged *p, int seq)
@@ -51,6 +68,7 @@ static void make_runs(ops_test *t, paged *p, int n_runs, int most_past, int most
     for (int seq = 0; seq < n_runs; seq++) {
         for (int i = p->first[seq]; i < p->first[seq + 1]; i++) p->token_run[i] = seq, p->token_position[i] = p->position[seq] + i - p->first[seq];
         put_blocks(t, p, seq);
+        if (t_below(t, 3) == 0) join_blocks(t, p, seq);
     }
 }
 
@@ -75,6 +93,7 @@ static ragged one_run(ops_test *t, const ragged *b, int seq, int from, int n)
     r.token_position = b->token_position + from;
     r.see_to = b->see_to ? b->see_to + from : NULL;
     r.see_from = b->see_from ? b->see_from + from : NULL;
+    r.joined = b->joined ? b->joined + seq : NULL;
     for (int g = 0; g < b->n_groups; g++) r.pages[g] = b->pages[g] + seq;
     return r;
 }
@@ -91,7 +110,7 @@ static void write_past(ops_test *t, paged *p, int group, int slot)
             n = t_between(t, 1, p->past[seq] - from);
             for (int side = 0; side < 2; side++) {
                 ragged whole = p->batch[side];
-                whole.token_position = position, whole.see_to = whole.see_from = NULL;
+                whole.token_position = position, whole.see_to = whole.see_from = NULL, whole.joined = NULL;
                 ragged part = one_run(t, &whole, seq, from, n);
                 if (side == 0) ON(t, ref, kv_write, &part, group, slot, tensor_rows(k, from, n), tensor_rows(v, from, n));
                 else ON(t, dev, kv_write, &part, group, slot, tensor_rows(k, from, n), tensor_rows(v, from, n));
@@ -131,7 +150,7 @@ static void check_attention(ops_test *t)
     void ***pages[2] = {make_pages(t, &p, &shape, n_runs), make_pages(t, &p, &shape, n_runs)};
     for (int side = 0; side < 2; side++) {
         p.batch[side] = (ragged){.n_tokens = n, .n_runs = n_runs, .run_first = p.first, .run_position = p.position, .token_run = p.token_run,
-                                 .token_position = p.token_position, .see_to = p.see_to, .see_from = p.see_from, .n_groups = 2, .group = {{0}, shape}};
+                                 .token_position = p.token_position, .see_to = p.see_to, .see_from = p.see_from, .joined = p.joined, .n_groups = 2, .group = {{0}, shape}};
         p.batch[side].pages[1] = (void *const *const *)pages[side];
     }
     t_shape(t, "%d tokens in %d runs, %d heads, %d key heads of %d, %s, window %d, past %d%s%s%s", n, n_runs, s.heads, s.kv_heads, s.head_dim,

@@ -89,12 +89,21 @@ typedef struct paged_job {
     float *states;                                 /* of parts that are joined later */
 } paged_job;
 
-/* Positions that token i sees. */
+/* One past the last position that token i sees. */
+static int32_t reach(const ragged *b, const attention_spec *s, int i)
+{
+    return (s->bidirectional || s->whole_blocks) && b->see_to ? b->see_to[i] : b->token_position[i] + 1;
+}
+
+/* Positions that token i sees; joined blocks behind its own come on top. */
 static void sees(const ragged *b, const attention_spec *s, int i, int32_t *first, int32_t *end)
 {
     int window = b->group[s->group].window;
     int32_t p = b->token_position[i];
-    *end = (s->bidirectional || s->whole_blocks) && b->see_to ? b->see_to[i] : p + 1;
+    const joined_blocks *joined = b->joined ? b->joined[b->token_run[i]] : NULL;
+    *end = reach(b, s, i);
+    for (int k = 0; joined && *end > p + 1 && k < joined->count; k++)
+        if (p >= joined->place[2 * k] && p < joined->place[2 * k + 1]) *end = joined->place[2 * k + 1];
     *first = window && p - window + 1 > 0 ? p - window + 1 : 0;
     if (s->whole_blocks && b->see_from && b->see_from[i] < *first) *first = b->see_from[i];
 }
@@ -140,13 +149,37 @@ static attend_block block_at(const paged_job *j, int seq, int head, int32_t base
     return block;
 }
 
+/* What a thread needs for a tile, cut from its scratch. */
+typedef struct desk { float *q, *total, *part, *wide; int32_t *first, *end, *joined_first, *joined_end; const float **rows; } desk;
+
+/* The block's keys that rows see besides their own range: those of joined blocks behind it. first, end: room for a number for each row. */
+static void attend_joined(const paged_job *j, const attend_rows *t, const span *tile, const attend_block *block, int32_t base, int32_t *first, int32_t *end)
+{
+    const joined_blocks *joined = j->b->joined ? j->b->joined[tile->seq] : NULL;
+    for (int k = 0; joined && k < joined->count; k++) {
+        int32_t from = joined->place[2 * k], to = joined->place[2 * k + 1];
+        bool any = false;
+        if (from >= base + ATTEND_KEYS || to <= base) continue;
+        for (int i = 0; i < t->rows; i++) {
+            bool more = from >= t->end[i] && reach(j->b, j->s, tile->first + i / j->sharing) > t->end[i];
+            first[i] = more ? from : 0;
+            end[i] = more ? to : 0;
+            any |= more;
+        }
+        attend_rows rows = *t;
+        rows.first = first, rows.end = end;
+        if (any) j->k->attend(&rows, block, base);
+    }
+}
+
 /* Sums part `part` of the keys into t. */
-static void attend_part(const paged_job *j, const attend_rows *t, const span *tile, int head, int part, float *wide)
+static void attend_part(const paged_job *j, const attend_rows *t, const span *tile, int head, int part, const desk *d, float *wide)
 {
     int32_t from = part * PART > tile->from ? part * PART : tile->from, to = (part + 1) * PART < tile->to ? (part + 1) * PART : tile->to;
     for (int32_t base = from / ATTEND_KEYS * ATTEND_KEYS; base < to; base += ATTEND_KEYS) {
         attend_block block = block_at(j, tile->seq, head, base, from, to, wide);
         j->k->attend(t, &block, base);
+        attend_joined(j, t, tile, &block, base, d->joined_first, d->joined_end);
     }
 }
 
@@ -159,9 +192,6 @@ static void finish(const paged_job *j, const attend_rows *t, const span *tile, i
     }
 }
 
-/* What a thread needs for a tile, cut from its scratch. */
-typedef struct desk { float *q, *total, *part, *wide; int32_t *first, *end; const float **rows; } desk;
-
 static size_t desk_layout(desk *d, char *at, int rows, int head_dim, bool widen)
 {
     char *start = at;
@@ -172,6 +202,8 @@ static size_t desk_layout(desk *d, char *at, int rows, int head_dim, bool widen)
     d->wide = widen ? (float *)at : NULL, at += widen ? 2 * ATTEND_KEYS * (size_t)round16(head_dim) * sizeof(float) : 0;
     d->first = (int32_t *)at, at += n * sizeof(int32_t);
     d->end = (int32_t *)at, at += n * sizeof(int32_t);
+    d->joined_first = (int32_t *)at, at += n * sizeof(int32_t);
+    d->joined_end = (int32_t *)at, at += n * sizeof(int32_t);
     d->rows = (const float **)at, at += n * sizeof(float *);
     return (size_t)(at - start);
 }
@@ -198,7 +230,7 @@ static void paged_items(void *arg, int64_t begin, int64_t end, int thread)
         for (int part = first_part; part <= last_part; part++) {
             if (part > first_part) sum = fresh_state(d.part, rows, s);
             sum.q = d.q, sum.first = d.first, sum.end = d.end;
-            attend_part(j, &sum, tile, it->head, part, rows >= WIDEN_ROWS ? d.wide : NULL);
+            attend_part(j, &sum, tile, it->head, part, &d, rows >= WIDEN_ROWS ? d.wide : NULL);
             if (part > first_part) j->k->attend_merge(&total, &sum);
         }
         if (it->part < 0) finish(j, &total, tile, it->head);
@@ -237,6 +269,7 @@ static int cut_tiles(const paged_job *j, int tokens, span *tiles, int64_t *work)
             for (int token = i; token < i + t.tokens; token++) {
                 int32_t first, end;
                 sees(j->b, j->s, token, &first, &end);
+                end = reach(j->b, j->s, token);
                 if (first < t.from) t.from = first;
                 if (end > t.to) t.to = end;
             }

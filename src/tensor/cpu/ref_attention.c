@@ -61,6 +61,13 @@ static void attend(run *r, float *out, const float *q, const float *keys, const 
     arena_release(r->scratch, mark);
 }
 
+static bool in_block(const joined_blocks *b, int64_t position)
+{
+    for (int i = 0; i < b->count; i++)
+        if (position >= b->place[2 * i] && position < b->place[2 * i + 1]) return true;
+    return false;
+}
+
 void ref_attention(run *r, tensor out, tensor q, const ragged *b, const attention_spec *s)
 {
     const kv_shape *shape = &b->group[s->group];
@@ -71,13 +78,15 @@ void ref_attention(run *r, tensor out, tensor q, const ragged *b, const attentio
         if (s->whole_blocks && b->see_from && b->see_from[i] < first) first = b->see_from[i];
         arena_mark mark = arena_get_mark(r->scratch);
         tensor k = run_tensor(r, see - first, cols), v = run_tensor(r, see - first, cols);
+        int64_t n = 0;
         for (int64_t j = first; j < see && run_ok(r); j++) {
-            convert_to_f32(page_row(b, s->group, s->slot, b->token_run[i], 0, j), shape->type, cols, tensor_row(k, j - first));
-            convert_to_f32(page_row(b, s->group, s->slot, b->token_run[i], 1, j), shape->type, cols, tensor_row(v, j - first));
+            if (j > p && b->joined && b->joined[b->token_run[i]] && !in_block(b->joined[b->token_run[i]], j)) continue;
+            convert_to_f32(page_row(b, s->group, s->slot, b->token_run[i], 0, j), shape->type, cols, tensor_row(k, n));
+            convert_to_f32(page_row(b, s->group, s->slot, b->token_run[i], 1, j), shape->type, cols, tensor_row(v, n++));
         }
         for (int h = 0; h < s->heads && run_ok(r); h++) {
             int64_t kv = h / (s->heads / s->kv_heads) * s->head_dim, at = (int64_t)h * s->head_dim;
-            attend(r, tensor_row(out, i) + at, tensor_row(q, i) + at, tensor_row(k, 0) + kv, tensor_row(v, 0) + kv, cols, see - first, NULL,
+            attend(r, tensor_row(out, i) + at, tensor_row(q, i) + at, tensor_row(k, 0) + kv, tensor_row(v, 0) + kv, cols, n, NULL,
                    s->scale, h, s);
         }
         arena_release(r->scratch, mark);
