@@ -2,7 +2,7 @@
 # packages.sh GROUP...: installs the Debian packages of these groups that are missing, saying which (build, test).
 # Uses sudo only when not root. On a system without apt it prints what is needed and goes on: the build then says what it misses.
 set -eu
-build="gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libcurl4-openssl-dev libjpeg62-turbo-dev libpng-dev libdeflate-dev libwebp-dev
+build="gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libmicrohttpd-dev libcurl4-openssl-dev libjpeg62-turbo-dev libpng-dev libdeflate-dev libwebp-dev
     libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev libsoxr-dev libpcre2-dev libutf8proc-dev libssl-dev libedit-dev"
 test="libcmocka-dev clang libclang-rt-14-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user python3 tmux curl"
 wanted=""

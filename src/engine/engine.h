@@ -28,6 +28,10 @@ typedef struct engine_extra {
     prompt *prompt;                /* built already: moved into the request (emptied), also on failure; messages are not looked at */
     const char *media_dir;         /* where relative media paths are looked up first */
     const media_policy *policy;    /* replaces the one that the options imply */
+    /* There is an event to fetch. Called under the request's lock, by any thread: quick, and no call on the request. None comes after the last
+     * event has been fetched. */
+    void (*news)(void *user);
+    void *news_user;
 } engine_extra;
 
 /* vlm_submit with extras. */

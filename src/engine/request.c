@@ -120,7 +120,11 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
     r->policy.network = o->allow_network;
     r->policy.private_addresses = o->allow_local_files && o->allow_network;      /* who may read files here may reach localhost */
     if (extra && extra->policy) r->policy = *extra->policy;
-    r->probe = extra ? extra->probe : NULL;
+    if (extra) {
+        r->probe = extra->probe;
+        r->news = extra->news;
+        r->news_user = extra->news_user;
+    }
     r->deadline = o->timeout_seconds > 0 ? r->submitted + o->timeout_seconds : 0;
     return true;
 }
@@ -148,7 +152,7 @@ vlm_request *request_new(vlm_engine *engine, const vlm_request_options *options,
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->news, &attributes);
+    pthread_cond_init(&r->arrived, &attributes);
     pthread_condattr_destroy(&attributes);
     r->engine = engine;
     atomic_store(&r->refs, 1);
@@ -196,7 +200,7 @@ void request_unref(vlm_request *r)
     output_free(&r->output);
     output_marks_free(&r->marks);
     sequence_free(&r->seq);
-    pthread_cond_destroy(&r->news);
+    pthread_cond_destroy(&r->arrived);
     pthread_mutex_destroy(&r->lock);
     mem_free(r);
 }
@@ -208,7 +212,8 @@ static void push(vlm_request *r, event_node *node)
     pthread_mutex_lock(&r->lock);
     *(r->last ? &r->last->next : &r->first) = node;
     r->last = node;
-    pthread_cond_signal(&r->news);
+    pthread_cond_signal(&r->arrived);
+    if (r->news) r->news(r->news_user);
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -308,7 +313,7 @@ int vlm_request_next(vlm_request *r, vlm_event *event, int timeout_ms)
     pthread_mutex_lock(&r->lock);
     int status = 0;
     while (!r->first && timeout_ms != 0 && status != ETIMEDOUT)
-        status = timeout_ms < 0 ? pthread_cond_wait(&r->news, &r->lock) : pthread_cond_timedwait(&r->news, &r->lock, &until);
+        status = timeout_ms < 0 ? pthread_cond_wait(&r->arrived, &r->lock) : pthread_cond_timedwait(&r->arrived, &r->lock, &until);
     event_node *node = r->first;
     if (node && !(r->first = node->next)) r->last = NULL;
     pthread_mutex_unlock(&r->lock);

@@ -34,7 +34,7 @@ struct vlm_request {
 
     /* events, under lock */
     pthread_mutex_t lock;
-    pthread_cond_t news;
+    pthread_cond_t arrived;
     event_node *first, *last;
     event_node *current;           /* what the caller looks at: the caller's own */
     event_node *final;             /* not sent yet */
@@ -51,6 +51,8 @@ struct vlm_request {
     int max_tokens, min_tokens, thinking_budget;
     media_policy policy;
     const engine_probe *probe;
+    void (*news)(void *user);
+    void *news_user;
 
     /* prompt thread, then engine thread */
     prompt prompt;

@@ -1,0 +1,87 @@
+/* call.h - one answer in the making: n requests on an engine (n > 1: several choices), what they have said so far, and the form in which it
+ * goes out. A call is an actor: the engine and the socket only say that there is news, and a job thread then runs call_run, one at a time for a call.
+ *
+ *   engine: events ──┐                        ┌─ form->event: a piece of the stream
+ *   client has left ─┼──> job: call_run ──────┼─ form->whole: the answer as one body
+ *   time ────────────┘                        └─ refusal_send: nothing has been sent yet, and it failed
+ */
+#ifndef VLM_SERVER_CALL_H
+#define VLM_SERVER_CALL_H
+
+#include <stdatomic.h>
+
+#include "server/residents.h"
+#include "server/jobs.h"
+
+struct server;
+typedef struct call call;
+
+/* What one of the requests has said. */
+typedef struct choice {
+    vlm_request *request;
+    bool begun, over;
+    buf text, reasoning, arguments;
+    json_t *calls;                 /* [{"id", "type", "function": {"name", "arguments"}}], the arguments' text complete when the call is */
+    json_t *logprobs;              /* [{token, logprob, bytes, top_logprobs}] when asked for */
+    const char *finish_reason, *stop_string;       /* once over */
+    vlm_usage usage;
+} choice;
+
+typedef struct call_form {
+    dialect words;
+    /* Streams. First piece (may be NULL), each event, and the end, after which the stream is ended. */
+    void (*begin)(call *c);
+    void (*event)(call *c, choice *from, const vlm_event *event);
+    void (*end)(call *c);
+    void (*fail)(call *c, const refusal *why);     /* in the middle of a stream */
+    /* The answer as one JSON value. */
+    json_t *(*whole)(call *c);
+} call_form;
+
+struct call {
+    struct server *server;
+    exchange *x;
+    resident *resident;
+    const call_form *form;
+    bool stream, usage_wanted, logprobs_wanted;
+    int n;
+    choice *choices;               /* [n] */
+    arena memory;                  /* of what the form keeps */
+    void *state;                   /* the form's */
+    char *id;                      /* "chatcmpl-..." */
+    char *model;                   /* as the client named it */
+    int64_t created;               /* seconds since 1970 */
+    /* the rest is call.c's */
+    bool replied, failed, over;
+    job job;
+    atomic_int notes;              /* news since the last run began; the job is queued or runs while it is not 0 */
+    struct call *next, **at;       /* in the server's list */
+};
+
+/* Starts the answer to x: takes the resident over, submits options (seeds differ by choice), and keeps x until the end. False: refused, nothing has begun. */
+typedef struct call_start {
+    struct server *server;
+    exchange *x;
+    resident *resident;
+    const call_form *form;
+    const vlm_request_options *options;
+    bool stream, usage_wanted;
+    int n;
+    const char *id_prefix;         /* "chatcmpl-" */
+    const char *model;             /* NULL: the resident's name */
+    void *state;                   /* of the form; in call.memory when it comes from call_keep */
+} call_start;
+call *call_begin(const call_start *start, refusal *why);
+
+/* One server-sent event: "data: JSON\n\n", with "event: NAME\n" before it unless NULL. value is taken over. */
+void call_send(call *c, const char *event, json_t *value);
+void call_send_raw(call *c, const char *text);
+
+/* Sums over the choices. */
+vlm_usage call_usage(const call *c);
+/* Text that came from a model may end within a character only when the model made it so: then U+FFFD. */
+json_t *text_json(const char *text, size_t size);
+/* The token's own text. */
+json_t *token_json(call *c, int32_t token, float logprob);
+
+#endif

@@ -1,0 +1,96 @@
+/* server.c - see server.h: start, drain, stop. */
+#include "server/server_internal.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "base/err.h"
+
+server_options server_options_default(void)
+{
+    return (server_options){
+        .http = {.host = "127.0.0.1", .port = 8080, .threads = 1, .max_connections = 16384, .header_seconds = 20, .idle_seconds = 75, .body_seconds = 60},
+        .load = vlm_load_options_default(), .engine = vlm_engine_options_default(), .max_body = (size_t)256 << 20, .max_tokens = 2048, .max_choices = 16,
+        .enable_thinking = -1,
+    };
+}
+
+static bool take_keys(server *s, vlm_error *error)
+{
+    const char *const *keys = s->options.api_keys;
+    int n = 0;
+    while (keys && keys[n]) n++;
+    if (!n) return true;
+    if (!(s->keys = MEM_ARRAY((size_t)n, digest))) return err_memory(error, (size_t)n * sizeof(digest));
+    for (; s->n_keys < n; s->n_keys++)
+        if (!hash_bytes(keys[s->n_keys], strlen(keys[s->n_keys]), &s->keys[s->n_keys])) return err_memory(error, 0);
+    return true;
+}
+
+/* "name=path"; without a name, the path's last part is it. */
+static bool add_model(server *s, const char *word, vlm_error *error)
+{
+    const char *equals = strchr(word, '='), *path = equals ? equals + 1 : word;
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    char *name = equals ? mem_strndup(word, (size_t)(equals - word)) : mem_strndup(path + begin, end - begin);
+    bool ok = name ? residents_add(s->residents, name, path, error) : err_memory(error, 0);
+    mem_free(name);
+    return ok;
+}
+
+server *server_start(const server_options *options, vlm_error *error)
+{
+    server *s = MEM_NEW(server);
+    if (!s) return err_memory(error, sizeof *s), NULL;
+    s->options = *options;
+    pthread_mutex_init(&s->lock, NULL);
+    bool ok = take_keys(s, error) && (s->jobs = jobs_new(4, error)) && (s->residents = residents_new(&options->load, &options->engine, error));
+    for (const char *const *word = options->models; ok && word && *word; word++) ok = add_model(s, *word, error);
+    if (ok) {
+        s->options.http.accept = router_accept;
+        s->options.http.serve = router_serve;
+        s->options.http.user = s;
+        ok = (s->http = http_start(&s->options.http, error)) != NULL;
+    }
+    if (ok) return s;
+    server_stop(s);
+    return NULL;
+}
+
+int server_port(const server *s) { return http_port(s->http); }
+
+static int calls_left(server *s)
+{
+    pthread_mutex_lock(&s->lock);
+    int n = s->n_calls;
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
+static void wait_for_calls(server *s, double seconds)
+{
+    for (double waited = 0; calls_left(s) && waited < seconds; waited += 0.02) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+}
+
+void server_drain(server *s, double seconds)
+{
+    atomic_store(&s->draining, true);
+    wait_for_calls(s, seconds);
+}
+
+void server_stop(server *s)
+{
+    if (!s) return;
+    atomic_store(&s->draining, true);
+    if (s->http) http_cut(s->http);                        /* calls that are left end now */
+    if (s->jobs) wait_for_calls(s, 1e9);
+    http_stop(s->http);
+    jobs_free(s->jobs);
+    residents_free(s->residents);
+    mem_free(s->keys);
+    pthread_mutex_destroy(&s->lock);
+    mem_free(s);
+}

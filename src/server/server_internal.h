@@ -1,0 +1,49 @@
+/* server_internal.h - what the server's files share: the server itself, and the table of routes. */
+#ifndef VLM_SERVER_INTERNAL_H
+#define VLM_SERVER_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/hash.h"
+#include "server/body.h"
+#include "server/call.h"
+#include "server/jobs.h"
+#include "server/metrics.h"
+#include "server/residents.h"
+#include "server/server.h"
+
+struct server {
+    server_options options;
+    http *http;
+    jobs *jobs;                    /* of calls */
+    residents *residents;
+    metrics metrics;
+    digest *keys;                  /* SHA-256 of each API key */
+    int n_keys;
+    pthread_mutex_t lock;
+    call *calls;                   /* under lock */
+    int n_calls;                   /* under lock */
+    atomic_bool draining;
+};
+
+/* What a route needs to know besides the exchange. */
+typedef struct route {
+    const char *method, *path;     /* "{name}" stands for one part of a path */
+    unsigned flags;
+    void (*serve)(server *s, exchange *x, const char *argument);       /* argument: what stood for {name}, or NULL */
+    const char *summary;           /* of the OpenAPI document */
+} route;
+enum { V1 = 1, BARE = 2, OPEN = 4, ANTHROPIC_WORDS = 8, NO_BODY = 16 };    /* with /v1 before it; without; needs no key; errors; GET */
+
+extern const route routes[];       /* ends with a zero row */
+
+/* router.c */
+void router_accept(void *server, exchange *x, size_t *body_limit);
+void router_serve(void *server, exchange *x);
+
+#define ROUTE(method, path, flags, handler, summary) void handler(server *s, exchange *x, const char *argument);
+#include "server/routes.def"
+#undef ROUTE
+
+#endif

@@ -1,0 +1,115 @@
+"""basic.py VLM: chat and text completions, streams, errors, keys, limits, clients that leave, shutting down."""
+import base64
+import json
+import sys
+import time
+
+from serving import ROOT, Checks, Server
+
+check = Checks()
+vlm = sys.argv[1]
+CHAT = "/v1/chat/completions"
+hello = [{"role": "user", "content": "Hello"}]
+receipt = base64.b64encode((ROOT / "models/demo/media/receipt.png").read_bytes()).decode()
+picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + receipt}},
+                                        {"type": "text", "text": "Read the text."}]}]
+
+
+def text_of(events):
+    return "".join(e["choices"][0]["delta"].get("content") or "" for _, e in events if e and e["choices"])
+
+
+def answers(s):
+    status, whole = s.post(CHAT, {"messages": picture, "max_tokens": 40, "temperature": 0})
+    check("a picture is answered", status == 200 and "Corner Cafe" in whole["choices"][0]["message"]["content"], whole)
+    check("usage", whole["usage"]["completion_tokens"] == 40 and whole["usage"]["total_tokens"] == whole["usage"]["prompt_tokens"] + 40)
+    check("the reason", whole["choices"][0]["finish_reason"] == "length")
+    events = s.stream(CHAT, {"messages": picture, "max_tokens": 40, "temperature": 0, "stream_options": {"include_usage": True}})
+    check("the stream says the same", text_of(events) == whole["choices"][0]["message"]["content"])
+    check("it ends with usage and [DONE]", events[-1][1] is None and events[-2][1]["choices"] == [] and events[-2][1]["usage"]["prompt_tokens_details"]["cached_tokens"] > 0)
+    check("one id", len({e["id"] for _, e in events if e}) == 1)
+    check("the role once", [e["choices"][0]["delta"].get("role") for _, e in events[:-2]] == ["assistant"] + [None] * (len(events) - 3))
+    status, two = s.post("/chat/completions", {"messages": hello, "n": 2, "logprobs": True, "top_logprobs": 3, "max_tokens": 5})
+    check("choices", [c["index"] for c in two["choices"]] == [0, 1])
+    entry = two["choices"][1]["logprobs"]["content"][0]
+    check("log-probabilities", len(entry["top_logprobs"]) == 3 and bytes(entry["bytes"]).decode() == entry["token"])
+    status, text = s.post("/v1/completions", {"prompt": "Hello", "max_tokens": 3})
+    check("completions", status == 200 and text["object"] == "text_completion" and text["choices"][0]["text"])
+    status, stopped = s.post(CHAT, {"messages": picture, "stop": ["Cafe"], "temperature": 0})
+    check("stop strings", stopped["choices"][0]["message"]["content"] == "Corner " and stopped["choices"][0]["finish_reason"] == "stop", stopped)
+
+
+def texts(s):
+    status, ids = s.post("/tokenize", {"prompt": "Hello world"})
+    check("tokenize", status == 200 and ids["count"] == len(ids["tokens"]) > 0)
+    check("detokenize", s.post("/v1/detokenize", {"tokens": ids["tokens"]})[1]["prompt"] == "Hello world")
+    check("template", "Hello" in s.post("/apply-template", {"messages": hello})[1]["prompt"])
+
+
+def faults(s):
+    many = {
+        "no messages": ({}, 400, "messages"), "messages of a wrong type": ({"messages": 3}, 400, "messages"),
+        "a wrong role": ({"messages": [{"role": "x", "content": "y"}]}, 400, "messages[0].role"),
+        "a wrong temperature": ({"messages": hello, "temperature": "hot"}, 400, "temperature"),
+        "an unknown model": ({"messages": hello, "model": "none"}, 404, "model"),
+        "n of 0": ({"messages": hello, "n": 0}, 400, "n"), "stop of a wrong type": ({"messages": hello, "stop": 5}, 400, "stop"),
+        "a wrong top_logprobs": ({"messages": hello, "top_logprobs": 21}, 400, "top_logprobs"),
+    }
+    for what, (body, expected, param) in many.items():
+        status, answer = s.post(CHAT, body)
+        check(what, status == expected and answer["error"]["param"] == param and answer["error"]["message"], (status, answer))
+    for url in ("/etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/x", "data:image/png;base64,AAAA"):
+        status, answer = s.post(CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]})
+        check(url, status == 400 and answer["error"]["type"] == "invalid_request_error", (status, answer))
+    check("no JSON", s.post(CHAT, b'{"messages": [')[0] == 400)
+    check("another type of body", s.request("POST", CHAT, b"a=b", {"Content-Type": "application/x-www-form-urlencoded"})[0] == 415)
+    check("no such path", s.get("/v1/nothing")[0] == 404)
+    check("another method", s.get(CHAT)[0] == 405)
+    check("a long body", s.request("POST", CHAT, b"{" + b" " * (3 << 20))[0] == 413)
+    c = s.socket()
+    c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(48):
+        c.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+    c.sendall(b"0\r\n\r\n")
+    check("a long body in chunks", b" 413 " in c.recv(200))
+    c.close()
+
+
+def leaving(s):
+    for stream in (False, True):
+        c = s.socket()
+        body = json.dumps({"messages": hello, "max_tokens": 100000, "ignore_eos": True, "stream": stream}).encode()
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        for _ in range(100):
+            if s.metric("vllm:num_requests_running") == 1:
+                break
+            time.sleep(0.02)
+        check("it runs", s.metric("vllm:num_requests_running") == 1)
+        c.close()
+        for _ in range(100):
+            if s.metric("vllm:num_requests_running") == 0:
+                break
+            time.sleep(0.05)
+        check(f"a client that leaves (stream {stream}) ends its request", s.metric("vllm:num_requests_running") == 0)
+
+
+def main():
+    with Server(vlm, "--max-body-mb", "2", "--max-kv-size", "200000") as s:
+        answers(s)
+        texts(s)
+        faults(s)
+        leaving(s)
+        check("still healthy", s.get("/health")[0] == 200 and s.get("/ready")[0] == 200)
+    check("the server has ended well", s.process.returncode == 0)
+    with Server(vlm, "--api-key", "sesame", "--cors-origin", "https://a.example") as s:
+        check("no key", s.post(CHAT, {"messages": hello})[0] == 401)
+        check("a wrong key", s.post(CHAT, {"messages": hello}, headers={"Authorization": "Bearer sesam"})[0] == 401)
+        check("the key", s.post(CHAT, {"messages": hello, "max_tokens": 1}, headers={"Authorization": "Bearer sesame"})[0] == 200)
+        check("the key, Anthropic's way", s.post(CHAT, {"messages": hello, "max_tokens": 1}, headers={"x-api-key": "sesame"})[0] == 200)
+        check("health needs none", s.get("/health")[0] == 200)
+        check("CORS", s.request("OPTIONS", CHAT, headers={"Origin": "https://a.example"})[1].get("Access-Control-Allow-Origin") == "https://a.example")
+        check("no CORS for others", "Access-Control-Allow-Origin" not in s.request("OPTIONS", CHAT, headers={"Origin": "https://b.example"})[1])
+    check.end()
+
+
+main()
