@@ -105,6 +105,8 @@ typedef struct vlm_load_options {
     const char *dummy_format;      /* format of dummy weights: "bf16", "f32", "f16", "q8", "q4" */
     vlm_progress_fn progress;
     void *progress_user;
+    const char *adapters;          /* JSON object {"name": "path"} of LoRA and DoRA adapters (PEFT's or MLX's layout) that requests
+                                    * may choose (vlm_request_options.adapter); NULL: none */
 } vlm_load_options;
 
 VLM_API vlm_load_options vlm_load_options_default(void);
@@ -201,6 +203,8 @@ typedef struct vlm_request_options {
     int min_tokens;                /* so many before an end token or a stop string ends the answer; 0 */
     const char *stop_token_ids;    /* JSON array of ids that end it too, or NULL */
     int include_stop;              /* 1: the stop string that ended it is part of the text; 0 */
+    const char *adapter;           /* name of the loaded adapter that it runs with, several with commas between them: their changes add up;
+                                    * "" or "none": none. NULL: the only one that is loaded, none when there are several */
 } vlm_request_options;
 
 VLM_API vlm_request_options vlm_request_options_default(void);

@@ -32,6 +32,7 @@ typedef struct batch {
     int n_embeds;
     const int32_t *logit_tokens;   /* which tokens want logits */
     int n_logits;
+    const uint64_t *adapters;      /* [n_tokens] masks of low-rank parts (tensor/adapt.h); NULL: nobody wants any */
     void *const *state[2];         /* recurrent families: [n_runs] state to read from / write to (engine/pages.h) */
 } batch;
 

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/adapt.h"
+
 /* What the layers share during one step. Until the cut `rows` is the batch; after it, each wanted token is a run of its own. */
 typedef struct step {
     run *r;
@@ -154,6 +156,7 @@ static void cut(step *s, tensor *x, tensor *h)
     if (s->cut || wants_every_row(b)) return;
     s->cut = true;
     s->rows = wanted_rows(s->r, b);
+    run_gather_adapters(s->r, b->logit_tokens, b->n_logits);
     *x = op_gather(s->r, *x, b->logit_tokens, b->n_logits);
     *h = op_gather(s->r, *h, b->logit_tokens, b->n_logits);
     for (int i = 0; i < s->d->spec.n_ropes; i++) {

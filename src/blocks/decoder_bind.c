@@ -141,6 +141,7 @@ bool decoder_bind(decoder *d, binder *b)
 {
     const decoder_spec *s = &d->spec;
     if (s->mlx_adds_offset && bind_is_mlx(b)) d->spec.norm_offset = 0;
+    b->in_decoder = true;
     bind_prefixes(b, s->head_prefix);
     /* A head in the file wins over tie_word_embeddings: some configs say tied and carry another head. */
     bool own_head = false;
@@ -158,6 +159,12 @@ bool decoder_bind(decoder *d, binder *b)
     }
     if (s->altup.streams) altup_bind(&s->altup, &d->altup, b, s->hidden);
     for (int i = 0; i < s->layers && !b->failed; i++) bind_layer(s, &d->layer[i], b, i);
-    if (s->tied && !own_head) d->head = d->embed;
+    if (s->tied && !own_head) {
+        d->head = d->embed;
+        d->head.low_rank = NULL;
+        bind_prefixes(b, s->head_prefix);
+        bind_adapters(b, &d->head, "lm_head");
+    }
+    b->in_decoder = false;
     return !b->failed;
 }

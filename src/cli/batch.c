@@ -143,7 +143,7 @@ static bool request_of_line(const json_t *line, int number, vlm_request_options 
         {"logit_bias", false, &request->sampling.logit_bias}, {"media_options", false, &request->media_options},
         {"response_format", false, &request->response_format}, {"tool_choice", true, &request->tool_choice},
         {"tool_format", true, &request->tool_format}, {"stop_token_ids", false, &request->stop_token_ids},
-        {"thinking_start_token", true, &request->thinking_start}, {"thinking_end_token", true, &request->thinking_end}};
+        {"adapter", true, &request->adapter}, {"thinking_start_token", true, &request->thinking_start}, {"thinking_end_token", true, &request->thinking_end}};
     for (size_t i = 0; i < sizeof texts_of / sizeof *texts_of; i++)
         if (!take_text(line, texts_of[i].key, texts_of[i].string, texts_of[i].field, keep)) return err_memory(error, 0);
     return true;

@@ -89,14 +89,15 @@ static bool read_modes(const char *list, bool wanted[MODE_COUNT], vlm_error *err
     return true;
 }
 
-static vlm_model *load(const check_options *o, const char *dir, vlm_error *error)
+static vlm_model *load(const check_options *o, const check_suite *s, const char *dir, vlm_error *error)
 {
     vlm_load_options load_options = vlm_load_options_default();
     load_options.precision = o->precision;
     load_options.kv_dtype = o->kv_dtype;
     load_options.threads = (int)o->threads;
+    load_options.adapters = s->adapters;
     if (interactive() && !o->json) load_options.progress = progress_bar;
-    vlm_model *m = vlm_load(dir, &load_options, error);
+    vlm_model *m = vlm_load(s->checkpoint ? s->checkpoint : dir, &load_options, error);
     progress_clear();
     return m;
 }
@@ -114,7 +115,7 @@ static bool check_folder(const check_options *o, const char *dir, const bool wan
     check_suite suite = {0};
     vlm_error error = {0};
     json_t *parts = json_object();
-    vlm_model *m = suite_load(&suite, dir, o->media, o->only, &error) ? load(o, dir, &error) : NULL;
+    vlm_model *m = suite_load(&suite, dir, o->media, o->only, &error) ? load(o, &suite, dir, &error) : NULL;
     bool ran = m != NULL, same = true;
     if (ran) {
         check_report *r = MEM_NEW(check_report);

@@ -41,6 +41,7 @@ typedef struct check_suite {
     json_t *root;                  /* cases.json */
     checkpoint *golden;            /* NULL: none */
     char *media_dir;
+    char *checkpoint, *adapters;   /* where the model lies, and {name: path} of its adapters ("checkpoint" and "adapters" of cases.json, below the folder); NULL: the folder, none */
     check_case *cases;
     int count;
     bool stops;                    /* answers end at an end token (else 24 tokens whatever they are) */

@@ -1,6 +1,7 @@
 /* check_case.c - see check.h: cases.json, golden.safetensors and the media that belong to a checkpoint. */
 #include "cli/check.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -93,6 +94,25 @@ static bool has_goldens(const check_suite *s, const check_case *c, vlm_error *er
     return true;
 }
 
+/* Members of cases.json that name what lies beside it. */
+static bool read_places(check_suite *s, const char *dir, vlm_error *error)
+{
+    const char *where = json_string_value(json_object_get(s->root, "checkpoint")), *name;
+    json_t *paths = json_object_get(s->root, "adapters"), *whole = json_object(), *path;
+    bool ok = whole && (!where || (s->checkpoint = path_join(dir, where)));
+    json_object_foreach(paths, name, path) {
+        char *joined = json_is_string(path) ? path_join(dir, json_string_value(path)) : NULL;
+        ok = ok && joined && !json_object_set_new(whole, name, json_string(joined));
+        mem_free(joined);
+    }
+    char *text = ok && paths ? json_dumps(whole, 0) : NULL;
+    if (text) s->adapters = mem_strdup(text);
+    ok = ok && (!paths || s->adapters);
+    free(text);
+    json_decref(whole);
+    return ok || err_memory(error, 0);
+}
+
 bool suite_load(check_suite *s, const char *dir, const char *media, const char *only, vlm_error *error)
 {
     *s = (check_suite){0};
@@ -103,7 +123,7 @@ bool suite_load(check_suite *s, const char *dir, const char *media, const char *
         err_hint(error, "a checkpoint is checked against reference cases: cases.json and golden.safetensors beside it");
     }
     if (ok) s->root = json_load_file_limited(cases, JSON_FILE_LIMIT, error);
-    ok = ok && s->root && read_cases(s, only, error);
+    ok = ok && s->root && read_cases(s, only, error) && read_places(s, dir, error);
     if (ok && golden) ok = (s->golden = checkpoint_open_file(golden, error)) != NULL;
     for (int i = 0; ok && i < s->count; i++) ok = has_goldens(s, &s->cases[i], error);
     if (ok) {
@@ -127,6 +147,8 @@ void suite_free(check_suite *s)
     }
     mem_free(s->cases);
     mem_free(s->media_dir);
+    mem_free(s->checkpoint);
+    mem_free(s->adapters);
     checkpoint_close(s->golden);
     json_decref(s->root);
     *s = (check_suite){0};

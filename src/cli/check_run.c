@@ -121,6 +121,7 @@ static void submit(watched *w, vlm_engine *engine, const vlm_model *m, const che
     o.max_tokens = (int)w->c->answer.count;
     o.ignore_eos = !s->stops;
     o.sampling.temperature = 0;
+    o.adapter = json_string_value(json_object_get(w->c->json, "adapter"));
     o.sampling.logprobs = 1;                                         /* an event for each token */
     w->failed = !case_prompt(m, s, w->c, &p, &w->error);
     for (int i = 0; !w->failed && i < p.n_media && i < MAX_MEDIA; i++) w->rows[i].kind = p.media[i]->kind, w->n_media = i + 1;

@@ -11,6 +11,30 @@
 
 void model_flags_default(model_flags *f) { *f = (model_flags){.precision = "auto", .kv_dtype = "auto"}; }
 
+/* [NAME=]PATH words as {"name": "path"}; without a name the last part of the path is one. */
+static json_t *adapter_object(const texts *words)
+{
+    json_t *object = json_object();
+    for (int i = 0; object && i < words->count; i++) {
+        const char *word = words->item[i], *equals = strchr(word, '='), *slash = strchr(word, '/');
+        bool named = equals && equals > word && (!slash || slash > equals);
+        const char *path = named ? equals + 1 : word, *name = named ? word : path;
+        size_t end = named ? (size_t)(equals - word) : strlen(path), begin = 0;
+        while (!named && end > 1 && path[end - 1] == '/') end--;
+        for (size_t k = 0; !named && k + 1 < end; k++)
+            if (path[k] == '/') begin = k + 1;
+        char *key = mem_strndup(name + begin, end - begin);
+        bool twice = key && json_object_get(object, key);
+        if (twice) usage_error("--adapter-path: two adapters are named %s; say NAME=PATH", key);
+        bool ok = key && !twice && !json_object_set_new(object, key, json_string(path));
+        mem_free(key);
+        if (ok) continue;
+        json_decref(object);
+        return NULL;
+    }
+    return object;
+}
+
 vlm_model *model_flags_load(const model_flags *f, int *exit_code)
 {
     vlm_error error = {0};
@@ -20,10 +44,17 @@ vlm_model *model_flags_load(const model_flags *f, int *exit_code)
     options.precision = f->precision;
     options.kv_dtype = f->kv_dtype;
     if (interactive()) options.progress = progress_bar;
+    kept keep = {0};
+    if (f->adapters.count) {
+        json_t *adapters = adapter_object(&f->adapters);
+        *exit_code = 2;
+        if (!adapters || !(options.adapters = keep_json(&keep, adapters))) return NULL;
+    }
     if (f->chat_template) {
         if (!file_read(f->chat_template, 1 << 20, &source, &error)) {
             *exit_code = report(&error);
             buf_free(&source);
+            kept_free(&keep);
             return NULL;
         }
         options.chat_template = source.data ? source.data : "";
@@ -31,6 +62,7 @@ vlm_model *model_flags_load(const model_flags *f, int *exit_code)
     vlm_model *model = vlm_load(f->model ? f->model : demo_model(), &options, &error);
     progress_clear();
     buf_free(&source);
+    kept_free(&keep);
     if (!model) *exit_code = report(&error);
     return model;
 }
@@ -127,6 +159,7 @@ bool request_from_flags(const sampling_flags *s, const media_flags *m, vlm_reque
     out->thinking_budget = (int)s->thinking_budget;
     out->thinking_start = s->thinking_start;
     out->thinking_end = s->thinking_end;
+    out->adapter = s->adapter;
     out->ignore_eos = s->ignore_eos;
     out->skip_special_tokens = s->skip_special_tokens;
     out->allow_local_files = 1;

@@ -7,6 +7,7 @@
 
 typedef struct model_flags {
     const char *model, *precision, *kv_dtype, *chat_template;
+    texts adapters;
     int64_t threads;
 } model_flags;
 void model_flags_default(model_flags *f);
@@ -20,6 +21,8 @@ vlm_model *model_flags_load(const model_flags *f, int *exit_code);
      offsetof(type, field.precision), "auto|exact|fast", 0},                                                                            \
     {OPT_TEXT, "kv-dtype", "TYPE", "keys and values in auto, f32, bf16 or f16", offsetof(type, field.kv_dtype), "auto|f32|bf16|f16", 0}, \
     {OPT_TEXT, "chat-template", "FILE", "Jinja template that replaces the checkpoint's", offsetof(type, field.chat_template), NULL, 0},  \
+    {OPT_TEXTS, "adapter-path", "[NAME=]PATH", "LoRA or DoRA adapters (folder or file) to load; one alone is used at once, of several --adapter names it", \
+     offsetof(type, field.adapters), NULL, 0},                                                                                          \
     {OPT_INT, "threads", "N", "compute threads (all CPUs of the process)", offsetof(type, field.threads), NULL, 't'}
 
 typedef struct sampling_flags {
@@ -28,7 +31,7 @@ typedef struct sampling_flags {
     const char *logit_bias;
     texts eos_tokens, stop;
     bool skip_special_tokens, enable_thinking, ignore_eos;
-    const char *thinking_mode, *thinking_start, *thinking_end;
+    const char *thinking_mode, *thinking_start, *thinking_end, *adapter;
     int64_t thinking_budget, min_tokens;
 } sampling_flags;
 void sampling_flags_default(sampling_flags *f);
@@ -58,6 +61,7 @@ void sampling_flags_default(sampling_flags *f);
      offsetof(type, field.top_logprobs), NULL, 0},                                                                                      \
     {OPT_SWITCH, "skip-special-tokens", NULL, "leave control tokens out of the text", offsetof(type, field.skip_special_tokens), NULL, 0}, \
     {OPT_SWITCH, "enable-thinking", NULL, "template variable enable_thinking", offsetof(type, field.enable_thinking), NULL, 0},         \
+    {OPT_TEXT, "adapter", "NAME", "adapter that the request runs with, several as A,B; none: without (the only one loaded)", offsetof(type, field.adapter), NULL, 0}, \
     {OPT_TEXT, "thinking-mode", "MODE", "template variable thinking_mode", offsetof(type, field.thinking_mode), "enabled|disabled|adaptive", 0}, \
     {OPT_INT, "thinking-budget", "N", "tokens of thinking, then its end is forced (-1: any number)", offsetof(type, field.thinking_budget), NULL, 0}, \
     {OPT_TEXT, "thinking-start-token", "TEXT", "text that begins thinking (the chat template's)", offsetof(type, field.thinking_start), NULL, 0}, \

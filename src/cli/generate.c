@@ -206,6 +206,6 @@ const command command_generate = {
         "  vlm generate -m DIR --image receipt.jpg --prompt \"Extract the total.\"\n\n"
         "--batch FILE: each line is a JSON object, {\"messages\": [...]} or {\"prompt\": \"...\", \"image\": [...], \"audio\": [...], \"video\": [...]}, with\n"
         "\"id\", \"max_tokens\", \"temperature\", \"top_p\", \"top_k\", \"seed\", \"stop\", \"tools\", \"tool_choice\", \"response_format\",\n"
-        "\"thinking_budget\" and the like where they differ from the flags (\"template_kwargs\" for variables of the chat template). All are\n"
+        "\"thinking_budget\", \"adapter\" and the like where they differ from the flags (\"template_kwargs\" for variables of the chat template). All are\n"
         "computed together; each answer is a JSON line in the order of the file, the same text as alone.",
 };

@@ -24,7 +24,7 @@ static bool grow_tokens(batch_builder *b, int axes, int n)
         if (!grow(lists[i], c, sizeof(int32_t))) return false;
     for (int a = 0; a < axes; a++)
         if (!grow(&b->rope[a], c, sizeof(int32_t))) return false;
-    if (!grow(&b->is_media, c, 1)) return false;
+    if (!grow(&b->is_media, c, 1) || !grow(&b->adapters, c, sizeof(uint64_t))) return false;
     b->token_capacity = (int)c;
     return true;
 }
@@ -53,6 +53,7 @@ void batch_free(batch_builder *b)
     mem_free(b->states[1]);
     mem_free(b->joined);
     mem_free(b->is_media);
+    mem_free(b->adapters);
     mem_free(b->embeds);
     *b = (batch_builder){0};
 }
@@ -90,6 +91,7 @@ static bool add_tokens(batch_builder *b, const vlm_model *m, const planned *part
         b->token_position[t] = position;
         b->tokens[t] = seq->tokens[position];
         b->is_media[t] = 0;
+        b->adapters[t] = seq->adapters;
         for (int a = 0; a < m->rope_axes; a++)
             b->rope[a][t] = in_prompt ? p->rope[a][position] : p->rope_next + position - seq->n_prompt;
         b->see_to[t] = in_prompt && p->see_to ? p->see_to[position] : position + 1;
@@ -105,12 +107,13 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
     for (int i = 0; i < runs; i++) n += s->plan[i].count;
     if (!grow_tokens(b, m->rope_axes, n) || !grow_runs(b, m->n_groups, runs)) return err_memory(error, (size_t)n * 40);
     b->batch = (batch){0};
-    bool blocks = false, joined = false;
+    bool blocks = false, joined = false, adapted = false;
     int base = 0, logits = 0;
     for (int i = 0; i < runs; i++) {
         const planned *part = &s->plan[i];
         b->run_first[i] = base;
         b->run_position[i] = part->first;
+        adapted |= part->seq->adapters != 0;
         blocks |= add_tokens(b, m, part, i, base);
         if (part->first < part->seq->n_prompt && !add_embeds(b, part->seq->prompt, part->first, part->first + part->count, base))
             return err_memory(error, sizeof(embed_rows));
@@ -144,6 +147,7 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
     b->batch.embeds = b->embeds;
     b->batch.logit_tokens = b->logit_tokens;
     b->batch.n_logits = logits;
+    b->batch.adapters = adapted ? b->adapters : NULL;
     b->batch.state[0] = b->states[0];
     b->batch.state[1] = b->states[1];
     return true;

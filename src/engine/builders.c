@@ -13,7 +13,7 @@ static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
     prompt_source source = {
         .messages = r->messages, .text = r->text, .media = r->media, .media_options = r->media_options, .policy = r->policy,
         .chat = {.add_generation_prompt = r->add_generation_prompt, .tools = request_tools(r), .kwargs = r->kwargs},
-        .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant,
+        .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant, .adapters = r->media_adapters,
         .media_done = media_done, .user = r,
     };
     return prompt_build(e->m, &source, &r->prompt, error) && engine_guide(e, r, error);

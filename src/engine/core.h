@@ -33,6 +33,7 @@ typedef struct encoding {
     vision_entry *entry;
     vlm_request *wanted_by;        /* who started it, while that one lives; for its usage and probe */
     int media;
+    uint64_t adapters;             /* that it is encoded with */
     bool started;
 } encoding;
 

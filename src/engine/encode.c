@@ -27,6 +27,7 @@ static bool begin(vlm_engine *e, vlm_request *r, int media)
     job->entry = r->prompt.rows[media];
     job->wanted_by = r;
     job->media = media;
+    job->adapters = r->seq.adapters;
     r->encoded[media] = 1;
     encoding **end = &e->encodings;
     while (*end) end = &(*end)->next;
@@ -39,7 +40,7 @@ static bool ask(vlm_engine *e, vlm_request *r, int media, bool *ready)
 {
     vision_entry **entry = &r->prompt.rows[media];
     *ready = false;
-    if (!*entry && !(*entry = vision_claim(e->vision, r->prompt.media[media], r->tenant))) return err_memory(&r->failure, 256);
+    if (!*entry && !(*entry = vision_claim(e->vision, r->prompt.media[media], &r->media_adapters, r->tenant))) return err_memory(&r->failure, 256);
     vision_state state = vision_get_state(*entry);
     if ((state == VISION_NEW || state == VISION_FAILED) && !begin(e, r, media)) return false;
     *ready = state == VISION_READY;
@@ -143,7 +144,8 @@ static bool stage(vlm_engine *e, encoding *job)
     encoder_tap watch = {.tap = {.see = see}, .probe = by ? by->probe : NULL, .media = job->media};
     watch.tap.user = &watch;
     arena_reset(&e->scratch);
-    run r = {.dev = (device *)&m->dev, .scratch = &e->scratch, .tap = watch.probe && watch.probe->encoder_tap ? &watch.tap : NULL};
+    run r = {.dev = (device *)&m->dev, .scratch = &e->scratch, .adapters = job->adapters,
+             .tap = watch.probe && watch.probe->encoder_tap ? &watch.tap : NULL};
     pool_enter(m->dev.pool);
     if (!job->started) {
         job->job.in = vision_input(job->entry);

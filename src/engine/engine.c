@@ -185,7 +185,7 @@ vlm_request *engine_submit(vlm_engine *e, const vlm_request_options *given, cons
     r->seq.arrival = atomic_fetch_add(&arrivals, 1);
     output_options shown = {.stop = o.stop, .eos_tokens = o.eos_tokens, .stop_token_ids = o.stop_token_ids, .ignore_eos = o.ignore_eos,
                             .skip_special = o.skip_special_tokens, .include_stop = o.include_stop, .min_tokens = o.min_tokens};
-    if (!sampler_init(&r->sampler, e->m, &o.sampling, error) || !output_init(&r->output, e->m, &shown, error) ||
+    if (!request_choose_adapters(r, e->m, o.adapter, error) || !sampler_init(&r->sampler, e->m, &o.sampling, error) || !output_init(&r->output, e->m, &shown, error) ||
         (r->prebuilt && !engine_guide(e, r, error)) || !count_in(e, r, error)) {
         request_unref(r);
         return NULL;

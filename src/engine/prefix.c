@@ -1,12 +1,13 @@
 /* prefix.c - see prefix.h. */
 #include "engine/prefix.h"
 
-bool prefix_root(const digest *salt, const digest *identity, const char *tenant, digest *out)
+bool prefix_root(const digest *salt, const digest *identity, const digest *adapters, const char *tenant, digest *out)
 {
     hasher h = hash_start();
     hash_text(&h, "prefix");
     hash_part(&h, salt, sizeof *salt);
     hash_part(&h, identity, sizeof *identity);
+    hash_part(&h, adapters, sizeof *adapters);
     hash_u64(&h, KV_PAGE_TOKENS);
     hash_text(&h, tenant ? tenant : "");
     return hash_finish(&h, out);

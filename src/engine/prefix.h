@@ -7,7 +7,7 @@
  *   sliding   evicted     evicted     [page]      [page]           only the window's blocks are needed
  *   state                             [state]                      only the state after the last block is needed
  *
- * k[-1], the root, is SHA-256(salt, model identity, tenant): tenants never see each other's pages, and nobody outside can
+ * k[-1], the root, is SHA-256(salt, model identity, adapters, tenant): tenants never see each other's pages, and nobody outside can
  * compute a key. Media count by the digest of their bytes and settings and by the rows that lie at which offset, not by
  * their placeholder tokens. Where a media block sees itself whole, keys and values under its first half depend on its second:
  * then all media of the block are part of the key of every page that the block touches, and no prefix ends inside a block.
@@ -21,7 +21,7 @@
 #include "engine/pages.h"
 #include "engine/prompt.h"
 
-bool prefix_root(const digest *salt, const digest *identity, const char *tenant, digest *out);
+bool prefix_root(const digest *salt, const digest *identity, const digest *adapters, const char *tenant, digest *out);
 /* Key of block `index` of prompt + answer tokens. parent: of the block before, or the root. */
 bool prefix_key(const prompt *p, const int32_t *tokens, int index, const digest *parent, digest *out);
 /* Number of blocks, at most n_keys, that can be taken over. */

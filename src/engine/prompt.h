@@ -30,6 +30,7 @@ typedef struct prompt_source {
     const json_t *media_options;   /* a part's own options win over these */
     media_policy policy;
     const char *media_dir;         /* relative paths are looked up here first; NULL: working directory */
+    digest adapters;               /* those of the request that change what encoders give: the cache is kept apart by them */
     vision_cache *cache;           /* media found in it are not decoded; NULL: every medium is */
     const char *tenant;            /* the cache is kept apart by it; NULL: "" */
     void (*media_done)(void *user, size_t done, size_t total);     /* after each medium, one call at a time; may be NULL */

@@ -144,7 +144,7 @@ media_input *prompt_process_media(const vlm_model *m, const prompt_source *sourc
         if (!hash_bytes(bytes.data ? bytes.data : "", bytes.size, &item.digest)) { err_memory(error, 64); goto done; }
         if (!make_key(part->kind, &item.digest, options, false, &key)) { err_memory(error, 64); goto done; }
         known = true;
-        if (source->cache && (in = vision_find(source->cache, &key, source->tenant, rows))) { ok = true; goto done; }
+        if (source->cache && (in = vision_find(source->cache, &key, &source->adapters, source->tenant, rows))) { ok = true; goto done; }
     }
     if (!decode(m, source, path, &bytes, folder, options, &item, error)) {
         name_source(part, error);

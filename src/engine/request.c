@@ -135,6 +135,17 @@ const json_t *request_tools(const vlm_request *r)
     return json_array_size(r->tools) && !(word && !strcmp(word, "none")) ? r->tools : NULL;
 }
 
+bool request_choose_adapters(vlm_request *r, const vlm_model *m, const char *names, vlm_error *error)
+{
+    const adapter_set *set = &m->adapters;
+    int chosen = 0;
+    for (int i = 0; i < set->count && !names; i++)
+        if (adapter_chosen_by_user(set->list[i]) && ++chosen == 1) r->seq.adapters = (uint64_t)1 << i;
+    if (chosen > 1) r->seq.adapters = 0;
+    if (names && !adapters_mask(set, names, &r->seq.adapters, error)) return false;
+    return adapters_digest(set, r->seq.adapters, true, &r->media_adapters) || err_memory(error, sizeof r->media_adapters);
+}
+
 /* ---- life ---- */
 
 static void node_free(event_node *node)

@@ -50,6 +50,7 @@ struct vlm_request {
     char *thinking_start, *thinking_end;
     int max_tokens, min_tokens, thinking_budget;
     media_policy policy;
+    digest media_adapters;         /* of its adapters, those that change what encoders give */
     const engine_probe *probe;
     void (*news)(void *user);
     void *news_user;
@@ -70,6 +71,9 @@ struct vlm_request {
     vlm_usage usage;
     double submitted, deadline, admitted, first_token, progressed;
 };
+
+/* The adapters that it wants: its own choice, else the only one there is. */
+bool request_choose_adapters(vlm_request *r, const vlm_model *m, const char *names, vlm_error *error);
 
 vlm_request *request_new(vlm_engine *engine, const vlm_request_options *options, const engine_extra *extra, vlm_error *error);
 void request_ref(vlm_request *r);

@@ -31,6 +31,7 @@ typedef struct sequence {
     int cached;                    /* of these, taken over from the cache at the first admission; -1: not admitted yet */
     int longest_block;             /* tokens of the longest media block that sees itself whole */
     int priority;
+    uint64_t adapters;             /* mask: what its tokens are computed with */
     uint64_t arrival;
     uint32_t patience;             /* steps spent waiting */
     bool alone;                    /* a step that it was in failed: it runs alone next time */

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/thread.h"
 #include "engine/core.h"
+#include "tensor/adapt.h"
 
 enum { IDLE_MS = 50 };
 
@@ -71,6 +72,15 @@ static void finish(vlm_engine *e, vlm_request *r, const char *reason)
 
 static bool follow(vlm_engine *e, vlm_request *r);
 
+/* TAKES_* of the media in a prompt. */
+static unsigned prompt_kinds(const prompt *p)
+{
+    static const unsigned bit[] = {[MEDIA_IMAGE] = TAKES_IMAGE, [MEDIA_VIDEO] = TAKES_VIDEO, [MEDIA_AUDIO] = TAKES_AUDIO};
+    unsigned kinds = 0;
+    for (int i = 0; i < p->n_media; i++) kinds |= bit[p->media[i]->kind];
+    return kinds;
+}
+
 static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
 {
     sequence *seq = &r->seq;
@@ -89,7 +99,11 @@ static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
     r->rows_shown = MEM_ARRAY((size_t)p->n_media, uint8_t);
     if (!r->encoded || !r->rows_shown || (p->n_media && !p->rows && !(r->prompt.rows = MEM_ARRAY((size_t)p->n_media, vision_entry *))))
         return err_memory(error, (size_t)p->n_media * sizeof(void *));
-    if (!prefix_root(&e->salt, &e->m->identity, r->tenant, &seq->root)) return err_memory(error, sizeof(digest));
+    digest adapters;
+    if (e->m->arch->adapters) seq->adapters |= e->m->arch->adapters(e->m, prompt_kinds(p));
+    if (!adapters_digest(&e->m->adapters, seq->adapters, false, &adapters) ||
+        !prefix_root(&e->salt, &e->m->identity, &adapters, r->tenant, &seq->root))
+        return err_memory(error, sizeof(digest));
     r->usage.prompt_tokens = seq->n;
     r->usage.media_items = p->n_media;
     r->usage.media_seconds = p->media_seconds;
@@ -222,6 +236,7 @@ static bool compute(vlm_engine *e, draw_job **jobs, int *n, vlm_error *error)
     watch.tap.user = &watch;
     arena_reset(&e->scratch);
     run r = {.dev = &m->dev, .scratch = &e->scratch, .tap = anybody_taps(&e->scheduler) ? &watch.tap : NULL};
+    run_set_adapters(&r, b->adapters, b->adapters ? b->ragged.n_tokens : 0);
     *n = b->n_logits;
     *jobs = NULL;
     pool_enter(m->dev.pool);

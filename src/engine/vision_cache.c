@@ -93,12 +93,13 @@ void vision_cache_free(vision_cache *c)
     mem_free(c);
 }
 
-static bool make_key(const vision_cache *c, const digest *media_key, const char *tenant, digest *out)
+static bool make_key(const vision_cache *c, const digest *media_key, const digest *adapters, const char *tenant, digest *out)
 {
     hasher h = hash_start();
     hash_text(&h, "rows");
     hash_part(&h, &c->salt, sizeof c->salt);
     hash_part(&h, &c->identity, sizeof c->identity);
+    hash_part(&h, adapters, sizeof *adapters);
     hash_text(&h, tenant ? tenant : "");
     hash_part(&h, media_key, sizeof *media_key);
     return hash_finish(&h, out);
@@ -117,12 +118,12 @@ static void pin(vision_cache *c, vision_entry *e)
     e->pins++;
 }
 
-media_input *vision_find(vision_cache *c, const digest *media_key, const char *tenant, vision_entry **entry)
+media_input *vision_find(vision_cache *c, const digest *media_key, const digest *adapters, const char *tenant, vision_entry **entry)
 {
     digest key;
     media_input *in = NULL;
     *entry = NULL;
-    if (!make_key(c, media_key, tenant, &key)) return NULL;
+    if (!make_key(c, media_key, adapters, tenant, &key)) return NULL;
     pthread_mutex_lock(&c->lock);
     vision_entry *e = find(c, &key);
     if (e && e->state == VISION_READY) {
@@ -135,10 +136,10 @@ media_input *vision_find(vision_cache *c, const digest *media_key, const char *t
     return in;
 }
 
-vision_entry *vision_claim(vision_cache *c, media_input *in, const char *tenant)
+vision_entry *vision_claim(vision_cache *c, media_input *in, const digest *adapters, const char *tenant)
 {
     digest key;
-    if (!make_key(c, &in->key, tenant, &key)) return NULL;
+    if (!make_key(c, &in->key, adapters, tenant, &key)) return NULL;
     pthread_mutex_lock(&c->lock);
     vision_entry *e = find(c, &key);
     if (e) {

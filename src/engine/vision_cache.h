@@ -1,6 +1,6 @@
 /* vision_cache.h - embedding rows of media that were encoded, and media that are being encoded.
  *
- *   key = SHA-256(salt, model identity, tenant, media_input.key)       media_input.key = kind, raw bytes, processor settings
+ *   key = SHA-256(salt, model identity, adapters that change the encoder, tenant, media_input.key)       media_input.key = kind, raw bytes, processor settings
  *   entry = rows [levels][count][cols] + the processed input without its pixels (token count, grid, times)
  *
  *   state      NEW -> PENDING -> READY          NEW: the first who claims it has to encode; later ones wait for that one
@@ -26,9 +26,9 @@ vision_cache *vision_cache_new(uint64_t budget, const digest *identity, const di
 void vision_cache_free(vision_cache *c);
 
 /* READY rows of a medium: its input with one more owner, *entry pinned. NULL: not there. Any thread. */
-media_input *vision_find(vision_cache *c, const digest *media_key, const char *tenant, vision_entry **entry);
+media_input *vision_find(vision_cache *c, const digest *media_key, const digest *adapters, const char *tenant, vision_entry **entry);
 /* The entry of a processed medium, made if there is none; pinned. NULL: out of memory. */
-vision_entry *vision_claim(vision_cache *c, media_input *in, const char *tenant);
+vision_entry *vision_claim(vision_cache *c, media_input *in, const digest *adapters, const char *tenant);
 vision_state vision_get_state(vision_entry *e);
 /* NEW or FAILED -> PENDING: the caller encodes. The input that is encoded gets one more owner. */
 void vision_begin(vision_entry *e, media_input *in);

@@ -164,6 +164,7 @@ static bool load_weights(vlm_model *m, const vlm_load_options *o, vlm_error *err
     for (int g = 0; g < m->n_groups; g++) m->group[g].type = kv;
     if (!device_open_cpu(&m->dev, o->threads, p, NULL, error)) return m->dev = (device){0}, false;
     if (!bind_start(&m->binder, m->files, m->cfg, &m->dev, &m->memory, o->dummy_format, error)) return false;
+    m->binder.adapters = &m->adapters;
     m->binder.progress = o->progress;
     m->binder.progress_user = o->progress_user;
     ok = m->arch->bind(m, &m->binder);
@@ -172,7 +173,24 @@ static bool load_weights(vlm_model *m, const vlm_load_options *o, vlm_error *err
         if (error) *error = m->binder.error;
         return err_prefix(error, "%s", m->path);
     }
-    return ok || err_set(error, VLM_MEMORY, "%s: out of memory", m->path);
+    if (!ok) return err_set(error, VLM_MEMORY, "%s: out of memory", m->path);
+    return adapters_placed(&m->adapters, error);
+}
+
+/* {"name": "path", ...} */
+static bool open_adapters(vlm_model *m, const char *text, vlm_error *error)
+{
+    if (!text) return true;
+    const char *name;
+    json_t *all = json_text_parse(text, strlen(text), "adapters", error), *path;
+    bool ok = all && (json_is_object(all) || err_set(error, VLM_INVALID, "adapters: a JSON object {name: path} was expected"));
+    if (ok) json_object_foreach(all, name, path) {
+        ok = json_is_string(path) ? adapters_open(&m->adapters, name, json_string_value(path), error)
+                                  : err_set(error, VLM_INVALID, "adapters: %.40s: a path was expected", name);
+        if (!ok) break;
+    }
+    json_decref(all);
+    return ok;
 }
 
 static bool load_text(vlm_model *m, const vlm_load_options *o, vlm_error *error)
@@ -205,7 +223,7 @@ vlm_model *model_load(const char *path, const vlm_arch *arch, const vlm_load_opt
     }
     m->arch = arch;
     m->memory.block_size = 1 << 20;
-    if (load_config(m, o.dummy_weights, error) && load_weights(m, &o, error) && load_text(m, &o, error) && read_generation(m, error) &&
+    if (load_config(m, o.dummy_weights, error) && open_adapters(m, o.adapters, error) && load_weights(m, &o, error) && load_text(m, &o, error) && read_generation(m, error) &&
         make_identity(m, error))
         return m;
     vlm_model_free(m);
@@ -224,6 +242,7 @@ void vlm_model_free(vlm_model *m)
     if (!m) return;
     bind_release(&m->binder);
     if (m->dev.ops) device_close(&m->dev);
+    adapters_close(&m->adapters);
     chat_template_free(m->chat);
     grammar_vocab_unref(atomic_load(&m->vocabulary));
     tokenizer_free(m->tok);

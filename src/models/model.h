@@ -121,6 +121,9 @@ typedef struct vlm_arch {
     bool (*positions)(const vlm_model *m, const int32_t *id, int n, const media_span *spans, int n_spans, media_input *const *media,
                       int32_t *const *axes, int32_t *next, vlm_error *error);
 
+    /* Bits of the adapters inside the checkpoint (bind_built_in_adapter) that a request with media of these kinds (TAKES_*) runs with. NULL: none. */
+    uint64_t (*adapters)(const vlm_model *m, unsigned kinds);
+
     /* Sets job->stages, cost, x ...; then encode() once per stage. NULL: text only. */
     bool (*encode_start)(run *r, const vlm_model *m, encode_job *job);
     bool (*encode)(run *r, const vlm_model *m, encode_job *job);
@@ -143,6 +146,7 @@ struct vlm_model {
     binder binder;
     arena memory;
     void *family;
+    adapter_set adapters;          /* what low_rank parts of weights belong to: the user's, then those that the checkpoint holds itself */
     digest identity;               /* of config, weight file names, sizes and times: part of every cache key */
 
     /* set by configure() */

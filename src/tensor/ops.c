@@ -1,6 +1,7 @@
 /* ops.c - what models call: each op_* does nothing after a failure, checks shapes and indices, makes room for the result and
  * calls the backend. A failed check is a mistake in a model or a lying checkpoint: the message says both shapes. */
 #include "tensor/ops.h"
+#include "tensor/adapt.h"
 
 #define LL(x) ((long long)(x))
 
@@ -44,6 +45,7 @@ void op_linear_to(run *r, tensor y, tensor x, const weight *w, const float *bias
 {
     if (!fits(r, "linear", x, w, x.cols) || !expect(r, "linear", "y", y, x.rows, w->rows)) return;
     r->dev->ops->linear(r, y, x, w, bias);
+    adapt_product(r, y, x, w, bias);
 }
 
 tensor op_linear(run *r, tensor x, const weight *w, const float *bias)
@@ -51,6 +53,7 @@ tensor op_linear(run *r, tensor x, const weight *w, const float *bias)
     if (!fits(r, "linear", x, w, x.cols)) return none;
     tensor y = run_tensor(r, x.rows, w->rows);
     if (run_ok(r)) r->dev->ops->linear(r, y, x, w, bias);
+    adapt_product(r, y, x, w, bias);
     return y;
 }
 
@@ -60,6 +63,7 @@ void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const
     for (int i = 0; i < count; i++) y[i] = fits(r, "linear", x, w[i], x.cols) ? run_tensor(r, x.rows, w[i]->rows) : none;
     if (run_ok(r) && r->dev->ops->linear_group) r->dev->ops->linear_group(r, count, y, x, w, bias);
     else for (int i = 0; i < count && run_ok(r); i++) r->dev->ops->linear(r, y[i], x, w[i], bias[i]);
+    for (int i = 0; i < count; i++) adapt_product(r, y[i], x, w[i], bias ? bias[i] : NULL);
 }
 
 tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale)
@@ -67,6 +71,7 @@ tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, floa
     if (!indices(r, "embed", ids, n, 0, table->rows)) return none;
     tensor out = run_tensor(r, n, table->cols);
     if (run_ok(r)) r->dev->ops->embed(r, out, table, ids, scale);
+    adapt_rows_of(r, out, table, ids, scale);
     return out;
 }
 

@@ -108,6 +108,10 @@ typedef struct ops {
     /* out[index[i]] += factor * x[i], i in order; index < 0: skipped (average pooling over arbitrary groups) */
     void (*scatter_add)(run *r, tensor out, tensor x, const int32_t *index, float factor);
 
+    /* Adapters: out[index[i]] = columns * (out[index[i]] - from + scale * u[i]) + to. columns NULL: 1; from, to NULL: 0; u.data NULL: 0.
+     * index has out.rows entries at most (n of them), each row once. */
+    void (*adapt)(run *r, tensor out, tensor u, const int32_t *index, int64_t n, float scale, const float *columns, const float *from, const float *to);
+
     /* Rotary embedding of x [n, heads * head_dim], in place. The first blocks * block_dim columns of each head form blocks;
      * in block b, column i is paired with column i + block_dim/2 (i < block_dim/2), rotated by angle (b * block_dim/2 + i) of the
      * row: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin). cos, sin: [n, blocks * block_dim/2]. Plain rope: blocks = 1.
@@ -165,6 +169,7 @@ void op_linear_to(run *r, tensor y, tensor x, const weight *w, const float *bias
 /* `count` products of one x (q, k, v; gate and up); y[i] new [n, w[i]->rows]. */
 enum { LINEAR_GROUP_MAX = 4 };
 void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const *w, const float *const *bias);
+/* All three do what adapters want of their weights, row by row (tensor/adapt.h); so does op_embed. */
 tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale);
 tensor op_rmsnorm(run *r, tensor x, const float *w, float offset, float eps);                 /* whole rows */
 void op_rmsnorm_heads(run *r, tensor x, const float *w, float offset, float eps, int head_dim);  /* in place, per head */

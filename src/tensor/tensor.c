@@ -106,6 +106,7 @@ weight weight_rows(const weight *w, int64_t first, int64_t rows)
     part.experts = 0;
     part.rows = rows;
     part.packed = NULL;
+    part.low_rank = NULL;
     part.data = (const char *)w->data + (size_t)first * weight_row_bytes(w);
     if (w->format == WF_AFFINE) {
         size_t skip = (size_t)(first * (w->cols / w->group)) * dtype_size(w->scale_type);

@@ -51,7 +51,23 @@ typedef struct weight {
     int bits, group;
     void *packed;                                  /* the backend's own, made by ops->prepare; NULL: none */
     const char *name;                              /* of the tensor in the checkpoint, for messages */
+    const struct low_rank *low_rank;               /* what adapters change about it; NULL: nothing */
 } weight;
+
+/* What an adapter (LoRA, DoRA) makes of a product y = x . w^T + bias, for rows whose mask has its bit (run.adapters):
+ *     y = columns * (x . w^T + scale * ((x . down^T) . up^T + up_bias)) + its bias
+ * and of a table's rows, y = w[id], x . down^T being down[id] there. */
+typedef struct low_rank {
+    const struct low_rank *next;
+    int adapter;                                   /* the bit */
+    bool table;                                    /* of op_embed; else of op_linear */
+    weight down, up;                               /* [rank, cols], [rows, rank]; table: [rows, rank], [cols, rank]. down.data NULL: none */
+    float scale;
+    const float *up_bias;                          /* NULL: none */
+    const float *columns;                          /* DoRA's magnitude / norm, one for each output; NULL: 1 */
+    const float *bias;                             /* takes bias's place; NULL: the bias stays */
+    const weight *instead;                         /* another matrix takes w's place in all that; NULL: none */
+} low_rank;
 
 size_t weight_row_bytes(const weight *w);          /* of data */
 size_t weight_bytes(const weight *w);              /* data + scales + biases, all experts */
@@ -80,6 +96,9 @@ typedef struct run {
     device *dev;
     arena *scratch;
     struct tap *tap;                               /* NULL: nobody looks */
+    uint64_t adapters;                             /* bits of the adapters that rows want: every row, or ... */
+    const uint64_t *row_adapters;                  /* ... [adapter_rows] each row its own, `adapters` is all of them; NULL: every row */
+    int64_t adapter_rows;                          /* products of any other number of rows fail while row_adapters is set */
     bool failed;
     vlm_error error;
 } run;

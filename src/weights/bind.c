@@ -90,7 +90,8 @@ static const stored_tensor *look_up(binder *b, const char *name, const char *suf
 const stored_tensor *bind_find_matrix(binder *b, const char *name)
 {
     const stored_tensor *t = look_up(b, name, ".weight");
-    return t ? t : look_up(b, name, "");
+    if (!t) t = look_up(b, name, "");
+    return t || !b->adapters || !b->adapters->count ? t : look_up(b, name, ".base_layer.weight");
 }
 
 /* Required and not there: the names that were looked for. */
@@ -255,7 +256,10 @@ static bool read_matrix(binder *b, weight *w, const char *name)
     return ok;
 }
 
-static bool bind_matrix(binder *b, weight *w, const char *name) { return read_matrix(b, w, name) && bind_add(b, w); }
+static bool bind_matrix(binder *b, weight *w, const char *name)
+{
+    return read_matrix(b, w, name) && bind_low_rank(b, w, name, 0, NULL, NULL) && bind_add(b, w);
+}
 
 /* A made-up matrix in w, whose sizes are set. */
 bool bind_dummy(binder *b, weight *w, const char *name)
@@ -348,8 +352,9 @@ void bind_linear_parts(binder *b, int count, weight *const *out, const int64_t *
     bool ok = b->files ? read_matrix(b, &whole, name) : bind_dummy(b, &whole, name);
     if (!ok && !b->failed) bind_missing(b, name, ".weight");
     int64_t first = 0;
-    for (int i = 0; ok && i < count; first += rows[i++]) {
-        *out[i] = weight_rows(&whole, first, rows[i]);
+    for (int i = 0; ok && i < count; first += rows[i++]) *out[i] = weight_rows(&whole, first, rows[i]);
+    ok = ok && bind_low_rank(b, &whole, name, count, out, rows);
+    for (int i = 0; ok && i < count; i++) {
         if (!(ok = bind_add(b, out[i]))) out[i]->data = NULL;
     }
 }

@@ -15,6 +15,7 @@
 #define VLM_WEIGHTS_BIND_H
 
 #include "tensor/ops.h"
+#include "weights/adapter.h"
 #include "weights/checkpoint.h"
 #include "weights/config.h"
 
@@ -29,6 +30,8 @@ typedef struct binder {
     struct bound_list *bound;      /* every weight handed out, for device release and sizes */
     uint64_t parameters;
     bool rows_only;                /* in bind_table */
+    adapter_set *adapters;         /* what they change hangs on the weights (weight.low_rank); NULL: none */
+    bool in_decoder;               /* what is bound now works on tokens: adapters of it leave the encoders' rows alone */
     bool failed;
     vlm_error error;
     vlm_progress_fn progress;
@@ -72,6 +75,11 @@ void bind_conv1d(binder *b, weight *out, int64_t outputs, int64_t inputs, int ke
 void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int frames, int kh, int kw, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* Depthwise kernel `name`.weight [channels, 1, k] or [channels, k, 1] as float32 [channels, k]. */
 void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* What adapters change about w under the given name (bind_linear and its kin do it themselves): a head that is a copy of the embedding has a name of its own. */
+void bind_adapters(binder *b, weight *w, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Announces an adapter that lies in the checkpoint itself, before the matrices that it changes are bound; its products are times `scale`. Returns its bit in
+ * masks (vlm_arch.adapters says which requests want it). Matrices are found as NAME.base_layer.weight then, too. */
+int bind_built_in_adapter(binder *b, const char *name, double scale);
 /* Did MLX's converter write the files? They say "format": "mlx" or carry its quantization; kernels have channels last, some norms are stored otherwise. */
 bool bind_is_mlx(const binder *b);
 /* Is there a tensor of that name below the prefix (always true in dummy mode)? */

@@ -20,5 +20,7 @@ const void *bind_aligned(binder *b, const stored_tensor *t);
 const float *bind_floats_of(binder *b, const stored_tensor *t);
 bool bind_dummy(binder *b, weight *w, const char *name);
 bool bind_add(binder *b, weight *w);
+/* Puts what adapters change about the matrix `name` on w: on count parts of it instead, rows[i] each, when parts is not NULL. */
+bool bind_low_rank(binder *b, weight *w, const char *name, int count, weight *const *parts, const int64_t *rows);
 
 #endif

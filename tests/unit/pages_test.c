@@ -151,13 +151,15 @@ static void prefixes(void **state)
     assert_int_equal(match(0, 0, 8), 0);
 }
 
+static const digest none;
+
 static void keys(void **state)
 {
     (void)state;
     digest salt = key_of(100), identity = key_of(200), a, b, root;
-    assert_true(prefix_root(&salt, &identity, "ab", &a) && prefix_root(&salt, &identity, "a", &b));
+    assert_true(prefix_root(&salt, &identity, &none, "ab", &a) && prefix_root(&salt, &identity, &none, "a", &b));
     assert_false(digest_equal(&a, &b));
-    assert_true(prefix_root(&salt, &salt, "ab", &b));
+    assert_true(prefix_root(&salt, &salt, &none, "ab", &b));
     assert_false(digest_equal(&a, &b));
     root = a;
     int32_t tokens[2 * T] = {0};
@@ -196,7 +198,7 @@ static media_input *medium(int i)
 static vision_entry *encode(vision_cache *c, int i)
 {
     media_input *in = medium(i);
-    vision_entry *e = vision_claim(c, in, NULL);
+    vision_entry *e = vision_claim(c, in, &none, NULL);
     assert_int_equal(vision_get_state(e), VISION_NEW);
     vision_begin(e, in);
     assert_true(vision_wanted(e));
@@ -214,7 +216,7 @@ static void vision(void **state)
     vision_release(encode(c, 2));
     found = key_of(1);
     vision_entry *e;
-    media_input *in = vision_find(c, &found, NULL, &e);           /* now the newer one */
+    media_input *in = vision_find(c, &found, &none, NULL, &e);           /* now the newer one */
     assert_non_null(in);
     assert_int_equal(vision_rows(e)->count, 10);
     assert_null(media_input_find(in, "pixels")->data);            /* pixels are not kept, small tensors are */
@@ -223,11 +225,11 @@ static void vision(void **state)
     vision_release(e);
     vision_entry *third = encode(c, 3);                           /* over the budget: 2 goes */
     found = key_of(2);
-    assert_null(vision_find(c, &found, NULL, &e));
+    assert_null(vision_find(c, &found, &none, NULL, &e));
     found = key_of(3);
-    assert_null(vision_find(c, &found, "tenant", &e));
+    assert_null(vision_find(c, &found, &none, "tenant", &e));
     found = key_of(1);
-    assert_non_null(in = vision_find(c, &found, NULL, &e));
+    assert_non_null(in = vision_find(c, &found, &none, NULL, &e));
     media_input_free(in);
     vision_release(third);
     vision_release(e);

@@ -96,6 +96,15 @@ void ref_scatter(run *r, tensor out, tensor x, const int32_t *index)
     EACH(x, if (index[i] >= 0) tensor_row(out, index[i])[c] = tensor_row(x, i)[c])
 }
 
+void ref_adapt(run *r, tensor out, tensor u, const int32_t *index, int64_t n, float scale, const float *columns, const float *from, const float *to)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float *y = tensor_row(out, index[i]);
+        for (int64_t c = 0; c < out.cols; c++)
+            y[c] = (float)((columns ? columns[c] : 1) * ((double)y[c] - (from ? from[c] : 0) + (u.data ? (double)scale * tensor_row(u, i)[c] : 0)) + (to ? to[c] : 0));
+    }
+}
+
 void ref_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor)
 {
     EACH(x, if (index[i] >= 0) tensor_row(out, index[i])[c] += factor * tensor_row(x, i)[c])
@@ -184,7 +193,7 @@ const ops ops_ref = {
     .name = "ref", .open = ref_open, .close = ref_close, .prepare = ref_prepare, .release = ref_release,
     .linear = ref_linear, .embed = ref_embed, .rmsnorm = ref_rmsnorm, .layernorm = ref_layernorm, .add = ref_add, .mul = ref_mul,
     .scale = ref_scale, .activate = ref_activate, .glu = ref_glu, .clip = ref_clip, .softcap = ref_softcap, .gather = ref_gather,
-    .scatter = ref_scatter, .scatter_add = ref_scatter_add, .rope = ref_rope, .kv_write = ref_kv_write, .attention = ref_attention,
+    .scatter = ref_scatter, .scatter_add = ref_scatter_add, .adapt = ref_adapt, .rope = ref_rope, .kv_write = ref_kv_write, .attention = ref_attention,
     .attention_segments = ref_attention_segments, .attention_relative = ref_attention_relative, .route = ref_route, .moe = ref_moe,
     .conv2d = ref_conv2d, .conv1d_depthwise = ref_conv1d_depthwise, .scale_rows = ref_scale_rows, .conv1d_causal = ref_conv1d_causal,
     .delta_rule = ref_delta_rule,

@@ -22,6 +22,7 @@ void ref_softcap(run *r, tensor x, float cap);
 void ref_gather(run *r, tensor out, tensor x, const int32_t *index);
 void ref_scatter(run *r, tensor out, tensor x, const int32_t *index);
 void ref_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor);
+void ref_adapt(run *r, tensor out, tensor u, const int32_t *index, int64_t n, float scale, const float *columns, const float *from, const float *to);
 void ref_rope(run *r, tensor x, int heads, int head_dim, int blocks, int block_dim, bool interleaved, tensor cosine, tensor sine);
 void ref_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *spec);
 

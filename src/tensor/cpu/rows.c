@@ -210,6 +210,28 @@ void cpu_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float f
     scatter(r, &j);
 }
 
+typedef struct adapt_job { tensor out, u; const int32_t *index; float scale; const float *columns, *from, *to; } adapt_job;
+
+static void adapt_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const adapt_job *j = arg;
+    for (int64_t i = begin; i < end; i++) {
+        float *y = tensor_row(j->out, j->index[i]);
+        const float *u = j->u.data ? tensor_row(j->u, i) : NULL;
+        int64_t n = j->out.cols;
+        for (int64_t c = 0; j->from && c < n; c++) y[c] -= j->from[c];
+        for (int64_t c = 0; u && c < n; c++) y[c] += j->scale * u[c];
+        for (int64_t c = 0; j->columns && c < n; c++) y[c] *= j->columns[c];
+        for (int64_t c = 0; j->to && c < n; c++) y[c] += j->to[c];
+    }
+}
+
+void cpu_adapt(run *r, tensor out, tensor u, const int32_t *index, int64_t n, float scale, const float *columns, const float *from, const float *to)
+{
+    adapt_job j = {out, u, index, scale, columns, from, to};
+    pool_for(r->dev->pool, n, grain_of(out.cols), adapt_rows, &j);
+}
+
 /* ---- routing ---- */
 
 typedef struct route_job { const cpu_kernels *k; tensor logits; int32_t *index; float *share; const route_spec *s; tensor scratch; } route_job;

@@ -17,6 +17,7 @@ void cpu_rope(run *r, tensor x, int heads, int head_dim, int blocks, int block_d
 void cpu_gather(run *r, tensor out, tensor x, const int32_t *index);
 void cpu_scatter(run *r, tensor out, tensor x, const int32_t *index);
 void cpu_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor);
+void cpu_adapt(run *r, tensor out, tensor u, const int32_t *index, int64_t n, float scale, const float *columns, const float *from, const float *to);
 void cpu_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *spec);
 void cpu_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
                 int padding);
