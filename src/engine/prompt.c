@@ -168,7 +168,13 @@ static bool expand(const vlm_model *m, const char *text, prompt *p, int *order, 
         if (m->arch->expand ? !m->arch->expand(m, p->media[i], out, error) : !buf_adds(out, which)) return false;
     }
     buf_adds(out, text);
-    return n == p->n_media;
+    if (n != p->n_media || !m->arch->finish) return n == p->n_media;
+    media_input **media = MEM_ARRAY((size_t)n + 1, media_input *);
+    if (!media) return err_memory(error, (size_t)n * sizeof *media);
+    for (int i = 0; i < n; i++) media[i] = p->media[order[i]];
+    bool ok = m->arch->finish(m, media, n, out, error);
+    mem_free(media);
+    return ok;
 }
 
 static char *without_guard(const char *text, const char *guard)

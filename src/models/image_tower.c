@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "blocks/resample.h"
+
 /* What the kinds of towers differ in: names in the file and defaults of the config. */
 struct tower_kind {
     const char *types[8];
@@ -313,47 +315,6 @@ static void add_row(float *x, const float *row, int64_t n)
     for (int64_t c = 0; c < n; c++) x[c] += row[c];
 }
 
-enum { MOST_TAPS = 1 << 9 };       /* as many as a side of the table has at most */
-
-/* Which rows of a side make index i of `size`: bilinear, smoothed when it gets smaller, in float32 as torch does it. Returns how many. */
-static int smooth_taps(int i, int size, int side, int *first, float *share)
-{
-    float scale = (float)side / (float)size, support = scale >= 1 ? scale : 1, inverse = scale >= 1 ? 1 / scale : 1, sum = 0;
-    float center = scale * ((float)i + 0.5f);
-    int low = (int)(center - support + 0.5f), high = (int)(center + support + 0.5f);
-    if (low < 0) low = 0;
-    if (high > side) high = side;
-    for (int k = low; k < high; k++) {
-        float off = fabsf(((float)k - center + 0.5f) * inverse);
-        sum += share[k - low] = off < 1 ? 1 - off : 0;
-    }
-    for (int k = low; k < high; k++) share[k - low] /= sum;
-    *first = low;
-    return high - low;
-}
-
-/* x += the table, resampled to rows x columns: along its rows first. */
-static void add_resampled(run *r, const image_tower *t, tensor x, int rows, int columns)
-{
-    int64_t d = x.cols;
-    float share[MOST_TAPS];
-    int first, n;
-    tensor wide = run_tensor(r, (int64_t)t->side * columns, d), all = run_tensor(r, (int64_t)rows * columns, d);
-    for (int64_t i = 0; run_ok(r) && i < wide.rows; i++) {
-        float *out = memset(tensor_row(wide, i), 0, (size_t)d * sizeof *out);
-        n = smooth_taps((int)(i % columns), columns, t->side, &first, share);
-        for (int k = 0; k < n; k++)
-            for (int64_t c = 0; c < d; c++) out[c] += share[k] * t->table[(i / columns * t->side + first + k) * d + c];
-    }
-    for (int64_t i = 0; run_ok(r) && i < all.rows; i++) {
-        float *out = memset(tensor_row(all, i), 0, (size_t)d * sizeof *out);
-        n = smooth_taps((int)(i / columns), rows, t->side, &first, share);
-        for (int k = 0; k < n; k++)
-            for (int64_t c = 0; c < d; c++) out[c] += share[k] * tensor_row(wide, (int64_t)(first + k) * columns + i % columns)[c];
-    }
-    op_add_inplace(r, x, all);
-}
-
 static void norm_in_place(run *r, const image_tower *t, tensor x)
 {
     int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
@@ -374,7 +335,7 @@ static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
         if (t->kind->norm_first) norm_in_place(r, t, patches);
         if (t->class_token) memcpy(tensor_row(rows, 0), t->class_row, (size_t)d * sizeof(float));
         if (t->class_token && t->table) add_row(tensor_row(rows, 0), t->table, d);
-        if (t->side && run_ok(r)) add_resampled(r, t, patches, j->image[i].height / t->patch, j->image[i].width / t->patch);
+        if (t->side && run_ok(r)) op_add_inplace(r, patches, resample_table(r, t->table, t->side, d, j->image[i].height / t->patch, j->image[i].width / t->patch, false));
         for (int64_t k = 0; t->table && !t->side && run_ok(r) && k < patches.rows; k++)
             add_row(tensor_row(patches, k), t->table + (t->class_token + (j->image[i].position ? j->image[i].position[k] : k)) * d, d);
         arena_release(r->scratch, mark);

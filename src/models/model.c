@@ -204,6 +204,7 @@ static bool load_text(vlm_model *m, const vlm_load_options *o, vlm_error *error)
     if (!m->tok || !chat_template_load(m->path, m->tok, o->chat_template, &m->chat, error)) return false;
     if (m->chat) return true;
     bool known;                                    /* a family that writes its media in its own way, and a checkpoint that does not say how */
+    if (m->arch->chat) return chat_template_load(NULL, m->tok, m->arch->chat, &m->chat, error);
     char *source = chat_fallback(config_string(m->cfg, "model_type", ""), tokenizer_role(m->tok, "image_token"), &known);
     bool ok = !known || (source ? chat_template_load(NULL, m->tok, source, &m->chat, error) : err_memory(error, 0));
     mem_free(source);

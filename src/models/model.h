@@ -94,6 +94,7 @@ typedef struct vlm_arch {
     const char *const *model_types;/* values of config.json model_type, NULL-terminated */
     vlm_task task;
     unsigned takes;                /* TAKES_*: what the family can take; configure() may narrow it per checkpoint */
+    const char *chat;              /* Jinja template for checkpoints that bring none: the prompt that the reference's processor writes; NULL: text/chat_fallback.h */
 
     /* config -> m->family (from m->memory), m->hidden, vocab, context, cache shape ... Failures through the config's sticky error. */
     bool (*configure)(vlm_model *m, config *c);
@@ -117,6 +118,8 @@ typedef struct vlm_arch {
     bool (*rewrite)(const vlm_model *m, const char *text, buf *out, vlm_error *error);
     /* The text that takes the placeholder's place: begin marker, `tokens` media tokens, end marker, timestamps ... */
     bool (*expand)(const vlm_model *m, const media_input *in, buf *text, vlm_error *error);
+    /* The prompt when all placeholders are expanded, with all its media in order of appearance (GOT-OCR's query, made of options). NULL: as it is. */
+    bool (*finish)(const vlm_model *m, media_input *const *media, int n, buf *text, vlm_error *error);
     /* Rope positions of a prompt: axes[a][i]. *next: position of the token after the prompt (all axes). NULL: 0,1,2... */
     bool (*positions)(const vlm_model *m, const int32_t *id, int n, const media_span *spans, int n_spans, media_input *const *media,
                       int32_t *const *axes, int32_t *next, vlm_error *error);
