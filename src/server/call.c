@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 #include "models/model.h"
+#include "server/http_internal.h"
 #include "server/log.h"
 
 /* ---- what the choices have said ---- */
@@ -95,7 +96,15 @@ vlm_usage call_usage(const call *c)
 
 /* ---- sending ---- */
 
-void call_send_raw(call *c, const char *text) { exchange_write(c->x, text, strlen(text)); }
+enum { SILENCE_SECONDS = 10 };
+
+static void send_bytes(call *c, const char *data, size_t size)
+{
+    exchange_write(c->x, data, size);
+    c->spoke = http_now();
+}
+
+void call_send_raw(call *c, const char *text) { send_bytes(c, text, strlen(text)); }
 
 void call_send(call *c, const char *event, json_t *value)
 {
@@ -107,7 +116,7 @@ void call_send(call *c, const char *event, json_t *value)
         buf_adds(&line, "data: ");
         buf_adds(&line, text);
         buf_adds(&line, "\n\n");
-        if (!line.failed) exchange_write(c->x, line.data, line.size);
+        if (!line.failed) send_bytes(c, line.data, line.size);
     }
     free(text);
     buf_free(&line);
@@ -146,6 +155,7 @@ static void hear(call *c, choice *from, const vlm_event *event)
     keep(c, from, event);
     if (event->type == VLM_EVENT_ERROR) { fail(c, event->error); return; }
     if (c->failed) return;
+    if (event->type == VLM_EVENT_STARTED && c->count_only) cancel_all(c);
     if (event->type == VLM_EVENT_STARTED && c->stream && !c->replied) open_stream(c);
     if (c->stream && c->replied) c->form->event(c, from, event);
 }
@@ -202,6 +212,17 @@ static void finish(call *c)
     exchange_unref(x);
 }
 
+/* Proxies and clients give up on connections that say nothing. A prompt that takes long is the usual case: then the stream begins before it is known that
+ * the prompt is good, and a failure is told within the stream. */
+static void keep_alive(call *c)
+{
+    if (!c->stream || c->failed || http_now() - c->spoke < SILENCE_SECONDS) return;
+    if (!c->replied) open_stream(c);
+    else if (c->form->ping) c->form->ping(c);
+    else call_send_raw(c, ": still here\n\n");
+    c->spoke = http_now();
+}
+
 /* Events that arrived while this ran are seen by the next run, which the notes count; nothing is noted after the last event of the last request
  * was fetched and on_gone was taken back. */
 static void call_run(void *user)
@@ -217,6 +238,7 @@ static void call_run(void *user)
         over = over && from->over;
     }
     if (over) { finish(c); return; }
+    keep_alive(c);
     if (atomic_fetch_sub(&c->notes, seen) != seen) jobs_push(c->server->jobs, &c->job);
 }
 
@@ -225,6 +247,8 @@ static void note(void *user)
     call *c = user;
     if (atomic_fetch_add(&c->notes, 1) == 0) jobs_push(c->server->jobs, &c->job);
 }
+
+void call_tick(call *c) { note(c); }
 
 static void on_gone(void *user)
 {
@@ -273,7 +297,7 @@ call *call_begin(const call_start *start, refusal *why)
         return NULL;
     }
     *c = (call){.server = start->server, .x = start->x, .resident = start->resident, .form = start->form, .stream = start->stream,
-                .usage_wanted = start->usage_wanted, .n = start->n, .choices = choices, .state = start->state, .created = (int64_t)time(NULL)};
+                .usage_wanted = start->usage_wanted, .count_only = start->count_only, .spoke = http_now(), .n = start->n, .choices = choices, .state = start->state, .created = (int64_t)time(NULL)};
     c->logprobs_wanted = start->options->sampling.logprobs;
     c->job = (job){.run = call_run, .user = c};
     atomic_store(&c->notes, 1);                            /* nobody queues it before all of it is there */
@@ -298,6 +322,10 @@ call *call_begin(const call_start *start, refusal *why)
     pthread_mutex_unlock(&s->lock);
     exchange_ref(c->x);
     exchange_on_gone(c->x, on_gone, c);
+    if (start->memory) {
+        c->memory = *start->memory;
+        *start->memory = (arena){0};
+    }
     jobs_push(s->jobs, &c->job);
     return c;
 }

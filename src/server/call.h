@@ -34,6 +34,7 @@ typedef struct call_form {
     void (*event)(call *c, choice *from, const vlm_event *event);
     void (*end)(call *c);
     void (*fail)(call *c, const refusal *why);     /* in the middle of a stream */
+    void (*ping)(call *c);         /* nothing was sent for a while; NULL: a comment line is */
     /* The answer as one JSON value. */
     json_t *(*whole)(call *c);
 } call_form;
@@ -43,7 +44,7 @@ struct call {
     exchange *x;
     resident *resident;
     const call_form *form;
-    bool stream, usage_wanted, logprobs_wanted;
+    bool stream, usage_wanted, logprobs_wanted, count_only;
     int n;
     choice *choices;               /* [n] */
     arena memory;                  /* of what the form keeps */
@@ -52,7 +53,8 @@ struct call {
     char *model;                   /* as the client named it */
     int64_t created;               /* seconds since 1970 */
     /* the rest is call.c's */
-    bool replied, failed, over;
+    bool replied, failed;
+    double spoke;                  /* when something was sent last */
     job job;
     atomic_int notes;              /* news since the last run began; the job is queued or runs while it is not 0 */
     struct call *next, **at;       /* in the server's list */
@@ -66,16 +68,21 @@ typedef struct call_start {
     const call_form *form;
     const vlm_request_options *options;
     bool stream, usage_wanted;
+    bool count_only;               /* the prompt is made, and counted: usage.prompt_tokens */
     int n;
     const char *id_prefix;         /* "chatcmpl-" */
     const char *model;             /* NULL: the resident's name */
-    void *state;                   /* of the form; in call.memory when it comes from call_keep */
+    void *state;                   /* of the form, in `memory` */
+    arena *memory;                 /* becomes the call's; NULL: none */
 } call_start;
 call *call_begin(const call_start *start, refusal *why);
 
 /* One server-sent event: "data: JSON\n\n", with "event: NAME\n" before it unless NULL. value is taken over. */
 void call_send(call *c, const char *event, json_t *value);
 void call_send_raw(call *c, const char *text);
+
+/* Time has passed: keeps a silent stream alive. Any thread. */
+void call_tick(call *c);
 
 /* Sums over the choices. */
 vlm_usage call_usage(const call *c);

@@ -49,7 +49,9 @@ static const route *find(const char *method, const char *path, char argument[MAX
 
 static bool anthropic(const exchange *x)
 {
-    return !strcmp(exchange_path(x), "/v1/messages") || !strncmp(exchange_path(x), "/v1/messages/", 13) || exchange_header(x, "anthropic-version") != NULL;
+    const char *path = exchange_path(x);
+    if (!strncmp(path, "/v1/", 4)) path += 3;
+    return !strcmp(path, "/messages") || !strncmp(path, "/messages/", 10) || exchange_header(x, "anthropic-version") != NULL;
 }
 
 /* ---- who ---- */

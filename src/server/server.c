@@ -41,13 +41,38 @@ static bool add_model(server *s, const char *word, vlm_error *error)
     return ok;
 }
 
+/* Once a second, every call hears that time has passed. */
+static void *tick(void *user)
+{
+    server *s = user;
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        pthread_cond_timedwait(&s->stopping, &s->lock, &until);
+        for (call *c = s->calls; c; c = c->next) call_tick(c);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static bool start_ticker(server *s, vlm_error *error)
+{
+    int failed = pthread_create(&s->ticker, NULL, tick, s);
+    s->ticking = !failed;
+    return !failed || err_set(error, VLM_IO, "a thread of the server cannot be started: %s", strerror(failed));
+}
+
 server *server_start(const server_options *options, vlm_error *error)
 {
     server *s = MEM_NEW(server);
     if (!s) return err_memory(error, sizeof *s), NULL;
     s->options = *options;
     pthread_mutex_init(&s->lock, NULL);
-    bool ok = take_keys(s, error) && (s->jobs = jobs_new(4, error)) && (s->residents = residents_new(&options->load, &options->engine, error));
+    pthread_cond_init(&s->stopping, NULL);
+    bool ok = take_keys(s, error) && (s->jobs = jobs_new(4, error)) && (s->residents = residents_new(&options->load, &options->engine, error)) &&
+              start_ticker(s, error);
     for (const char *const *word = options->models; ok && word && *word; word++) ok = add_model(s, *word, error);
     if (ok) {
         s->options.http.accept = router_accept;
@@ -87,10 +112,18 @@ void server_stop(server *s)
     atomic_store(&s->draining, true);
     if (s->http) http_cut(s->http);                        /* calls that are left end now */
     if (s->jobs) wait_for_calls(s, 1e9);
+    if (s->ticking) {
+        pthread_mutex_lock(&s->lock);
+        s->stop = true;
+        pthread_cond_signal(&s->stopping);
+        pthread_mutex_unlock(&s->lock);
+        pthread_join(s->ticker, NULL);
+    }
     http_stop(s->http);
     jobs_free(s->jobs);
     residents_free(s->residents);
     mem_free(s->keys);
+    pthread_cond_destroy(&s->stopping);
     pthread_mutex_destroy(&s->lock);
     mem_free(s);
 }

@@ -24,6 +24,9 @@ struct server {
     pthread_mutex_t lock;
     call *calls;                   /* under lock */
     int n_calls;                   /* under lock */
+    pthread_t ticker;
+    pthread_cond_t stopping;
+    bool ticking, stop;            /* stop: under lock */
     atomic_bool draining;
 };
 
