@@ -255,10 +255,31 @@ static void write_keys_and_values(step *s, const decoder_layer *w, const decoder
 static void keys_and_values(step *s, int i, tensor h)
 {
     const decoder_layer *w = &s->d->layer[i];
-    const decoder_layer_spec *l = &s->d->spec.layer[i];
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer_spec *l = &spec->layer[i];
+    if (spec->mla.kv_rank) {
+        tensor k = mla_keys(s->r, &spec->mla, &w->mla, h, &spec->rope[l->rope], s->cosine[l->rope], s->sine[l->rope]);
+        op_kv_write(s->r, &s->b->ragged, l->group, l->slot, k, k);
+        return;
+    }
     tensor y[2] = {{0}};
     op_linear_group(s->r, h, l->v_is_k ? 1 : 2, y, (const weight *[]){&w->k, &w->v}, (const float *[]){w->k_bias, w->v_bias});
     write_keys_and_values(s, w, l, y[0], y[1]);
+}
+
+/* Multi-head latent attention. */
+static tensor latent_attention(step *s, int i, tensor *x, tensor h)
+{
+    const decoder_spec *spec = &s->d->spec;
+    const decoder_layer_spec *l = &spec->layer[i];
+    const decoder_layer *w = &s->d->layer[i];
+    keys_and_values(s, i, h);
+    if (i == s->d->last_owner) cut(s, x, &h);
+    tensor q = mla_queries(s->r, &spec->mla, &w->mla, h, l->heads, &spec->rope[l->rope], s->cosine[l->rope], s->sine[l->rope]);
+    attention_spec a = {.heads = l->heads, .kv_heads = 1, .head_dim = l->head_dim, .scale = spec->mla.scale, .group = l->group, .slot = l->slot};
+    tensor out = mla_expand(s->r, &spec->mla, &w->mla, op_attention(s->r, q, s->rows, &a), l->heads);
+    TAP(s->r, "attn", i, out);
+    return op_linear(s->r, out, &w->o, w->o_bias);
 }
 
 /* h: normed rows; *x is only touched by the cut. */
@@ -268,6 +289,7 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
     const decoder_layer_spec *l = &spec->layer[i];
     const decoder_layer *w = &s->d->layer[i];
     run *r = s->r;
+    if (spec->mla.kv_rank) return latent_attention(s, i, x, h);
     tensor q;
     if (l->kv_from < 0 && (i != s->d->last_owner || wants_every_row(s->b))) {
         tensor y[3] = {{0}};                                       /* q [n, heads * head_dim], k and v [n, kv_heads * head_dim] */

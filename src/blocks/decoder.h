@@ -24,6 +24,7 @@
 #include "blocks/altup.h"
 #include "blocks/batch.h"
 #include "blocks/delta_net.h"
+#include "blocks/mla.h"
 #include "blocks/rope.h"
 #include "blocks/short_conv.h"
 #include "tensor/ops.h"
@@ -98,6 +99,8 @@ typedef struct decoder_spec {
     bool attn_gate;                /* q_proj gives each head's query and gate side by side; attention's output is times sigmoid(gate) */
     bool layer_scalar;             /* x *= layers.N.layer_scalar at the end of each layer */
 
+    mla_spec mla;                  /* kv_rank > 0: latent attention; layers have one head of keys of mla_head_dim */
+
     moe_style moe;
     moe_names moe_names;
     int experts, expert_ffn;
@@ -146,6 +149,7 @@ typedef struct decoder_layer {
     delta_net delta;
     short_conv conv;
     altup_layer altup;
+    mla mla;
 } decoder_layer;
 
 typedef struct decoder decoder;

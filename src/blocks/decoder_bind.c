@@ -11,7 +11,13 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
 {
     int64_t q = (int64_t)l->heads * l->head_dim, kv = (int64_t)l->kv_heads * l->head_dim;
     bool own = l->kv_from < 0;
+    if (s->mla.kv_rank) {
+        q = (int64_t)l->heads * s->mla.value;
+        mla_bind(&s->mla, &w->mla, b, s->hidden, l->heads, i);
+    }
     bind_linear(b, &w->o, s->hidden, q, "layers.%d.self_attn.%s", i, s->lfm2_names ? "out_proj" : "o_proj");
+    if (s->o_bias) bind_vector(b, &w->o_bias, s->hidden, "layers.%d.self_attn.o_proj.bias", i);
+    if (s->mla.kv_rank) return;
     if (s->fused_qkv && bind_exists(b, "layers.%d.self_attn.qkv_proj.weight", i)) {
         bind_linear_parts(b, 3, (weight *[]){&w->q, &w->k, &w->v}, (int64_t[]){q, kv, kv}, s->hidden, "layers.%d.self_attn.qkv_proj", i);
     } else {
@@ -24,7 +30,6 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
         if (own) bind_vector(b, &w->k_bias, kv, "layers.%d.self_attn.k_proj.bias", i);
         if (own && !l->v_is_k) bind_vector(b, &w->v_bias, kv, "layers.%d.self_attn.v_proj.bias", i);
     }
-    if (s->o_bias) bind_vector(b, &w->o_bias, s->hidden, "layers.%d.self_attn.o_proj.bias", i);
     if (s->qk_norm) {
         bind_vector(b, &w->q_norm, s->qk_norm_whole ? q : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "q_layernorm" : s->qk_norm_last ? "query_layernorm" : "q_norm");
         if (own) bind_vector(b, &w->k_norm, s->qk_norm_whole ? kv : l->head_dim, "layers.%d.self_attn.%s.weight", i, s->lfm2_names ? "k_layernorm" : s->qk_norm_last ? "key_layernorm" : "k_norm");

@@ -10,7 +10,7 @@ static const double PI = 3.14159265358979323846;
 static bool rope_allocate(rope_table *t, arena *memory, int half)
 {
     t->half = half;
-    t->factor = 1;
+    t->factor = t->score_factor = 1;
     t->interleaved = false;
     t->inv_freq = arena_alloc(memory, (size_t)(half > 0 ? half : 1) * sizeof(float));
     t->axis = arena_alloc(memory, (size_t)(half > 0 ? half : 1));
@@ -99,6 +99,7 @@ static void rope_yarn(rope_table *t, rope_source *s, double theta, int dim)
         return;
     }
     t->factor = (float)(attention > 0 ? attention : m > 0 && all > 0 ? yarn_scale(factor, m) / yarn_scale(factor, all) : yarn_scale(factor, 1));
+    if (all > 0) t->score_factor = (float)(yarn_scale(factor, all) * yarn_scale(factor, all));
     double low = dim * log(trained / (fast * 2 * PI)) / (2 * log(theta)), high = dim * log(trained / (slow * 2 * PI)) / (2 * log(theta));
     if (config_bool(s->c, rope_path(s, "truncate", false), true)) low = floor(low), high = ceil(high);
     low = fmax(low, 0);

@@ -13,6 +13,7 @@ typedef struct rope_table {
     float *inv_freq;               /* [half] */
     uint8_t *axis;                 /* [half] */
     float factor;
+    float score_factor;            /* of attention's scores beyond that: DeepSeek's YaRN (mscale_all_dim), else 1 */
     bool interleaved;              /* column 2i with 2i+1 instead of i with i + half */
 } rope_table;
 

@@ -63,8 +63,8 @@ void vit_attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, 
     if (w->q_norm) op_rmsnorm_heads(r, q, w->q_norm, 0, s->eps, s->norm_each_head ? s->head_dim : (int)d);
     if (w->k_norm) op_rmsnorm_heads(r, k, w->k_norm, 0, s->eps, s->norm_each_head ? s->head_dim : (int)d);
     if (cosine.data) {
-        op_rope(r, q, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);
-        op_rope(r, k, s->heads, s->head_dim, 1, s->head_dim, false, cosine, sine);
+        op_rope(r, q, s->heads, s->head_dim, 1, s->head_dim, s->rope_pairs, cosine, sine);
+        op_rope(r, k, s->heads, s->head_dim, 1, s->head_dim, s->rope_pairs, cosine, sine);
     }
     attention_spec a = {.heads = s->heads, .kv_heads = s->heads, .head_dim = s->head_dim, .scale = (float)pow(s->head_dim, -0.5)};
     tensor out = op_attention_segments(r, q, k, v, starts, segments, &a);

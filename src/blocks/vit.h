@@ -16,6 +16,7 @@ typedef struct vit_spec {
     bool gated;
     bool norm_each_head;           /* q_norm, k_norm [head_dim], of each head alone */
     activation act;
+    bool rope_pairs;               /* rope turns pairs of neighbours, not halves */
 } vit_spec;
 
 /* Weights; those that a checkpoint has not stay empty. q, k, v are one product, or three. */

@@ -19,9 +19,9 @@ bool qwen_tower_plan(qwen_tower *t, arena *memory, config *c, int text_hidden)
     if (!c->failed && !(theta > 0)) return config_fail(c, VLM_FORMAT, "vision_config.rope_theta %g", theta);
     if (!t->layer || !t->full || !rope_default(&axis, memory, theta, v->head_dim / 2) || !rope_default(&t->rope, memory, theta, v->head_dim))
         return config_fail(c, VLM_MEMORY, "out of memory");
-    for (int i = 0; i < t->rope.half; i++) {                         /* the frequencies once for rows, once for columns */
-        t->rope.inv_freq[i] = t->no_rope ? 0 : axis.inv_freq[i % axis.half];
-        t->rope.axis[i] = i >= axis.half;
+    for (int i = 0; i < t->rope.half; i++) {                         /* the frequencies once for rows, once for columns; or taking turns, columns first */
+        t->rope.inv_freq[i] = t->no_rope ? 0 : axis.inv_freq[v->rope_pairs ? i / 2 : i % axis.half];
+        t->rope.axis[i] = v->rope_pairs ? i % 2 == 0 : i >= axis.half;
     }
     return !c->failed;
 }
@@ -43,7 +43,7 @@ void qwen_tower_bind(const qwen_tower_names *names, qwen_tower *t, binder *b)
     const patch_spec *p = &t->patch;
     int64_t d = t->vit.hidden;
     const char *embed = names->embed ? names->embed : "patch_embed.proj", *layers = names->layers ? names->layers : "blocks";
-    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", "vit.", NULL);
+    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", "vit.", "vision_tower.encoder.", NULL);
     bind_conv3d(b, &t->embed, d, PATCH_CHANNELS, p->temporal, p->patch, p->patch, "%s", embed);
     bind_vector_optional(b, &t->embed_bias, d, "%s.bias", embed);
     if (t->side) bind_vector(b, &t->positions, ((int64_t)t->side * t->side + t->class_row) * d, "%s.weight", names->positions ? names->positions : "pos_embed");

@@ -14,6 +14,7 @@
  * GLM-4V (glm4v.c) is Qwen2.5-VL without windows, with a table that is looked up bicubic, a norm behind the embedding, and a merger of its own.
  *
  * PaddleOCR-VL (paddleocr_vl.c) is Qwen2-VL with a table whose bilinear samples are at pixel centres, patches row by row, and names of SigLIP.
+ * MoonViT (kimi.c) is PaddleOCR-VL's tower with a table looked up bicubic and rope in pairs, columns and rows taking turns.
  * Hunyuan-VL (hunyuan_vl.c) is that without rope, an rms norm before a merger of its own.
  *
  * The main merger normalises patches, those of deepstack what is merged. Attention goes over one frame (or window) at a time. */

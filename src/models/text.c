@@ -9,6 +9,8 @@
 /* `defaults`: what the reference's config class fills in; configs nested in others often leave these fields out. */
 static const struct { const char *type; text_spec_fn spec; const char *defaults; } table[] = {
     {"cohere2", cohere2_spec, NULL},
+    {"deepseek_v2", deepseek_spec, NULL},
+    {"deepseek_v3", deepseek_spec, NULL},
     {"ernie4_5", ernie4_5_spec, NULL},
     {"gemma", gemma_spec, "{" GEMMA ",\"hidden_size\":3072,\"intermediate_size\":24576,\"num_hidden_layers\":28,\"num_attention_heads\":16,\"head_dim\":256}"},
     {"gemma2", gemma_spec, "{" GEMMA ",\"hidden_size\":2304,\"intermediate_size\":9216,\"num_hidden_layers\":26,\"num_attention_heads\":8,"
@@ -27,6 +29,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
                                            "\"num_attention_heads\":16,\"num_key_value_heads\":4,\"max_position_embeddings\":32768,\"rms_norm_eps\":1e-5,"
                                            "\"tie_word_embeddings\":true,\"embedding_multiplier\":12,\"logits_scaling\":4,\"residual_multiplier\":0.263,"
                                            "\"attention_multiplier\":0.015625}"},
+    {"kimi_k2", deepseek_spec, NULL},
     {"lfm2", lfm2_spec, NULL},
     {"llama", llama_spec, "{" LLAMA "}"},
     {"ministral", llama_spec, NULL},

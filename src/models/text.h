@@ -17,6 +17,7 @@ bool text_spec(decoder_spec *s, arena *memory, config *c);
 bool text_known(const char *model_type);
 
 bool cohere2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool deepseek_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool ernie4_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma3n_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);

@@ -66,6 +66,13 @@ void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const
     for (int i = 0; i < count; i++) adapt_product(r, y[i], x, w[i], bias ? bias[i] : NULL);
 }
 
+void op_linear_heads_to(run *r, tensor y, tensor x, const weight *w)
+{
+    if (!expect(r, "linear_heads", "x", x, x.rows, w->cols) || !expect(r, "linear_heads", "y", y, x.rows, w->rows)) return;
+    if (w->experts < 1 || x.rows % w->experts) run_fail(r, VLM_INTERNAL, "linear_heads: %lld rows of %lld heads", LL(x.rows), LL(w->experts));
+    else r->dev->ops->linear_heads(r, y, x, w);
+}
+
 tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale)
 {
     if (!indices(r, "embed", ids, n, 0, table->rows)) return none;
@@ -249,7 +256,7 @@ void op_kv_write(run *r, const ragged *batch, int group, int slot, tensor k, ten
 {
     if (!group_fits(r, batch, group, slot)) return;
     int64_t cols = (int64_t)batch->group[group].kv_heads * batch->group[group].head_dim;
-    if (expect(r, "kv_write", "k", k, batch->n_tokens, cols) && expect(r, "kv_write", "v", v, batch->n_tokens, cols))
+    if (expect(r, "kv_write", "k", k, batch->n_tokens, cols) && (batch->group[group].latent || expect(r, "kv_write", "v", v, batch->n_tokens, cols)))
         r->dev->ops->kv_write(r, batch, group, slot, k, v);
 }
 
@@ -263,7 +270,7 @@ tensor op_attention(run *r, tensor q, const ragged *batch, const attention_spec 
         return none;
     }
     if (!expect(r, "attention", "q", q, batch->n_tokens, (int64_t)s->heads * s->head_dim)) return none;
-    tensor out = run_tensor(r, q.rows, q.cols);
+    tensor out = run_tensor(r, q.rows, (int64_t)s->heads * kv_value_dim(shape));
     if (run_ok(r)) r->dev->ops->attention(r, out, q, batch, s);
     return out;
 }

@@ -80,6 +80,8 @@ typedef struct ops {
     /* (optional) y[i] = x . w[i]^T (+ bias[i]): several weights over the same x in one go. NULL: linear, one after the other.
      * The same bits as linear. */
     void (*linear_group)(run *r, int count, const tensor *y, tensor x, const weight *const *w, const float *const *bias);
+    /* A matrix for each head: y[i] = x[i] . w[i % w->experts]^T; rows are heads, those of a token side by side. x, y: [n * experts, cols], [.., rows] */
+    void (*linear_heads)(run *r, tensor y, tensor x, const weight *w);
     /* out[i] = scale * row ids[i] of table */
     void (*embed)(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
     /* y = x / sqrt(mean(x^2) + eps) * (w + offset), per `width` columns (0: all of them; head_dim: per head). w NULL: no weight.
@@ -118,10 +120,11 @@ typedef struct ops {
      * interleaved: column 2i is paired with 2i+1 instead. */
     void (*rope)(run *r, tensor x, int heads, int head_dim, int blocks, int block_dim, bool interleaved, tensor cosine, tensor sine);
 
-    /* Keys and values [n, kv_heads * head_dim] of the batch into their pages. */
+    /* Keys and values [n, kv_heads * head_dim] of the batch into their pages. v is not looked at where the group keeps none (kv_shape.latent). */
     void (*kv_write)(run *r, const ragged *batch, int group, int slot, tensor k, tensor v);
-    /* out[n, heads * head_dim]: token t at position p attends to positions j with j < see (p + 1; see_to[t] when bidirectional) and,
-     * if the group has a window, j > p - window (whole_blocks: or j >= see_from[t]). ragged.joined leaves out what lies between blocks. */
+    /* out[n, heads * head_dim] (heads * latent where values are latent): token t at position p attends to positions j with j < see (p + 1;
+     * see_to[t] when bidirectional) and, if the group has a window, j > p - window (whole_blocks: or j >= see_from[t]). ragged.joined leaves out what
+     * lies between blocks. */
     void (*attention)(run *r, tensor out, tensor q, const ragged *batch, const attention_spec *spec);
     /* Encoders: full attention inside segments; segment s is rows [starts[s], starts[s+1]) of q, k, v. */
     void (*attention_segments)(run *r, tensor out, tensor q, tensor k, tensor v, const int32_t *starts, int segments,
@@ -170,6 +173,7 @@ void op_linear_to(run *r, tensor y, tensor x, const weight *w, const float *bias
 enum { LINEAR_GROUP_MAX = 4 };
 void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const *w, const float *const *bias);
 /* All three do what adapters want of their weights, row by row (tensor/adapt.h); so does op_embed. */
+void op_linear_heads_to(run *r, tensor y, tensor x, const weight *w);                         /* not this: such matrices have no adapters */
 tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale);
 tensor op_rmsnorm(run *r, tensor x, const float *w, float offset, float eps);                 /* whole rows */
 void op_rmsnorm_heads(run *r, tensor x, const float *w, float offset, float eps, int head_dim);  /* in place, per head */

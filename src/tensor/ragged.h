@@ -16,12 +16,14 @@
 enum { MAX_KV_GROUPS = 4, KV_PAGE_TOKENS = 32 };
 
 typedef struct kv_shape {
-    int kv_heads, head_dim;                        /* of keys; values have the same */
+    int kv_heads, head_dim;                        /* of keys; values have the same, but for latent */
     int slots;                                     /* layers that own keys and values in this group */
     int window;                                    /* a query at p sees keys > p - window; 0: all */
+    int latent;                                    /* > 0: no values are kept, they are the first `latent` columns of keys (multi-head latent attention) */
     dtype type;                                    /* F32, BF16, F16 */
 } kv_shape;
 
+static inline int kv_value_dim(const kv_shape *shape) { return shape->latent ? shape->latent : shape->head_dim; }
 size_t kv_page_bytes(const kv_shape *shape);       /* whole page: all slots, keys and values, KV_PAGE_TOKENS positions */
 
 /* Blocks of a run that see each other, not what lies between them: [place[2 * i], place[2 * i + 1]) are positions, rising. */

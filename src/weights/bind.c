@@ -237,7 +237,7 @@ bool bind_plain_format(binder *b, weight *w, const stored_tensor *t)
 }
 
 /* Matrix or matrices `name` into w, whose rows, cols and experts are set, not on the list yet; false when absent or failed. */
-static bool read_matrix(binder *b, weight *w, const char *name)
+bool bind_read_matrix(binder *b, weight *w, const char *name)
 {
     const stored_tensor *t = bind_find_matrix(b, name);
     if (!t) return false;
@@ -258,7 +258,7 @@ static bool read_matrix(binder *b, weight *w, const char *name)
 
 static bool bind_matrix(binder *b, weight *w, const char *name)
 {
-    return read_matrix(b, w, name) && bind_low_rank(b, w, name, 0, NULL, NULL) && bind_add(b, w);
+    return bind_read_matrix(b, w, name) && bind_low_rank(b, w, name, 0, NULL, NULL) && bind_add(b, w);
 }
 
 /* A made-up matrix in w, whose sizes are set. */
@@ -349,7 +349,7 @@ void bind_linear_parts(binder *b, int count, weight *const *out, const int64_t *
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    bool ok = b->files ? read_matrix(b, &whole, name) : bind_dummy(b, &whole, name);
+    bool ok = b->files ? bind_read_matrix(b, &whole, name) : bind_dummy(b, &whole, name);
     if (!ok && !b->failed) bind_missing(b, name, ".weight");
     int64_t first = 0;
     for (int i = 0; ok && i < count; first += rows[i++]) *out[i] = weight_rows(&whole, first, rows[i]);

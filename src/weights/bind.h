@@ -62,6 +62,9 @@ void bind_experts_transposed(binder *b, weight *out, int64_t experts, int64_t ro
 void bind_experts_interleaved(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
 void bind_vector_interleaved(binder *b, const float **out, int64_t experts, int64_t rows, const char *format, ...) __attribute__((format(printf, 5, 6)));
 void bind_linear_transposed(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* One matrix [heads * (key_rows + value_rows), cols], each head's keys before its values, as matrices of heads: keys turned, heads x [cols, key_rows], and
+ * values, heads x [value_rows, cols]. Copied; quantized ones become float32. */
+void bind_heads(binder *b, weight *keys, weight *values, int64_t heads, int64_t key_rows, int64_t value_rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* The full tensor name, values widened to float32. n is checked against the number of elements. */
 void bind_vector(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
 bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));

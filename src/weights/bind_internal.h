@@ -18,6 +18,8 @@ void bind_wrong_shape(binder *b, const stored_tensor *t, int dims, const int64_t
 bool bind_plain_format(binder *b, weight *w, const stored_tensor *t);
 const void *bind_aligned(binder *b, const stored_tensor *t);
 const float *bind_floats_of(binder *b, const stored_tensor *t);
+/* The matrix (or matrices) into w, whose rows, cols and experts are set, without handing it out; false when absent or failed. */
+bool bind_read_matrix(binder *b, weight *w, const char *name);
 bool bind_dummy(binder *b, weight *w, const char *name);
 bool bind_add(binder *b, weight *w);
 /* Puts what adapters change about the matrix `name` on w: on count parts of it instead, rows[i] each, when parts is not NULL. */

@@ -138,6 +138,10 @@ static void check_attention(ops_test *t)
     int n_runs = deep ? 1 : t_between(t, 1, 4);
     kv_shape shape = {.kv_heads = t_between(t, 1, 3), .head_dim = t_pick(t, deep ? 5 : 10, dims), .slots = t_between(t, 1, 2), .type = types[t_below(t, 3)]};
     if (t_below(t, 2)) shape.window = deep ? t_between(t, 1, 1500) : t_between(t, 1, 150);
+    if (t_below(t, 4) == 0) {
+        if (t_below(t, 4) == 0) shape.kv_heads = 1, shape.head_dim = 576, shape.latent = 512;          /* DeepSeek's */
+        else shape.latent = t_between(t, 1, shape.head_dim);
+    }
     attention_spec s = {.kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .group = 1, .slot = t_between(t, 0, shape.slots - 1)};
     s.heads = s.kv_heads * t_pick(t, 7, shares);
     s.scale = 1 / sqrtf((float)s.head_dim);
@@ -153,7 +157,7 @@ static void check_attention(ops_test *t)
                                  .token_position = p.token_position, .see_to = p.see_to, .see_from = p.see_from, .joined = p.joined, .n_groups = 2, .group = {{0}, shape}};
         p.batch[side].pages[1] = (void *const *const *)pages[side];
     }
-    t_shape(t, "%d tokens in %d runs, %d heads, %d key heads of %d, %s, window %d, past %d%s%s%s", n, n_runs, s.heads, s.kv_heads, s.head_dim,
+    t_shape(t, "%d tokens in %d runs, %d heads, %d key heads of %d (latent %d), %s, window %d, past %d%s%s%s", n, n_runs, s.heads, s.kv_heads, s.head_dim, shape.latent,
             dtype_name(shape.type), shape.window, p.past[0], s.bidirectional ? ", both ways" : "", s.whole_blocks ? ", whole blocks" : "", s.sinks ? ", sinks" : "");
     write_past(t, &p, 1, s.slot);
     drop_passed(&p, pages, shape.window);
@@ -161,13 +165,14 @@ static void check_attention(ops_test *t)
     tensor k = t_random(t, n, cols, 1), v = t_random(t, n, cols, 1), q = t_random(t, n, (int64_t)s.heads * s.head_dim, 1.5f);
     ON(t, ref, kv_write, &p.batch[0], 1, s.slot, k, v);
     ON(t, dev, kv_write, &p.batch[1], 1, s.slot, k, v);
-    tensor want = t_output(t, n, q.cols), got = t_output(t, n, q.cols);
+    int64_t out = (int64_t)s.heads * kv_value_dim(&shape);
+    tensor want = t_output(t, n, out), got = t_output(t, n, out);
     ON(t, ref, attention, want, q, &p.batch[0], &s);
     ON(t, dev, attention, got, q, &p.batch[1], &s);
     t_near(t, got, want, near(t), near(t));
     int seq = t_between(t, 0, n_runs - 1), from = t_between(t, p.first[seq], p.first[seq + 1] - 1), some = t_between(t, 1, p.first[seq + 1] - from);
     ragged alone = one_run(t, &p.batch[1], seq, from, some);
-    tensor part = t_output(t, some, q.cols);
+    tensor part = t_output(t, some, out);
     ON(t, one, attention, part, tensor_rows(q, from, some), &alone, &s);
     t_same(t, part, tensor_rows(got, from, some));
     t_guards(t, part);

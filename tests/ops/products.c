@@ -76,6 +76,25 @@ static void check_linear(ops_test *t)
     release(t, &p);
 }
 
+static void check_heads(ops_test *t)
+{
+    weight_format format = (weight_format)t_below(t, WF_COUNT);
+    int64_t heads = t_between(t, 1, 9), n = t_size(t, 30), cols = some_cols(t, format), rows = t_size(t, 200);
+    weight w = t_weight(t, format, rows, cols, heads);
+    t_shape(t, "%lld heads of %lld x %lld, %lld outputs, format %d", (long long)heads, (long long)n, (long long)cols, (long long)rows, (int)format);
+    prepared p = prepare(t, &w);
+    tensor x = t_random(t, n * heads, cols, 1), want = t_output(t, x.rows, rows), got = t_output(t, x.rows, rows);
+    ON(t, ref, linear_heads, want, x, &w);
+    ON(t, dev, linear_heads, got, x, &p.dev);
+    t_near(t, got, want, loss(t) * row_norm(x) * weight_norm(t, &w), 1e-6);
+    int64_t first = t_below(t, (uint32_t)n), some = t_between(t, 1, (int)(n - first));
+    tensor part = t_output(t, some * heads, rows);
+    ON(t, one, linear_heads, part, tensor_rows(x, first * heads, some * heads), &p.one);
+    t_same(t, part, tensor_rows(got, first * heads, some * heads));
+    t_guards(t, part);
+    release(t, &p);
+}
+
 static void check_embed(ops_test *t)
 {
     weight_format format = (weight_format)t_below(t, WF_COUNT);
@@ -174,6 +193,6 @@ static void bench_conv2d(ops_test *t)
 }
 
 const op_case linear_cases[] = {
-    {"linear", check_linear, NULL, true}, {"embed", check_embed, NULL, true}, {"moe", check_moe, NULL, true}, {"conv2d", check_conv2d, bench_conv2d, true},
+    {"linear", check_linear, NULL, true}, {"linear_heads", check_heads, NULL, true}, {"embed", check_embed, NULL, true}, {"moe", check_moe, NULL, true}, {"conv2d", check_conv2d, bench_conv2d, true},
     {NULL, NULL, NULL, false},
 };

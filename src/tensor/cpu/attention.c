@@ -2,6 +2,7 @@
  *
  * Inside a page, for each slot and each head of keys: keys transposed [head_dim][KV_PAGE_TOKENS], then values
  * [KV_PAGE_TOKENS][head_dim]. So a vector holds one dimension of neighbouring keys, and scores need no sums across lanes.
+ * Where values are columns of the keys (latent) only keys are stored; a tile, which has the rows of all heads, turns them once.
  *
  * Work is cut into tiles: some tokens of one run with the query heads that share one head of keys (a row each). A tile goes over
  * the keys in parts of PART positions at fixed places; each part is summed from nothing and then joined to the parts before it.
@@ -24,7 +25,7 @@ static int64_t round16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 /* Where the keys of a slot and head start in a page, in values of the page's type; the values follow after head_dim * strip. */
 static size_t head_at(const kv_shape *shape, int slot, int head)
 {
-    return 2 * ((size_t)slot * (size_t)shape->kv_heads + (size_t)head) * KV_PAGE_TOKENS * (size_t)shape->head_dim;
+    return (shape->latent ? 1 : 2) * ((size_t)slot * (size_t)shape->kv_heads + (size_t)head) * KV_PAGE_TOKENS * (size_t)shape->head_dim;
 }
 
 /* ---- writing ---- */
@@ -54,7 +55,7 @@ static void write_heads(void *arg, int64_t begin, int64_t end, int thread)
             char *keys = page + head_at(shape, j->slot, head) * unit, *values = keys + KV_PAGE_TOKENS * D * unit;
             j->k->narrow(row, shape->type, tensor_row(j->keys, i) + (size_t)head * D, shape->head_dim);
             scatter_key(keys + place * unit, (const char *)row, unit, shape->head_dim);
-            j->k->narrow(values + place * D * unit, shape->type, tensor_row(j->values, i) + (size_t)head * D, shape->head_dim);
+            if (!shape->latent) j->k->narrow(values + place * D * unit, shape->type, tensor_row(j->values, i) + (size_t)head * D, shape->head_dim);
         }
     }
 }
@@ -83,6 +84,7 @@ typedef struct paged_job {
     span *tiles;
     item *items;
     int sharing;                                   /* query heads to a head of keys */
+    int value_dim;
     int rows;                                      /* of the largest tile */
     char *scratch;                                 /* [thread] */
     size_t scratch_bytes;
@@ -111,9 +113,10 @@ static void sees(const ragged *b, const attention_spec *s, int i, int32_t *first
 static size_t state_floats(int rows, int head_dim) { return (size_t)round16(rows) * (2 + (size_t)round16(head_dim)); }
 
 /* A state of `rows` rows in memory of state_floats(rows, head_dim); nothing seen yet. */
-static attend_rows fresh_state(float *memory, int rows, const attention_spec *s)
+static attend_rows fresh_state(float *memory, int rows, const paged_job *j)
 {
-    attend_rows t = {.rows = rows, .head_dim = s->head_dim, .o_stride = round16(s->head_dim), .scale = s->scale, .cap = s->softcap};
+    attend_rows t = {.rows = rows, .head_dim = j->s->head_dim, .value_dim = j->value_dim, .o_stride = round16(j->value_dim), .scale = j->s->scale,
+                     .cap = j->s->softcap};
     t.most = memory;
     t.sum = t.most + round16(rows);
     t.o = t.sum + round16(rows);
@@ -122,26 +125,27 @@ static attend_rows fresh_state(float *memory, int rows, const attention_spec *s)
     return t;
 }
 
-/* The block of pages at position `base`; `wide` != NULL: widened into it. Strips without a page repeat one that has. */
-static attend_block block_at(const paged_job *j, int seq, int head, int32_t base, int32_t from, int32_t to, float *wide)
+/* The block of pages at position `base`; `wide`: room to widen it, and to turn latent values. Strips without a page repeat one that has. */
+static attend_block block_at(const paged_job *j, int seq, int head, int32_t base, int32_t from, int32_t to, bool widen, float *wide)
 {
     const kv_shape *shape = &j->b->group[j->s->group];
     size_t at = head_at(shape, j->s->slot, head), half = (size_t)KV_PAGE_TOKENS * (size_t)shape->head_dim, unit = dtype_size(shape->type);
-    attend_block block = {.value_stride = shape->head_dim, .type = wide ? DT_F32 : shape->type};
+    attend_block block = {.value_stride = j->value_dim, .type = widen ? DT_F32 : shape->type};
     int some = 0;
     for (int strip = 0; strip < ATTEND_STRIPS; strip++) {
         int32_t p = base + strip * ATTEND_STRIP;
         if (p + ATTEND_STRIP <= from || p >= to) continue;
         const char *keys = (const char *)j->b->pages[j->s->group][seq][p / KV_PAGE_TOKENS] + at * unit;
+        float *copy = wide + (widen || shape->latent ? 2 * half * (size_t)strip : 0), *values = copy + half;
         block.keys[strip] = keys;
         block.values[strip] = keys + half * unit;
-        if (wide) {
-            float *copy = wide + 2 * half * (size_t)strip;
+        if (widen) {
             j->k->widen(copy, keys, shape->type, (int64_t)half);
-            j->k->widen(copy + half, block.values[strip], shape->type, (int64_t)least(KV_PAGE_TOKENS, to - p) * shape->head_dim);
             block.keys[strip] = copy;
-            block.values[strip] = copy + half;
         }
+        if (shape->latent) j->k->turn_values(values, block.keys[strip], shape->latent);
+        else if (widen) j->k->widen(values, block.values[strip], shape->type, (int64_t)least(KV_PAGE_TOKENS, to - p) * shape->head_dim);
+        if (widen || shape->latent) block.values[strip] = values;
         some = strip;
     }
     for (int strip = 0; strip < ATTEND_STRIPS; strip++)
@@ -173,11 +177,13 @@ static void attend_joined(const paged_job *j, const attend_rows *t, const span *
 }
 
 /* Sums part `part` of the keys into t. */
-static void attend_part(const paged_job *j, const attend_rows *t, const span *tile, int head, int part, const desk *d, float *wide)
+static void attend_part(const paged_job *j, const attend_rows *t, const span *tile, int head, int part, const desk *d)
 {
+    const kv_shape *shape = &j->b->group[j->s->group];
+    bool widen = shape->type != DT_F32 && (t->rows >= WIDEN_ROWS || shape->latent);
     int32_t from = part * PART > tile->from ? part * PART : tile->from, to = (part + 1) * PART < tile->to ? (part + 1) * PART : tile->to;
     for (int32_t base = from / ATTEND_KEYS * ATTEND_KEYS; base < to; base += ATTEND_KEYS) {
-        attend_block block = block_at(j, tile->seq, head, base, from, to, wide);
+        attend_block block = block_at(j, tile->seq, head, base, from, to, widen, d->wide);
         j->k->attend(t, &block, base);
         attend_joined(j, t, tile, &block, base, d->joined_first, d->joined_end);
     }
@@ -187,7 +193,7 @@ static void finish(const paged_job *j, const attend_rows *t, const span *tile, i
 {
     for (int i = 0; i < t->rows; i++) {
         int h = head * j->sharing + i % j->sharing;
-        float *out = tensor_row(j->out, tile->first + i / j->sharing) + (int64_t)h * j->s->head_dim;
+        float *out = tensor_row(j->out, tile->first + i / j->sharing) + (int64_t)h * j->value_dim;
         j->k->attend_finish(out, t, i, j->s->sinks ? j->s->sinks + h : NULL);
     }
 }
@@ -212,7 +218,7 @@ static void paged_items(void *arg, int64_t begin, int64_t end, int thread)
 {
     const paged_job *j = arg;
     const attention_spec *s = j->s;
-    bool narrow = j->b->group[s->group].type != DT_F32;
+    bool narrow = j->b->group[s->group].type != DT_F32 || j->b->group[s->group].latent;
     desk d;
     desk_layout(&d, j->scratch + (size_t)thread * j->scratch_bytes, j->rows, s->head_dim, narrow);
     for (int64_t n = begin; n < end; n++) {
@@ -226,11 +232,11 @@ static void paged_items(void *arg, int64_t begin, int64_t end, int thread)
         }
         j->k->attend_queries(d.q, d.rows, rows, s->head_dim);
         int first_part = it->part < 0 ? tile->from / PART : it->part, last_part = it->part < 0 ? (tile->to - 1) / PART : it->part;
-        attend_rows total = fresh_state(it->part < 0 ? d.total : j->states + it->state, rows, s), sum = total;
+        attend_rows total = fresh_state(it->part < 0 ? d.total : j->states + it->state, rows, j), sum = total;
         for (int part = first_part; part <= last_part; part++) {
-            if (part > first_part) sum = fresh_state(d.part, rows, s);
+            if (part > first_part) sum = fresh_state(d.part, rows, j);
             sum.q = d.q, sum.first = d.first, sum.end = d.end;
-            attend_part(j, &sum, tile, it->head, part, &d, rows >= WIDEN_ROWS ? d.wide : NULL);
+            attend_part(j, &sum, tile, it->head, part, &d);
             if (part > first_part) j->k->attend_merge(&total, &sum);
         }
         if (it->part < 0) finish(j, &total, tile, it->head);
@@ -246,7 +252,7 @@ static void join_items(void *arg, int64_t begin, int64_t end, int thread)
         const span *tile = &j->tiles[it->tile];
         if (it->part != tile->from / PART) continue;
         int rows = tile->tokens * j->sharing;
-        attend_rows total = {.rows = rows, .head_dim = j->s->head_dim, .o_stride = round16(j->s->head_dim)}, part = total;
+        attend_rows total = {.rows = rows, .head_dim = j->s->head_dim, .value_dim = j->value_dim, .o_stride = round16(j->value_dim)}, part = total;
         for (int p = it->part; p <= (tile->to - 1) / PART; p++, it++) {
             attend_rows *t = p == tile->from / PART ? &total : &part;
             t->most = j->states + it->state;
@@ -302,7 +308,8 @@ static int64_t cut_items(const paged_job *j, int n_tiles, bool split, item *item
 void cpu_attention(run *r, tensor out, tensor q, const ragged *b, const attention_spec *s)
 {
     arena_mark mark = arena_get_mark(r->scratch);
-    paged_job j = {.k = cpu_attend_kernels(r, s, true), .b = b, .s = s, .q = q, .out = out, .sharing = s->heads / s->kv_heads};
+    paged_job j = {.k = cpu_attend_kernels(r, s, true), .b = b, .s = s, .q = q, .out = out, .sharing = s->heads / s->kv_heads,
+                   .value_dim = kv_value_dim(&b->group[s->group])};
     int threads = pool_threads(r->dev->pool), tokens = j.k->tile_rows / j.sharing > 1 ? j.k->tile_rows / j.sharing : 1;
     int64_t work;
     int n_tiles = cut_tiles(&j, tokens, NULL, &work);
@@ -318,7 +325,7 @@ void cpu_attention(run *r, tensor out, tensor q, const ragged *b, const attentio
     size_t floats;
     int64_t items = cut_items(&j, n_tiles, split, NULL, &floats);
     desk d;
-    j.scratch_bytes = (desk_layout(&d, NULL, j.rows, s->head_dim, b->group[s->group].type != DT_F32) + 63) & ~(size_t)63;
+    j.scratch_bytes = (desk_layout(&d, NULL, j.rows, s->head_dim, b->group[s->group].type != DT_F32 || b->group[s->group].latent) + 63) & ~(size_t)63;
     j.items = run_alloc(r, (size_t)items * sizeof *j.items);
     j.scratch = run_tensor(r, small ? 1 : threads, (int64_t)(j.scratch_bytes / sizeof(float))).data;
     j.states = split ? run_tensor(r, 1, (int64_t)floats).data : NULL;

@@ -91,13 +91,13 @@ V_INLINE size_t value_bytes(int head_dim) { return (size_t)chunks(head_dim, TILE
 typedef struct tiles { const char *keys[ATTEND_STRIPS], *values[ATTEND_STRIPS]; } tiles;
 
 /* Strips that hold keys from .. to (of the block) as tiles in room for keys and values. */
-V_INLINE tiles turn_block(char *keys, char *values, const attend_block *b, int head_dim, int from, int to, const dtype type)
+V_INLINE tiles turn_block(char *keys, char *values, const attend_block *b, int head_dim, int value_dim, int from, int to, const dtype type)
 {
     tiles t = {{0}, {0}};
-    for (int strip = from / ATTEND_STRIP; strip * ATTEND_STRIP < to; strip++, keys += key_bytes(head_dim), values += value_bytes(head_dim)) {
+    for (int strip = from / ATTEND_STRIP; strip * ATTEND_STRIP < to; strip++, keys += key_bytes(head_dim), values += value_bytes(value_dim)) {
         int first = strip * ATTEND_STRIP;
         turn_strip_keys(keys, b->keys[strip], head_dim, type);
-        turn_strip_values(values, b->values[strip], b->value_stride, head_dim, from - first, to - first, type);
+        turn_strip_values(values, b->values[strip], b->value_stride, value_dim, from - first, to - first, type);
         t.keys[strip] = keys, t.values[strip] = values;
     }
     return t;
@@ -245,7 +245,7 @@ V_INLINE void attend_group(const attend_rows *t, const tiles *b, int32_t base, i
 {
     float s[2 * TILE * ATTEND_KEYS] __attribute__((aligned(64)));
     uint16_t p[2 * TILE * ATTEND_KEYS] __attribute__((aligned(64)));
-    int lo[2 * TILE], hi[2 * TILE], from = ATTEND_KEYS, to = 0, depth = chunks(t->head_dim, DEPTH), wide = chunks(t->head_dim, TILE);
+    int lo[2 * TILE], hi[2 * TILE], from = ATTEND_KEYS, to = 0, depth = chunks(t->head_dim, DEPTH), wide = chunks(t->value_dim, TILE);
     for (int i = 0; i < n; i++) {
         lo[i] = largest(t->first[row + i] - base, 0);
         hi[i] = least(t->end[row + i] - base, ATTEND_KEYS);
@@ -284,9 +284,9 @@ static void attend(const attend_rows *t, const attend_block *b, int32_t base)
     tiles turned;
     if (b->packed) {
         for (int i = 0; i < ATTEND_STRIPS; i++) turned.keys[i] = b->keys[i], turned.values[i] = b->values[i];
-    } else if (b->type == DT_BF16) turned = turn_block(key_tiles, value_tiles, b, t->head_dim, from, to, DT_BF16);
-    else if (b->type == DT_F32) turned = turn_block(key_tiles, value_tiles, b, t->head_dim, from, to, DT_F32);
-    else turned = turn_block(key_tiles, value_tiles, b, t->head_dim, from, to, DT_F16);
+    } else if (b->type == DT_BF16) turned = turn_block(key_tiles, value_tiles, b, t->head_dim, t->value_dim, from, to, DT_BF16);
+    else if (b->type == DT_F32) turned = turn_block(key_tiles, value_tiles, b, t->head_dim, t->value_dim, from, to, DT_F32);
+    else turned = turn_block(key_tiles, value_tiles, b, t->head_dim, t->value_dim, from, to, DT_F16);
     for (int row = 0; row < t->rows; row += 2 * TILE) {
         int n = least(2 * TILE, t->rows - row);
         if (n > TILE) attend_group(t, &turned, base, row, n, true);

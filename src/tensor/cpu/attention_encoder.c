@@ -105,7 +105,7 @@ static void segment_parts(void *arg, int64_t begin, int64_t end, int thread)
         const part *p = &j->parts[n];
         int rows = p->tokens * j->sharing;
         int32_t count = j->starts[p->segment + 1] - j->starts[p->segment];
-        attend_rows t = {rows, s->head_dim, round16(s->head_dim), d.q, d.o, d.most, d.sum, d.first, d.end, s->scale, s->softcap};
+        attend_rows t = {rows, s->head_dim, s->head_dim, round16(s->head_dim), d.q, d.o, d.most, d.sum, d.first, d.end, s->scale, s->softcap};
         for (int i = 0; i < rows; i++) {
             d.rows[i] = tensor_row(j->q, p->row + i / j->sharing) + (int64_t)(p->head * j->sharing + i % j->sharing) * s->head_dim;
             d.first[i] = 0, d.end[i] = count;

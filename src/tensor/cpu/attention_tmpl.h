@@ -3,7 +3,7 @@
  * For a tile of R rows and a block of ATTEND_KEYS keys:
  *   scores   S[R][keys]  = Q . K^T     keys lie along the vector (they are stored transposed), d in order
  *   softmax  each row: the block's largest score, correction of what was summed before, e^(s - most)
- *   values   O[R][d]     = O * correction + S . V     d lies along the vector, keys in order
+ *   values   O[R][d]     = O * correction + S . V     d < value_dim lies along the vector, keys in order
  * Both products hold a register tile of R rows times a few vectors. Every element is one chain of multiply-adds whose order
  * depends on head_dim and the key's position alone, whatever R is: a row gives the same bits in any company. Keys that a row
  * does not see get probability 0, which changes nothing in its sums. */
@@ -164,10 +164,10 @@ V_INLINE void attend_tile(const attend_rows *t, const attend_block *b, int32_t b
     for (int i = 0; i < R; i++) correction[i] = soften(s[i], t, row + i, lo[i], hi[i], first, stop);
     float *o = t->o + row * t->o_stride;
     int64_t d = 0;
-    for (; d + VECTORS * V_LEN <= t->head_dim; d += VECTORS * V_LEN)
+    for (; d + VECTORS * V_LEN <= t->value_dim; d += VECTORS * V_LEN)
         values(o, t->o_stride, s, correction, b, from, to, d, 0, R, VECTORS, type);
-    for (; d + 2 * V_LEN <= t->head_dim; d += 2 * V_LEN) values(o, t->o_stride, s, correction, b, from, to, d, 0, R, 2, type);
-    for (; d < t->head_dim; d += V_LEN) values(o, t->o_stride, s, correction, b, from, to, d, t->head_dim - (int)d, R, 1, type);
+    for (; d + 2 * V_LEN <= t->value_dim; d += 2 * V_LEN) values(o, t->o_stride, s, correction, b, from, to, d, 0, R, 2, type);
+    for (; d < t->value_dim; d += V_LEN) values(o, t->o_stride, s, correction, b, from, to, d, t->value_dim - (int)d, R, 1, type);
 }
 
 V_INLINE void attend_as(const attend_rows *t, const attend_block *b, int32_t base, const dtype type)
@@ -212,7 +212,7 @@ static void attend_merge(const attend_rows *t, const attend_rows *part)
         vf a = v_exp(v_set(t->most[i] - most)), c = v_exp(v_set(part->most[i] - most));
         float *o = t->o + i * t->o_stride;
         const float *p = part->o + i * part->o_stride;
-        for (int64_t d = 0; d < t->head_dim; d += V_LEN) v_store(o + d, v_fma(v_load(o + d), a, v_mul(v_load(p + d), c)));
+        for (int64_t d = 0; d < t->value_dim; d += V_LEN) v_store(o + d, v_fma(v_load(o + d), a, v_mul(v_load(p + d), c)));
         t->sum[i] = t->sum[i] * v_first(a) + part->sum[i] * v_first(c);
         t->most[i] = most;
     }
@@ -229,8 +229,8 @@ static void attend_finish(float *out, const attend_rows *t, int i, const float *
     const vf f = v_set(factor / sum);
     const float *o = t->o + i * t->o_stride;
     int64_t d = 0;
-    for (; d + V_LEN <= t->head_dim; d += V_LEN) v_store(out + d, v_mul(v_load(o + d), f));
-    if (d < t->head_dim) v_store_n(out + d, v_mul(v_load(o + d), f), t->head_dim - (int)d);
+    for (; d + V_LEN <= t->value_dim; d += V_LEN) v_store(out + d, v_mul(v_load(o + d), f));
+    if (d < t->value_dim) v_store_n(out + d, v_mul(v_load(o + d), f), t->value_dim - (int)d);
 }
 
 static size_t strip_bytes(int head_dim, size_t *values_at)
@@ -249,6 +249,14 @@ static void turn_keys(float *keys, const float *k, int64_t stride, int n, int he
         for (; d < head_dim; d++) for (int i = j; i < j + V_SQUARE; i++) keys[(int64_t)d * ATTEND_STRIP + i] = k[i * stride + d];
     }
     for (; j < ATTEND_STRIP; j++) for (int d = 0; d < head_dim; d++) keys[(int64_t)d * ATTEND_STRIP + j] = j < n ? k[j * stride + d] : 0;
+}
+
+static void turn_values(float *values, const float *keys, int dims)
+{
+    int d = 0;
+    for (; d + V_SQUARE <= dims; d += V_SQUARE)
+        for (int j = 0; j < ATTEND_STRIP; j += V_SQUARE) v_transpose(keys + (int64_t)d * ATTEND_STRIP + j, ATTEND_STRIP, values + (int64_t)j * dims + d, dims);
+    for (; d < dims; d++) for (int j = 0; j < ATTEND_STRIP; j++) values[(int64_t)j * dims + d] = keys[(int64_t)d * ATTEND_STRIP + j];
 }
 
 static void pack_strip(void *strip, const float *k, int64_t k_stride, const float *v, int64_t v_stride, int n, int head_dim)
@@ -307,6 +315,7 @@ void KERNELS(cpu_kernels *k)
     k->attend_finish = attend_finish;
     k->strip_bytes = strip_bytes;
     k->pack_strip = pack_strip;
+    k->turn_values = turn_values;
     k->tile_rows = 96;                             /* a multiple of 12 and 6 */
     k->widen = widen;
     k->narrow = narrow;

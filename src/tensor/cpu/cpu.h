@@ -36,7 +36,7 @@ enum {
 bool cpu_features(const char *cap, unsigned *features, const char **name, vlm_error *error);
 
 /* Attention goes over blocks of ATTEND_KEYS keys at fixed positions: four strips of ATTEND_STRIP (= a page) keys. */
-enum { ATTEND_STRIP = KV_PAGE_TOKENS, ATTEND_STRIPS = 4, ATTEND_KEYS = ATTEND_STRIP * ATTEND_STRIPS, ATTEND_AMX_DIM = 512 };
+enum { ATTEND_STRIP = KV_PAGE_TOKENS, ATTEND_STRIPS = 4, ATTEND_KEYS = ATTEND_STRIP * ATTEND_STRIPS, ATTEND_AMX_DIM = 576 };
 
 typedef struct attend_block {
     const void *keys[ATTEND_STRIPS];               /* [head_dim][ATTEND_STRIP]; all readable, also where nobody sees a key */
@@ -48,8 +48,8 @@ typedef struct attend_block {
 
 /* Rows of queries of one head of keys on their way through the blocks (online softmax): out = o / sum. */
 typedef struct attend_rows {
-    int rows, head_dim;
-    int64_t o_stride;                              /* >= head_dim, a multiple of 16 */
+    int rows, head_dim, value_dim;                 /* of keys, of values (<= head_dim) */
+    int64_t o_stride;                              /* >= value_dim, a multiple of 16 */
     const float *q;                                /* as attend_queries packs it: room for [rows][head_dim], both rounded up to 16 */
     float *o, *most, *sum;                         /* [rows, rounded up to 16][o_stride], [rows], [rows] */
     const int32_t *first, *end;                    /* [rows] positions of keys that the row sees: [first, end) */
@@ -97,6 +97,7 @@ typedef struct cpu_kernels {
      * The values start at *values_at of strip_bytes. */
     size_t (*strip_bytes)(int head_dim, size_t *values_at);
     void (*pack_strip)(void *strip, const float *k, int64_t k_stride, const float *v, int64_t v_stride, int n, int head_dim);
+    void (*turn_values)(float *values, const float *keys, int dims);  /* keys [dims][ATTEND_STRIP] to [ATTEND_STRIP][dims] */
     int tile_rows;                                 /* rows of queries that `attend` likes to get at once, at least */
     void (*widen)(float *out, const void *in, dtype type, int64_t n);
     void (*narrow)(void *out, dtype type, const float *in, int64_t n);
@@ -138,6 +139,7 @@ void cpu_release(device *dev, weight *w);
 void cpu_linear(run *r, tensor y, tensor x, const weight *w, const float *bias);
 void cpu_linear_group(run *r, int count, const tensor *y, tensor x, const weight *const *w, const float *const *bias);
 void cpu_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
+void cpu_linear_heads(run *r, tensor y, tensor x, const weight *w);
 void cpu_moe(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
 
 #endif

@@ -1,5 +1,6 @@
 /* linear_moe.c - mixture of experts: tokens are gathered by expert, so that each expert's matrices are read once, as many small
- * products in one fork; the results are added for each token in the order of its choices, whatever order they were made in. */
+ * products in one fork; the results are added for each token in the order of its choices, whatever order they were made in.
+ * Likewise matrices that belong to heads: every token has a row for each of them. */
 #include <math.h>
 #include <string.h>
 
@@ -123,5 +124,19 @@ void cpu_moe(run *r, tensor out, tensor x, const moe_spec *s, const int32_t *ind
     sum_job job = {&plan, out, y, weights};
     pool_for(r->dev->pool, x.rows, 1 + FORK_VALUES / (out.cols * plan.top_k), sum_rows, &job);
 done:
+    arena_release(r->scratch, mark);
+}
+
+void cpu_linear_heads(run *r, tensor y, tensor x, const weight *w)
+{
+    arena_mark mark = arena_get_mark(r->scratch);
+    int64_t heads = w->experts, n = x.rows / heads;
+    linear_product *products = run_alloc(r, (size_t)heads * sizeof *products);
+    int32_t *source = run_alloc(r, (size_t)x.rows * sizeof *source);
+    for (int64_t h = 0; run_ok(r) && h < heads; h++) {
+        products[h] = (linear_product){.w = linear_expert(r->dev, w, h), .y = tensor_row(y, h), .y_stride = y.stride * heads, .n = n};
+        for (int64_t t = 0; t < n; t++) source[h * n + t] = (int32_t)(t * heads + h);
+    }
+    if (run_ok(r) && linear_pack(r, products, heads, x, source)) linear_run(r, products, heads);
     arena_release(r->scratch, mark);
 }

@@ -191,7 +191,7 @@ static void ref_close(device *dev) {}
 
 const ops ops_ref = {
     .name = "ref", .open = ref_open, .close = ref_close, .prepare = ref_prepare, .release = ref_release,
-    .linear = ref_linear, .embed = ref_embed, .rmsnorm = ref_rmsnorm, .layernorm = ref_layernorm, .add = ref_add, .mul = ref_mul,
+    .linear = ref_linear, .linear_heads = ref_linear_heads, .embed = ref_embed, .rmsnorm = ref_rmsnorm, .layernorm = ref_layernorm, .add = ref_add, .mul = ref_mul,
     .scale = ref_scale, .activate = ref_activate, .glu = ref_glu, .clip = ref_clip, .softcap = ref_softcap, .gather = ref_gather,
     .scatter = ref_scatter, .scatter_add = ref_scatter_add, .adapt = ref_adapt, .rope = ref_rope, .kv_write = ref_kv_write, .attention = ref_attention,
     .attention_segments = ref_attention_segments, .attention_relative = ref_attention_relative, .route = ref_route, .moe = ref_moe,

@@ -30,6 +30,7 @@ bool ref_prepare(device *dev, weight *w, vlm_error *error);
 void ref_release(device *dev, weight *w);
 void ref_linear(run *r, tensor y, tensor x, const weight *w, const float *bias);
 void ref_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
+void ref_linear_heads(run *r, tensor y, tensor x, const weight *w);
 void ref_moe(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
 void ref_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
                 int padding);

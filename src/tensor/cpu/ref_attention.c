@@ -1,4 +1,5 @@
-/* ref_attention.c - pages and attention of ops_ref: see ref.h. A page is [slot][keys, values][position][kv_heads * head_dim]. */
+/* ref_attention.c - pages and attention of ops_ref: see ref.h. A page is [slot][keys, values][position][kv_heads * head_dim];
+ * where values are latent, [slot][position][kv_heads * head_dim]. */
 #include <math.h>
 #include <string.h>
 
@@ -10,7 +11,8 @@ static char *page_row(const ragged *b, int group, int slot, int seq, int part, i
     const kv_shape *shape = &b->group[group];
     char *page = b->pages[group][seq][p / KV_PAGE_TOKENS];
     size_t row = (size_t)shape->kv_heads * (size_t)shape->head_dim * dtype_size(shape->type);
-    return page ? page + ((size_t)(2 * slot + part) * KV_PAGE_TOKENS + (size_t)(p % KV_PAGE_TOKENS)) * row : NULL;
+    int parts = shape->latent ? 1 : 2;
+    return page ? page + ((size_t)(parts * slot + part % parts) * KV_PAGE_TOKENS + (size_t)(p % KV_PAGE_TOKENS)) * row : NULL;
 }
 
 static void narrow(void *out, dtype type, const float *in, int64_t n)
@@ -23,7 +25,7 @@ static void narrow(void *out, dtype type, const float *in, int64_t n)
 void ref_kv_write(run *r, const ragged *b, int group, int slot, tensor k, tensor v)
 {
     for (int i = 0; i < b->n_tokens; i++) {
-        for (int part = 0; part < 2; part++) {
+        for (int part = 0; part < (b->group[group].latent ? 1 : 2); part++) {
             char *to = page_row(b, group, slot, b->token_run[i], part, b->token_position[i]);
             if (to) narrow(to, b->group[group].type, tensor_row(part ? v : k, i), k.cols);
         }
@@ -44,7 +46,7 @@ static void softmax(double *score, int64_t n, const float *sink)
 
 /* One head of one row over keys[0..n) and values, rows `stride` apart; bias: added to the scores before the cap, or NULL. */
 static void attend(run *r, float *out, const float *q, const float *keys, const float *values, int64_t stride, int64_t n,
-                   const double *bias, float scale, int head, const attention_spec *s)
+                   const double *bias, float scale, int head, const attention_spec *s, int value_dim)
 {
     arena_mark mark = arena_get_mark(r->scratch);
     double *score = run_alloc(r, (size_t)n * sizeof *score);
@@ -53,7 +55,7 @@ static void attend(run *r, float *out, const float *q, const float *keys, const 
         score[j] = capped(scale * score[j] + (bias ? bias[j] : 0), s->softcap);
     }
     if (score) softmax(score, n, s->sinks ? s->sinks + head : NULL);
-    for (int d = 0; score && d < s->head_dim; d++) {
+    for (int d = 0; score && d < value_dim; d++) {
         double sum = 0;
         for (int64_t j = 0; j < n; j++) sum += score[j] * values[j * stride + d];
         out[d] = (float)sum;
@@ -86,8 +88,8 @@ void ref_attention(run *r, tensor out, tensor q, const ragged *b, const attentio
         }
         for (int h = 0; h < s->heads && run_ok(r); h++) {
             int64_t kv = h / (s->heads / s->kv_heads) * s->head_dim, at = (int64_t)h * s->head_dim;
-            attend(r, tensor_row(out, i) + at, tensor_row(q, i) + at, tensor_row(k, 0) + kv, tensor_row(v, 0) + kv, cols, n, NULL,
-                   s->scale, h, s);
+            attend(r, tensor_row(out, i) + (int64_t)h * kv_value_dim(shape), tensor_row(q, i) + at, tensor_row(k, 0) + kv, tensor_row(v, 0) + kv, cols,
+                   n, NULL, s->scale, h, s, kv_value_dim(shape));
         }
         arena_release(r->scratch, mark);
     }
@@ -106,7 +108,7 @@ void ref_attention_segments(run *r, tensor out, tensor q, tensor k, tensor v, co
             for (int h = 0; h < s->heads && run_ok(r); h++) {
                 int64_t kv = h / (s->heads / s->kv_heads) * s->head_dim, at = (int64_t)h * s->head_dim;
                 attend(r, tensor_row(out, i) + at, tensor_row(q, i) + at, tensor_row(packed[0], starts[g]) + kv,
-                       tensor_row(packed[1], starts[g]) + kv, packed[0].stride, starts[g + 1] - starts[g], NULL, s->scale, h, s);
+                       tensor_row(packed[1], starts[g]) + kv, packed[0].stride, starts[g + 1] - starts[g], NULL, s->scale, h, s, s->head_dim);
             }
         }
     }
@@ -132,7 +134,7 @@ void ref_attention_relative(run *r, tensor out, tensor q, tensor k, tensor v, te
                     bias[j - first] += (double)tensor_row(q, i)[at + d] * tensor_row(rel, i - j + right)[at + d];
             }
             attend(r, tensor_row(out, i) + at, tensor_row(q, i) + at, tensor_row(near_k, 0) + kv, tensor_row(near_v, 0) + kv, k.cols,
-                   end - first, bias, 1, h, s);
+                   end - first, bias, 1, h, s, s->head_dim);
         }
         arena_release(r->scratch, mark);
     }

@@ -25,6 +25,14 @@ void ref_linear(run *r, tensor y, tensor x, const weight *w, const float *bias)
     arena_release(r->scratch, mark);
 }
 
+void ref_linear_heads(run *r, tensor y, tensor x, const weight *w)
+{
+    for (int64_t i = 0; i < x.rows; i++) {
+        weight one = weight_expert(w, i % w->experts);
+        ref_linear(r, tensor_rows(y, i, 1), tensor_rows(x, i, 1), &one, NULL);
+    }
+}
+
 void ref_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale)
 {
     for (int64_t i = 0; i < out.rows; i++) {
