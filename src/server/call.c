@@ -100,7 +100,7 @@ enum { SILENCE_SECONDS = 10 };
 
 static void send_bytes(call *c, const char *data, size_t size)
 {
-    exchange_write(c->x, data, size);
+    if (c->x) exchange_write(c->x, data, size);
     c->spoke = http_now();
 }
 
@@ -131,7 +131,7 @@ static void open_stream(call *c)
     if (c->form->begin) c->form->begin(c);
 }
 
-static void cancel_all(call *c)
+void call_cancel(call *c)
 {
     for (int i = 0; i < c->n; i++)
         if (c->choices[i].request) vlm_request_cancel(c->choices[i].request);
@@ -143,11 +143,11 @@ static void fail(call *c, const vlm_error *error)
     refusal why;
     c->failed = true;
     refuse_error(&why, error);
-    if (!c->replied) {
+    if (!c->replied && c->x) {
         c->replied = true;
         refusal_send(c->x, &why, c->form->words);
     } else if (c->form->fail) c->form->fail(c, &why);
-    cancel_all(c);
+    call_cancel(c);
 }
 
 static void hear(call *c, choice *from, const vlm_event *event)
@@ -155,7 +155,7 @@ static void hear(call *c, choice *from, const vlm_event *event)
     keep(c, from, event);
     if (event->type == VLM_EVENT_ERROR) { fail(c, event->error); return; }
     if (c->failed) return;
-    if (event->type == VLM_EVENT_STARTED && c->count_only) cancel_all(c);
+    if (event->type == VLM_EVENT_STARTED && c->count_only) call_cancel(c);
     if (event->type == VLM_EVENT_STARTED && c->stream && !c->replied) open_stream(c);
     if (c->stream && c->replied) c->form->event(c, from, event);
 }
@@ -176,7 +176,7 @@ static void unlist(call *c)
 
 static void call_free(call *c)
 {
-    unlist(c);
+    unlist(c);                                             /* from here on nobody ticks or cancels it */
     for (int i = 0; i < c->n; i++) {
         choice *from = &c->choices[i];
         vlm_request_free(from->request);
@@ -186,18 +186,21 @@ static void call_free(call *c)
         json_decref(from->calls);
         json_decref(from->logprobs);
     }
+    if (c->form->release && c->begun) c->form->release(c);
     residents_return(c->resident);
     arena_free(&c->memory);
     mem_free(c->choices);
     mem_free(c->id);
     mem_free(c->model);
+    mem_free(c->tenant);
     mem_free(c);
 }
 
 static void finish(call *c)
 {
-    exchange_on_gone(c->x, NULL, NULL);
-    if (!c->failed && !exchange_gone(c->x)) {
+    if (c->x) exchange_on_gone(c->x, NULL, NULL);
+    if (!c->failed && !c->x) json_decref(c->form->whole(c));
+    else if (!c->failed && !exchange_gone(c->x)) {
         if (!c->stream) send_json(c->x, 200, c->form->whole(c));
         else {
             if (!c->replied) open_stream(c);               /* ended before its prompt was ready: cancelled, or out of time */
@@ -229,7 +232,7 @@ static void call_run(void *user)
 {
     call *c = user;
     int seen = atomic_load(&c->notes);
-    if (exchange_gone(c->x)) cancel_all(c);
+    if (c->x && exchange_gone(c->x)) call_cancel(c);
     bool over = true;
     for (int i = 0; i < c->n; i++) {
         choice *from = &c->choices[i];
@@ -253,7 +256,7 @@ void call_tick(call *c) { note(c); }
 static void on_gone(void *user)
 {
     call *c = user;
-    cancel_all(c);
+    call_cancel(c);
     note(c);
 }
 
@@ -301,9 +304,10 @@ call *call_begin(const call_start *start, refusal *why)
     c->logprobs_wanted = start->options->sampling.logprobs;
     c->job = (job){.run = call_run, .user = c};
     atomic_store(&c->notes, 1);                            /* nobody queues it before all of it is there */
-    c->id = mem_printf("%s%s", start->id_prefix, exchange_id(start->x));
+    c->id = start->id ? mem_strdup(start->id) : mem_printf("%s%s", start->id_prefix, exchange_id(start->x));
+    c->tenant = mem_strdup(start->tenant ? start->tenant : "");
     c->model = mem_strdup(start->model && *start->model ? start->model : start->resident->name);
-    if (!c->id || !c->model) {
+    if (!c->id || !c->model || !c->tenant) {
         refuse_memory(why);
         abandon(c);
         return NULL;
@@ -320,11 +324,15 @@ call *call_begin(const call_start *start, refusal *why)
     s->calls = c;
     s->n_calls++;
     pthread_mutex_unlock(&s->lock);
-    exchange_ref(c->x);
-    exchange_on_gone(c->x, on_gone, c);
+    c->begun = true;
     if (start->memory) {
         c->memory = *start->memory;
         *start->memory = (arena){0};
+    }
+    if (start->queued) start->form->queued(c, start->queued);
+    if (c->x) {
+        exchange_ref(c->x);
+        exchange_on_gone(c->x, on_gone, c);
     }
     jobs_push(s->jobs, &c->job);
     return c;

@@ -37,11 +37,13 @@ typedef struct call_form {
     void (*ping)(call *c);         /* nothing was sent for a while; NULL: a comment line is */
     /* The answer as one JSON value. */
     json_t *(*whole)(call *c);
+    void (*release)(call *c);      /* what `state` holds; may be NULL */
+    void (*queued)(call *c, exchange *x);          /* answers x while the call goes on without it */
 } call_form;
 
 struct call {
     struct server *server;
-    exchange *x;
+    exchange *x;                   /* NULL: nobody listens; whole() is still made, and fail() called */
     resident *resident;
     const call_form *form;
     bool stream, usage_wanted, logprobs_wanted, count_only;
@@ -51,9 +53,10 @@ struct call {
     void *state;                   /* the form's */
     char *id;                      /* "chatcmpl-..." */
     char *model;                   /* as the client named it */
+    char *tenant;
     int64_t created;               /* seconds since 1970 */
     /* the rest is call.c's */
-    bool replied, failed;
+    bool begun, replied, failed;
     double spoke;                  /* when something was sent last */
     job job;
     atomic_int notes;              /* news since the last run began; the job is queued or runs while it is not 0 */
@@ -70,7 +73,10 @@ typedef struct call_start {
     bool stream, usage_wanted;
     bool count_only;               /* the prompt is made, and counted: usage.prompt_tokens */
     int n;
-    const char *id_prefix;         /* "chatcmpl-" */
+    const char *id_prefix;         /* "chatcmpl-"; or */
+    const char *id;                /* ... the whole id */
+    exchange *queued;              /* without x: is answered at once, by form->queued */
+    const char *tenant;            /* borrowed or in `memory`; NULL: "" */
     const char *model;             /* NULL: the resident's name */
     void *state;                   /* of the form, in `memory` */
     arena *memory;                 /* becomes the call's; NULL: none */
@@ -81,6 +87,8 @@ call *call_begin(const call_start *start, refusal *why);
 void call_send(call *c, const char *event, json_t *value);
 void call_send_raw(call *c, const char *text);
 
+/* Stops it within a step; what it has said so far is its answer. Any thread, while the call is in the server's list. */
+void call_cancel(call *c);
 /* Time has passed: keeps a silent stream alive. Any thread. */
 void call_tick(call *c);
 

@@ -162,8 +162,7 @@ bool generation_read(server *s, const exchange *x, const json_t *body, generatio
     g->options.allow_local_files = 0;
     g->options.allow_network = s->options.allow_network;
     g->options.timeout_seconds = s->options.request_seconds;
-    const char *tenant = exchange_header(x, "X-Tenant-Id");
-    g->options.tenant = tenant;
+    g->options.tenant = exchange_tenant(x);
     if (!read_seed(g, why) || !read_stop(g, why) || !read_kwargs(s, g, why) || !read_media_options(g, why) || !read_texts(g, why)) return false;
     return (g->resident = residents_borrow(s->residents, g->model, why)) != NULL;
 }

@@ -52,7 +52,7 @@ void log_call(const call *c)
     server *s = c->server;
     if (!s->options.log) return;
     vlm_usage u = call_usage(c);
-    json_t *line = head(c->x), *rest = json_pack("{s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "model", c->resident->name, "finish",
+    json_t *line = c->x ? head(c->x) : json_pack("{s:s}", "id", c->id), *rest = json_pack("{s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "model", c->resident->name, "finish",
         c->choices[0].finish_reason, "prompt", u.prompt_tokens, "cached", u.cached_tokens, "answer", u.completion_tokens, "media", u.media_items, "media_cached",
         u.media_cached, "queue", u.queue_seconds, "encode", u.media_seconds + u.encode_seconds, "first", u.first_token_seconds, "total", u.total_seconds,
         "per_second", u.decode_seconds > 0 ? (u.completion_tokens - 1) / u.decode_seconds : 0.0);

@@ -13,7 +13,10 @@ const route routes[] = {
     {0},
 };
 
-enum { MAX_ARGUMENT = 256 };
+enum { MAX_ARGUMENT = 256, TENANT_BYTES = 40 };
+
+/* What is known of an exchange once its head was read. */
+typedef struct visit { const route *route; char argument[MAX_ARGUMENT], tenant[TENANT_BYTES]; } visit;
 
 /* Does the path fit the pattern? What stands for {name} is copied to argument. */
 static bool fits(const char *pattern, const char *path, char argument[MAX_ARGUMENT])
@@ -65,11 +68,16 @@ static bool key_known(const server *s, const char *key)
     return known;
 }
 
+static const char *key_of(const exchange *x)
+{
+    const char *bearer = exchange_header(x, "Authorization");
+    return bearer && !strncmp(bearer, "Bearer ", 7) ? bearer + 7 : exchange_header(x, "x-api-key");
+}
+
 static bool allowed(const server *s, const exchange *x)
 {
     if (!s->n_keys) return true;
-    const char *bearer = exchange_header(x, "Authorization"), *key = exchange_header(x, "x-api-key");
-    if (bearer && !strncmp(bearer, "Bearer ", 7)) return key_known(s, bearer + 7);
+    const char *key = key_of(x);
     return key && key_known(s, key);
 }
 
@@ -86,6 +94,33 @@ static void add_cors(const server *s, exchange *x)
         exchange_add_header(x, "Access-Control-Allow-Headers", "Authorization, Content-Type, x-api-key, anthropic-version, X-Tenant-Id");
         return;
     }
+}
+
+static bool remember(const server *s, exchange *x, const route *r, const char *argument)
+{
+    visit *v = MEM_NEW(visit);
+    if (!v) return false;
+    v->route = r;
+    snprintf(v->argument, sizeof v->argument, "%s", argument);
+    exchange_set_user(x, v, mem_free);
+    const char *key = s->n_keys ? key_of(x) : NULL, *header = exchange_header(x, "X-APC-Tenant");
+    if (!header) header = exchange_header(x, "X-Tenant-Id");
+    if (!key && !header) return true;
+    hasher h = hash_start();
+    digest d;
+    char hex[65];
+    hash_text(&h, key ? key : "");
+    hash_text(&h, header ? header : "");
+    if (!hash_finish(&h, &d)) return false;
+    digest_hex(&d, hex);
+    memcpy(v->tenant, hex, TENANT_BYTES - 1);
+    return true;
+}
+
+const char *exchange_tenant(const exchange *x)
+{
+    const visit *v = exchange_user(x);
+    return v ? v->tenant : "";
 }
 
 /* ---- the two hooks of http.h ---- */
@@ -124,15 +159,17 @@ void router_accept(void *user, exchange *x, size_t *body_limit)
     } else if (length && strtoull(length, NULL, 10) > s->options.max_body) {
         refuse(&why, 413, NULL, "The body has %.20s bytes; at most %zu are taken.", length, s->options.max_body);
         refuse_now(s, x, &why);
-    } else exchange_set_user(x, (void *)(uintptr_t)r, NULL);
+    } else if (!remember(s, x, r, argument)) {
+        refuse_memory(&why);
+        refuse_now(s, x, &why);
+    }
 }
 
 void router_serve(void *user, exchange *x)
 {
     server *s = user;
-    const route *r = exchange_user(x);
-    char argument[MAX_ARGUMENT] = "";
-    bool other;
+    const visit *v = exchange_user(x);
+    const route *r = v->route;
     refusal why;
     if (exchange_body_too_long(x)) {
         refuse(&why, 413, NULL, "The body is too long; at most %zu bytes are taken.", s->options.max_body);
@@ -145,8 +182,7 @@ void router_serve(void *user, exchange *x)
         refuse_now(s, x, &why);
         return;
     }
-    find(exchange_method(x), exchange_path(x), argument, &other);
-    r->serve(s, x, *argument ? argument : NULL);
+    r->serve(s, x, *v->argument ? v->argument : NULL);
     int status = exchange_status(x);
     if (!status) return;                                   /* a call, which logs itself */
     if (status >= 400) metrics_refused(&s->metrics);

@@ -6,6 +6,8 @@
 
 #include "base/err.h"
 
+enum { RESPONSES = 1024, RESPONSE_BYTES = 256 << 20 };         /* kept for follow-ups */
+
 server_options server_options_default(void)
 {
     return (server_options){
@@ -71,7 +73,8 @@ server *server_start(const server_options *options, vlm_error *error)
     s->options = *options;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->stopping, NULL);
-    bool ok = take_keys(s, error) && (s->jobs = jobs_new(4, error)) && (s->residents = residents_new(&options->load, &options->engine, error)) &&
+    bool ok = take_keys(s, error) && (s->jobs = jobs_new(4, error)) && (s->responses = response_store_new(RESPONSES, RESPONSE_BYTES, error)) &&
+              (s->residents = residents_new(&options->load, &options->engine, error)) &&
               start_ticker(s, error);
     for (const char *const *word = options->models; ok && word && *word; word++) ok = add_model(s, *word, error);
     if (ok) {
@@ -100,6 +103,16 @@ static void wait_for_calls(server *s, double seconds)
     for (double waited = 0; calls_left(s) && waited < seconds; waited += 0.02) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 }
 
+bool server_cancel(server *s, const char *tenant, const char *id)
+{
+    pthread_mutex_lock(&s->lock);
+    call *c = s->calls;
+    while (c && (strcmp(c->id, id) || strcmp(c->tenant, tenant))) c = c->next;
+    if (c) call_cancel(c);
+    pthread_mutex_unlock(&s->lock);
+    return c != NULL;
+}
+
 void server_drain(server *s, double seconds)
 {
     atomic_store(&s->draining, true);
@@ -122,6 +135,7 @@ void server_stop(server *s)
     http_stop(s->http);
     jobs_free(s->jobs);
     residents_free(s->residents);
+    response_store_free(s->responses);
     mem_free(s->keys);
     pthread_cond_destroy(&s->stopping);
     pthread_mutex_destroy(&s->lock);

@@ -11,6 +11,7 @@
 #include "server/jobs.h"
 #include "server/metrics.h"
 #include "server/residents.h"
+#include "server/responses.h"
 #include "server/server.h"
 
 struct server {
@@ -19,6 +20,7 @@ struct server {
     jobs *jobs;                    /* of calls */
     residents *residents;
     metrics metrics;
+    response_store *responses;
     digest *keys;                  /* SHA-256 of each API key */
     int n_keys;
     pthread_mutex_t lock;
@@ -44,6 +46,12 @@ extern const route routes[];       /* ends with a zero row */
 /* router.c */
 void router_accept(void *server, exchange *x, size_t *body_limit);
 void router_serve(void *server, exchange *x);
+
+/* Whose caches and stored responses an exchange may use: its API key and its tenant header, hashed; "" when it has neither. */
+const char *exchange_tenant(const exchange *x);
+
+/* server.c: stops the tenant's call of that id. False: none is under way. */
+bool server_cancel(server *s, const char *tenant, const char *id);
 
 #define ROUTE(method, path, flags, handler, summary) void handler(server *s, exchange *x, const char *argument);
 #include "server/routes.def"
