@@ -34,6 +34,20 @@ typedef struct batch {
     int n_logits;
     const uint64_t *adapters;      /* [n_tokens] masks of low-rank parts (tensor/adapt.h); NULL: nobody wants any */
     void *const *state[2];         /* recurrent families: [n_runs] state to read from / write to (engine/pages.h) */
+
+    /* What cross-attention reads: each sequence's memory, keys and values that were made once of encoder rows (memory_fill). */
+    kv_shape memory;               /* slots 0: the model has none */
+    void *const *const *memory_pages;      /* [n_runs] page table */
+    const int32_t *memory_rows;    /* [n_runs] 0: the sequence has no memory */
+    const int32_t *memory_from, *memory_to;        /* [n_tokens] rows that a token sees; from == to: none */
 } batch;
+
+/* Encoder rows on their way into memories: a batch of its own, whose tokens are rows and whose positions are places in the memory. */
+typedef struct memory_fill {
+    ragged ragged;                 /* group 0 is the memory's */
+    const embed_rows *sources;     /* where the rows come from: `count` rows of `rows` from `offset` on are the batch's from `first` on */
+    int n_sources;
+    const uint64_t *adapters;      /* [n_tokens] as in a batch */
+} memory_fill;
 
 #endif

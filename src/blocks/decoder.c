@@ -15,6 +15,7 @@ typedef struct step {
     bool cut;
     tensor cosine[DECODER_MAX_ROPES], sine[DECODER_MAX_ROPES];   /* [rows, half] */
     tensor ple;                                                  /* [rows, layers * ple] */
+    const cross_view *cross;                                     /* of the rows; NULL: there is no cross-attention */
 } step;
 
 /* ---- into the first layer ----------------------------------------------------------------------------------------- */
@@ -57,7 +58,7 @@ static tensor embed(step *s)
     const decoder_spec *spec = &s->d->spec;
     const batch *b = s->b;
     run *r = s->r;
-    tensor x = op_embed(r, &s->d->embed, lookup_ids(s, 0, spec->vocab, !spec->more_vocab), b->ragged.n_tokens, spec->embed_scale);
+    tensor x = op_embed(r, &s->d->embed, lookup_ids(s, 0, spec->embed_rows ? spec->embed_rows : spec->vocab, !spec->more_vocab), b->ragged.n_tokens, spec->embed_scale);
     if (spec->more_vocab) embed_more(s, x);
     if (s->d->embed_others && run_ok(r)) s->d->embed_others(r, s->d, b, x);
     for (int i = 0; i < b->n_embeds && run_ok(r); i++) {
@@ -164,6 +165,7 @@ static void cut(step *s, tensor *x, tensor *h)
         s->sine[i] = op_gather(s->r, s->sine[i], b->logit_tokens, b->n_logits);
     }
     if (s->d->spec.ple) s->ple = op_gather(s->r, s->ple, b->logit_tokens, b->n_logits);
+    if (s->cross) s->cross = cross_look(s->r, b, b->logit_tokens, b->n_logits, true);
 }
 
 /* ---- a layer ------------------------------------------------------------------------------------------------------ */
@@ -463,9 +465,38 @@ static tensor altup_streams_layer(step *s, int i, tensor x)
     return x;
 }
 
+/* Rows of tokens that have a memory go through, the others stay as they are. */
+static void pass_cross_layer(step *s, int i, tensor x)
+{
+    const cross_view *view = s->cross;
+    const decoder_layer *w = &s->d->layer[i];
+    run *r = s->r;
+    if (!run_ok(r) || !view->n) return;
+    run before = *r;                                       /* rows' adapters */
+    if (!view->all) run_gather_adapters(r, view->token, view->n);
+    tensor own = view->all ? x : op_gather(r, x, view->token, view->n), silent = run_tensor(r, view->n, 1);
+    op_add_scaled(r, own, cross_attend(r, &s->d->spec.cross, &w->cross, view, norm(s, own, w->norm1)), w->cross_gate);
+    tensor y = mlp(s, i, norm(s, own, w->norm2));
+    for (int k = 0; run_ok(r) && k < view->n; k++) *tensor_row(silent, k) = view->blind[k] ? 0 : 1;
+    op_scale_rows(r, y, silent);
+    op_add_scaled(r, own, y, w->cross_mlp_gate);
+    if (view->all) return;
+    op_scatter(r, x, own, view->token);
+    r->adapters = before.adapters, r->row_adapters = before.row_adapters, r->adapter_rows = before.adapter_rows;
+}
+
+bool decoder_remember(run *r, const decoder *d, const memory_fill *fill)
+{
+    tensor rows = cross_rows(r, fill, d->spec.hidden);
+    for (int i = 0; i < d->spec.layers && run_ok(r); i++)
+        if (d->spec.layer[i].cross) cross_remember(r, &d->spec.cross, &d->layer[i].cross, fill, rows);
+    return run_ok(r);
+}
+
 static tensor layer(step *s, int i, tensor x)
 {
     if (s->d->spec.altup.streams) return altup_streams_layer(s, i, x);
+    if (s->d->spec.layer[i].cross) return pass_cross_layer(s, i, x), x;
     const decoder_spec *spec = &s->d->spec;
     const decoder_layer *w = &s->d->layer[i];
     run *r = s->r;
@@ -498,6 +529,7 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
     rope_tables(&s);
     deepstack(&s, 0, x);
     if (spec->altup.streams) x = altup_begin(r, &spec->altup, &d->altup, x);               /* [n, streams * hidden] */
+    if (d->memory.slots) s.cross = cross_look(r, b, NULL, b->ragged.n_tokens, true);
     for (int i = 0; i < spec->layers && run_ok(r); i++) {
         TAP(r, "hidden", i, spec->altup.streams ? altup_stream(&spec->altup, x, 0) : x);
         arena_mark mark = arena_get_mark(r->scratch);

@@ -23,6 +23,7 @@
 
 #include "blocks/altup.h"
 #include "blocks/batch.h"
+#include "blocks/cross.h"
 #include "blocks/delta_net.h"
 #include "blocks/mla.h"
 #include "blocks/rope.h"
@@ -57,6 +58,8 @@ typedef struct decoder_layer_spec {
     int kv_from;                   /* -1: own keys and values; else the earlier layer whose keys and values are read */
     int rope;                      /* index into spec.rope; -1: none */
     bool recurrent;                /* a gated delta net (spec.delta) or a short convolution (spec.conv) instead of attention */
+    bool cross;                    /* cross-attention (spec.cross) instead of attention: x += tanh(gate) cross(norm x); x += tanh(gate) mlp(norm x). Sequences
+                                    * without a memory pass it by; a token that sees no row of it looks at all of them, and its MLP is silent (Llama 3.2 Vision) */
     bool v_is_k;                   /* no v_proj: values are the product k_proj(h), before k's norm and rope */
     bool bidirectional;            /* media tokens see their whole block (ragged.see_to) ... */
     bool whole_blocks;             /* ... also what of it lies left of the window (ragged.see_from) */
@@ -112,6 +115,8 @@ typedef struct decoder_spec {
     bool experts_transposed;       /* fused experts lie as [experts, inputs, outputs] */
 
     delta_net_spec delta;          /* of recurrent layers ... */
+    cross_spec cross;
+    int embed_rows;                /* of the embedding table; 0: vocab */
     short_conv_spec conv;          /* ... unless they are short convolutions (kernel > 0) */
 
     int ple;                       /* columns of a layer's per-layer input; 0: none */
@@ -150,6 +155,8 @@ typedef struct decoder_layer {
     short_conv conv;
     altup_layer altup;
     mla mla;
+    cross_layer cross;
+    float cross_gate, cross_mlp_gate;                    /* tanh of what the file holds */
 } decoder_layer;
 
 typedef struct decoder decoder;
@@ -163,6 +170,7 @@ struct decoder {
     void (*embed_others)(run *r, const decoder *d, const batch *b, tensor x);
     int n_groups;
     kv_shape group[MAX_KV_GROUPS];                       /* type is not set */
+    kv_shape memory;                                     /* of cross-attention; slots 0: none */
     int last_owner;                                      /* the last layer with keys and values of its own, or with memory */
     size_t state_bytes;                                  /* what recurrent layers remember of a sequence; 0: there are none */
 };
@@ -184,6 +192,8 @@ bool decoder_config_deepseek(decoder_spec *s, config *c, const char *const *pref
 /* Checks the spec (messages through c), assigns groups and slots, allocates layer weights. */
 bool decoder_plan(decoder *d, arena *memory, config *c);
 bool decoder_bind(decoder *d, binder *b);
+/* Keys and values of all layers with cross-attention. */
+bool decoder_remember(run *r, const decoder *d, const memory_fill *fill);
 /* Logits [b->n_logits, vocab]. */
 tensor decoder_forward(run *r, const decoder *d, const batch *b);
 /* "gelu_pytorch_tanh" -> ACT_GELU_TANH ...; sticky failure for an unknown name. */

@@ -1,6 +1,8 @@
 /* decoder_bind.c - the decoder's weights under their usual names, each with the shape that the spec implies. */
 #include "blocks/decoder.h"
 
+#include <math.h>
+
 static void bind_prefixes(binder *b, const char *const *p)
 {
     if (p[0]) bind_prefix(b, p[0], p[1], p[1] ? p[2] : NULL, p[1] && p[2] ? p[3] : NULL, p[1] && p[2] && p[3] ? p[4] : NULL, NULL);
@@ -119,11 +121,33 @@ static void bind_norms(const decoder_spec *s, decoder_layer *w, binder *b, int i
         if (norms[k].usual) bind_vector(b, norms[k].out, s->hidden, "layers.%d.%s.weight", i, norms[k].own ? norms[k].own : norms[k].usual);
 }
 
+static float gate(binder *b, int i, const char *name)
+{
+    const float *value = NULL;
+    bind_vector(b, &value, 1, "layers.%d.%s", i, name);
+    return value ? tanhf(*value) : 0;
+}
+
+static void bind_cross(const decoder_spec *s, decoder_layer *w, binder *b, int i)
+{
+    const cross_spec *c = &s->cross;
+    int64_t q = (int64_t)c->heads * c->head_dim, kv = (int64_t)c->kv_heads * c->head_dim;
+    bind_linear(b, &w->cross.q, q, s->hidden, "layers.%d.cross_attn.q_proj", i);
+    bind_linear(b, &w->cross.k, kv, s->hidden, "layers.%d.cross_attn.k_proj", i);
+    bind_linear(b, &w->cross.v, kv, s->hidden, "layers.%d.cross_attn.v_proj", i);
+    bind_linear(b, &w->cross.o, s->hidden, q, "layers.%d.cross_attn.o_proj", i);
+    bind_vector(b, &w->cross.q_norm, c->head_dim, "layers.%d.cross_attn.q_norm.weight", i);
+    bind_vector(b, &w->cross.k_norm, c->head_dim, "layers.%d.cross_attn.k_norm.weight", i);
+    w->cross_gate = gate(b, i, "cross_attn_attn_gate");
+    w->cross_mlp_gate = gate(b, i, "cross_attn_mlp_gate");
+}
+
 static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
     const decoder_layer_spec *l = &s->layer[i];
     bind_norms(s, w, b, i);
-    if (l->recurrent && s->conv.kernel) short_conv_bind(&s->conv, &w->conv, b, s->hidden, i);
+    if (l->cross) bind_cross(s, w, b, i);
+    else if (l->recurrent && s->conv.kernel) short_conv_bind(&s->conv, &w->conv, b, s->hidden, i);
     else if (l->recurrent) delta_net_bind(&s->delta, &w->delta, b, s->hidden, i);
     else bind_attention(s, w, l, b, i);
     if (l->ffn) bind_mlp(s, w, l, b, i);
@@ -154,7 +178,7 @@ bool decoder_bind(decoder *d, binder *b)
     else if (b->files) own_head = bind_linear_optional(b, &d->head, s->vocab, s->hidden, "lm_head");
     bind_prefixes(b, s->prefix);
     if (s->tied && !own_head) bind_linear(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
-    else bind_table(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
+    else bind_table(b, &d->embed, s->embed_rows ? s->embed_rows : s->vocab, s->hidden, "embed_tokens");
     bind_vector(b, &d->norm, s->hidden, s->lfm2_names ? "embedding_norm.weight" : "norm.weight");
     if (s->ple) {
         int64_t columns = (int64_t)s->layers * s->ple;

@@ -194,6 +194,15 @@ static bool routes(const decoder_spec *s)
 static bool plan_layer(decoder *d, config *c, int i)
 {
     decoder_layer_spec *l = &d->spec.layer[i];
+    if (l->cross) {
+        const cross_spec *s = &d->spec.cross;
+        if (s->heads < 1 || s->kv_heads < 1 || s->head_dim < 1 || s->heads % s->kv_heads)
+            return config_fail(c, VLM_FORMAT, "layer %d: %d heads of cross-attention cannot share %d", i, s->heads, s->kv_heads);
+        d->memory.kv_heads = s->kv_heads;
+        d->memory.head_dim = s->head_dim;
+        d->layer[i].cross.slot = d->memory.slots++;
+        return true;
+    }
     if (l->recurrent) {
         const short_conv_spec *conv = &d->spec.conv;
         d->layer[i].delta.at = d->layer[i].conv.at = d->state_bytes / sizeof(float);
@@ -232,6 +241,7 @@ bool decoder_plan(decoder *d, arena *memory, config *c)
     if (c->failed) return false;
     d->n_groups = 0;
     d->last_owner = 0;
+    d->memory = (kv_shape){0};
     d->state_bytes = 0;
     if (!(d->layer = arena_alloc(memory, (size_t)s->layers * sizeof *d->layer))) return config_fail(c, VLM_MEMORY, "out of memory");
     for (int i = 0; i < s->layers; i++) {

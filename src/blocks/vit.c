@@ -66,7 +66,7 @@ void vit_attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, 
         op_rope(r, q, s->heads, s->head_dim, 1, s->head_dim, s->rope_pairs, cosine, sine);
         op_rope(r, k, s->heads, s->head_dim, 1, s->head_dim, s->rope_pairs, cosine, sine);
     }
-    attention_spec a = {.heads = s->heads, .kv_heads = s->heads, .head_dim = s->head_dim, .scale = (float)pow(s->head_dim, -0.5)};
+    attention_spec a = {.heads = s->heads, .kv_heads = s->heads, .head_dim = s->head_dim, .scale = (float)pow(s->head_dim, -0.5), .see = s->see};
     tensor out = op_attention_segments(r, q, k, v, starts, segments, &a);
     TAP(r, "vit.attn", i, out);
     out = op_linear(r, out, &w->proj, w->proj_bias);

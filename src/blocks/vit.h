@@ -15,6 +15,7 @@ typedef struct vit_spec {
     bool layernorm;                /* with biases; else rms norm */
     bool gated;
     bool norm_each_head;           /* q_norm, k_norm [head_dim], of each head alone */
+    const int32_t *see;            /* [rows] attention_spec.see; NULL: a row sees its whole segment */
     activation act;
     bool rope_pairs;               /* rope turns pairs of neighbours, not halves */
 } vit_spec;

@@ -35,6 +35,7 @@ typedef struct check_case {
     const json_t *json;            /* its entry in cases.json */
     const char *name;
     ids prompt, answer;            /* input_ids, generated_ids */
+    int memory_rows;               /* of what cross-attention reads; set by check_prompt */
 } check_case;
 
 typedef struct check_suite {
@@ -62,7 +63,7 @@ int64_t golden_count(const stored_tensor *t);
 void check_tokenizer(check_report *r, const vlm_model *m, const check_suite *s);
 bool case_prompt(const vlm_model *m, const check_suite *s, const check_case *c, prompt *out, vlm_error *error);
 /* Prompt text, ids, processor tensors and positions of one case. */
-void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, const check_case *c);
+void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, check_case *c);
 
 /* ---- runs ------------------------------------------------------------------------------------------------------------------ */
 

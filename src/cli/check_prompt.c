@@ -148,6 +148,23 @@ static void check_spans(check_report *r, const check_suite *s, const check_case 
     mem_free(want);
 }
 
+/* cross_attention_mask [1, tokens, images, tiles]: as many rows as a token sees tiles. */
+static void check_sight(check_report *r, const check_suite *s, const check_case *c, const prompt *p)
+{
+    const stored_tensor *t = suite_golden(s, c, "cross_attention_mask");
+    int64_t n = (int64_t)p->ids.count, tiles = t && t->dims == 4 ? t->dim[3] : 0, each = tiles ? golden_count(t) / n : 0;
+    float *want = tiles ? golden_floats(t) : NULL;
+    if (!t) return;
+    bool same = want && p->n_media && p->memory.from && each * n == golden_count(t);
+    for (int64_t i = 0; same && i < n; i++) {
+        float seen = 0;
+        for (int64_t k = 0; k < each; k++) seen += want[i * each + k];
+        same = (float)(p->memory.to[i] - p->memory.from[i]) * (float)tiles == seen * (float)p->media[0]->rows;
+    }
+    check_same(r, STAGE_IDS, same, "case %s: tokens see other rows than cross_attention_mask says", c->name);
+    mem_free(want);
+}
+
 static void check_positions(check_report *r, const vlm_model *m, const check_suite *s, const check_case *c, const prompt *p)
 {
     const stored_tensor *t = suite_golden(s, c, "position_ids");
@@ -311,14 +328,15 @@ static void check_processed(check_report *r, const vlm_model *m, const check_cas
 
 static bool is_later(const char *key)
 {
-    static const char *const later[] = {"mm_token_type_ids", "token_type_ids", "labels", "position_ids", "hidden_last", "logits"};
+    static const char *const later[] = {"mm_token_type_ids", "token_type_ids", "labels", "position_ids", "hidden_last", "logits", "cross_attention_mask",
+                                        "cross_attention_states", "encoder_output", "davit"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (!strcmp(key, later[i])) return true;
     if (strstr(key, "_projectors.")) return true;                     /* for who looks for a difference inside an encoder */
     return strstr(key, "_deepstack") || (strstr(key, "_features") && strncmp(key, "input_", 6));
 }
 
-void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, const check_case *c)
+void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, check_case *c)
 {
     prompt p = {0};
     vlm_error error = {0};
@@ -327,8 +345,10 @@ void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, con
         return;
     }
     check_prompt_text(r, m, c, &p);
+    c->memory_rows = p.memory.rows;
     check_ids(r, m, c, &p);
     check_spans(r, s, c, &p);
+    check_sight(r, s, c, &p);
     const char *key;
     json_t *name;
     json_object_foreach(json_object_get(c->json, "tensors"), key, name) {

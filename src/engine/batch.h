@@ -13,11 +13,15 @@ typedef struct batch_builder {
     void *const **tables[MAX_KV_GROUPS];          /* [group][run] */
     void **states[2];
     const joined_blocks **joined;                 /* [run] */
+    void *const **memories;        /* [run] page table of its memory */
+    int32_t *memory_rows, *memory_from, *memory_to;
     int token_capacity, run_capacity, embed_capacity;
 } batch_builder;
 
 /* The planned sequences in one batch; valid until the next call and as long as no page table changes. */
 bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_error *error);
+/* The planned rows of memories; the same buffers: valid until the next call of either. */
+bool batch_build_fill(batch_builder *b, const vlm_model *m, const scheduler *s, memory_fill *out, vlm_error *error);
 void batch_free(batch_builder *b);
 
 #endif

@@ -35,6 +35,8 @@ typedef struct encoding {
     int media;
     uint64_t adapters;             /* that it is encoded with */
     bool started;
+    vision_entry **shown;          /* [n_shown] media that the prompt shows, pinned; in `memory` */
+    int n_shown;
 } encoding;
 
 typedef struct engine_counters {

@@ -19,12 +19,47 @@ static void see(tap *t, const char *name, int layer, tensor x)
     own->probe->encoder_tap(own->probe->user, own->media, name, layer, x);
 }
 
+/* A prompt's encoder is a language model: what changes one may change it. */
+static vision_entry *claim(vlm_engine *e, const vlm_request *r, int media)
+{
+    digest all;
+    media_input *in = r->prompt.media[media];
+    if (in->kind == MEDIA_PROMPT && !adapters_digest(&e->m->adapters, r->seq.adapters, false, &all)) return NULL;
+    return vision_claim(e->vision, in, in->kind == MEDIA_PROMPT ? &all : &r->media_adapters, r->tenant);
+}
+
+/* The rows of media in a prompt that is read by an encoder; they stay as long as it works. */
+static bool show(vlm_engine *e, const vlm_request *r, int media, encoding *job)
+{
+    const prompt_reading *p = r->prompt.media[media]->family;
+    embed_rows *embeds = arena_alloc(&job->memory, (size_t)(p->n_spans + 1) * sizeof *embeds);
+    job->shown = arena_alloc(&job->memory, (size_t)(p->n_spans + 1) * sizeof *job->shown);
+    job->job.embeds = embeds;
+    if (!embeds || !job->shown) return false;
+    for (int i = 0; i < p->n_spans; i++) {
+        const media_span *span = &p->spans[i];
+        vision_entry *pin = claim(e, r, span->media);
+        if (!pin) return false;
+        job->shown[job->n_shown++] = pin;
+        embeds[job->job.n_embeds++] = (embed_rows){.first = span->first, .count = span->count, .rows = vision_rows(pin), .offset = span->row,
+                                                   .kind = r->prompt.media[span->media]->kind};
+    }
+    return true;
+}
+
 static bool begin(vlm_engine *e, vlm_request *r, int media)
 {
     encoding *job = MEM_NEW(encoding);
     if (!job) return err_memory(&r->failure, sizeof *job);
     vision_begin(r->prompt.rows[media], r->prompt.media[media]);
     job->entry = r->prompt.rows[media];
+    if (r->prompt.media[media]->kind == MEDIA_PROMPT && !show(e, r, media, job)) {
+        vision_fail(job->entry);
+        for (int i = 0; i < job->n_shown; i++) vision_release(job->shown[i]);
+        arena_free(&job->memory);
+        mem_free(job);
+        return err_memory(&r->failure, sizeof *job);
+    }
     job->wanted_by = r;
     job->media = media;
     job->adapters = r->seq.adapters;
@@ -35,20 +70,37 @@ static bool begin(vlm_engine *e, vlm_request *r, int media)
     return true;
 }
 
+static bool ask(vlm_engine *e, vlm_request *r, int media, bool *ready);
+
+/* The media that a prompt shows to its encoder come first. */
+static bool ask_shown(vlm_engine *e, vlm_request *r, int media, bool *ready)
+{
+    const prompt_reading *p = r->prompt.media[media]->family;
+    *ready = true;
+    for (int i = 0; i < p->n_spans; i++) {
+        bool one;
+        if (!ask(e, r, p->spans[i].media, &one)) return false;
+        *ready = *ready && one;
+    }
+    return true;
+}
+
 /* Rows there, or asked for; false with r->failure set when memory ran out. */
 static bool ask(vlm_engine *e, vlm_request *r, int media, bool *ready)
 {
     vision_entry **entry = &r->prompt.rows[media];
     *ready = false;
-    if (!*entry && !(*entry = vision_claim(e->vision, r->prompt.media[media], &r->media_adapters, r->tenant))) return err_memory(&r->failure, 256);
+    if (!*entry && !(*entry = claim(e, r, media))) return err_memory(&r->failure, 256);
     vision_state state = vision_get_state(*entry);
+    bool begins = state == VISION_NEW || state == VISION_FAILED, shown = true;
+    if (begins && r->prompt.media[media]->kind == MEDIA_PROMPT && (!ask_shown(e, r, media, &shown) || !shown)) return !r->failure.code;
     if ((state == VISION_NEW || state == VISION_FAILED) && !begin(e, r, media)) return false;
     *ready = state == VISION_READY;
     if (!*ready) return true;
     if (vision_input(*entry) != r->prompt.media[media]) media_input_drop(r->prompt.media[media]);      /* its pixels are not needed */
-    if (vision_rows(*entry)->count == r->prompt.media[media]->tokens) return true;
+    if (vision_rows(*entry)->count == media_input_rows(r->prompt.media[media])) return true;
     return err_set(&r->failure, VLM_INTERNAL, "cached rows (%d) do not fit the medium (%d)", vision_rows(*entry)->count,
-                   r->prompt.media[media]->tokens);
+                   media_input_rows(r->prompt.media[media]));
 }
 
 bool engine_media_ready(void *engine, sequence *seq, int media)
@@ -65,7 +117,9 @@ bool engine_media_ready(void *engine, sequence *seq, int media)
 
 void engine_want_media(vlm_engine *e, vlm_request *r, int cached)
 {
-    bool ready;
+    bool ready, remembered = scheduler_remembers(&e->scheduler, &r->seq);
+    const memory_plan *memory = &r->prompt.memory;
+    for (int i = 0; i < memory->n_parts && !remembered && !r->failure.code; i++) ask(e, r, memory->parts[i].media, &ready);
     for (int i = 0; i < r->prompt.n_spans && !r->failure.code; i++)
         if (r->prompt.spans[i].first + r->prompt.spans[i].count > cached) ask(e, r, r->prompt.spans[i].media, &ready);
 }
@@ -74,6 +128,7 @@ static void unlink_encoding(vlm_engine *e, encoding *job)
 {
     for (encoding **p = &e->encodings; *p; p = &(*p)->next)
         if (*p == job) { *p = job->next; break; }
+    for (int i = 0; i < job->n_shown; i++) vision_release(job->shown[i]);
     arena_free(&job->memory);
     mem_free(job);
 }
@@ -120,10 +175,11 @@ static void finish(vlm_engine *e, encoding *job, run *r)
 {
     tensor x = job->job.rows;
     const media_input *in = vision_input(job->entry);
-    media_rows rows = {.count = in->tokens, .cols = (int)x.cols, .levels = in->tokens ? (int)(x.rows / in->tokens) : 1};
+    int n = media_input_rows(in);
+    media_rows rows = {.count = n, .cols = (int)x.cols, .levels = n ? (int)(x.rows / n) : 1};
     size_t count = 0;
-    if (x.rows != (int64_t)rows.levels * in->tokens || (x.rows && (!x.data || x.type != DT_F32)))
-        run_fail(r, VLM_INTERNAL, "encoder gave %lld rows for %d tokens", (long long)x.rows, in->tokens);
+    if (x.rows != (int64_t)rows.levels * n || (x.rows && (!x.data || x.type != DT_F32)))
+        run_fail(r, VLM_INTERNAL, "encoder gave %lld rows for %d tokens", (long long)x.rows, n);
     else if (!mem_mul((size_t)x.rows, (size_t)x.cols * sizeof(float), &count) || !(rows.data = mem_aligned(count)))
         run_fail(r, VLM_MEMORY, "out of memory (%zu bytes of embedding rows)", count);
     if (!run_ok(r)) {

@@ -45,9 +45,16 @@ uint64_t engine_sequence_bytes(const vlm_model *m, int n_tokens)
 {
     pages p;
     if (!pages_init(&p, m->group, m->n_groups, m->state_bytes, 0, false, NULL)) return 0;
-    uint64_t bytes = scheduler_bytes(&p, n_tokens, n_tokens);
+    uint64_t bytes = scheduler_bytes(&p, n_tokens, 0, n_tokens);
     pages_free(&p);
     return bytes;
+}
+
+static size_t memory_page_bytes(const vlm_model *m) { return m->memory_shape.slots ? kv_page_bytes(&m->memory_shape) : 0; }
+
+uint64_t engine_memory_bytes(const vlm_model *m, int rows)
+{
+    return (uint64_t)((rows + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS) * memory_page_bytes(m);
 }
 
 static bool resolve(const vlm_model *m, const vlm_engine_options *given, vlm_engine_options *o, vlm_error *error)
@@ -100,6 +107,7 @@ vlm_engine *vlm_engine_new(vlm_model *m, const vlm_engine_options *options, vlm_
     const vlm_engine_options *o = &e->options;
     if (getentropy(&e->salt, sizeof e->salt)) { err_set(error, VLM_IO, "no random numbers from the system"); goto fail; }
     if (!pages_init(&e->pages, m->group, m->n_groups, m->state_bytes, o->kv_bytes, o->prefix_cache, error)) goto fail;
+    e->pages.bytes[MEMORY_GROUP] = memory_page_bytes(m);
     if (!(e->vision = vision_cache_new(o->vision_cache_bytes, &m->identity, &e->salt, error))) goto fail;
     if (!output_marks_init(&e->marks, m, NULL, error)) goto fail;
     e->scheduler = (scheduler){.pages = &e->pages, .step_tokens = o->step_tokens, .chunk = o->prefill_chunk, .max_running = o->max_sequences,

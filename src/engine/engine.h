@@ -46,5 +46,7 @@ void engine_tune(vlm_engine *engine, const engine_tuning *tuning);
 
 /* Bytes of pages that one sequence of n tokens needs at most: for small budgets in tests. */
 uint64_t engine_sequence_bytes(const vlm_model *model, int n_tokens);
+/* ... and the memory that its cross-attention reads. */
+uint64_t engine_memory_bytes(const vlm_model *model, int rows);
 
 #endif

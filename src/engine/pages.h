@@ -5,6 +5,7 @@
  *
  *   page of group g: KV_PAGE_TOKENS positions of all layers of the group; kv_page_bytes(group) bytes
  *   page of the state group (n_groups): one recurrent state, of the sequence after a certain number of tokens
+ *   page of the memory group: KV_PAGE_TOKENS encoder rows, keys and values of all layers with cross-attention
  *
  *   life of a page      take ──> being filled by its one owner ──> publish: immutable, keyed, shared ──> last drop ──> LRU ──> evicted
  *                                        └── drop ──> freed at once
@@ -18,7 +19,7 @@
 #include "base/hash.h"
 #include "tensor/ragged.h"
 
-enum { STATE_GROUP = MAX_KV_GROUPS, PAGE_GROUPS = MAX_KV_GROUPS + 1 };
+enum { STATE_GROUP = MAX_KV_GROUPS, MEMORY_GROUP, PAGE_GROUPS };
 
 typedef struct page {
     void *data;
@@ -37,7 +38,7 @@ typedef struct pages_stats {
 typedef struct pages {
     int n_groups;
     kv_shape shape[MAX_KV_GROUPS];
-    size_t bytes[PAGE_GROUPS];                    /* of one page; state group: state_bytes */
+    size_t bytes[PAGE_GROUPS];                    /* of one page; state group: state_bytes; memory group: set by the owner, 0: none */
     bool keep;                                    /* false: nothing is cached */
     bool no_memory;                               /* the last pages_take failed for want of memory, not of budget */
     page **bucket;

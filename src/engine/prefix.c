@@ -13,6 +13,30 @@ bool prefix_root(const digest *salt, const digest *identity, const digest *adapt
     return hash_finish(&h, out);
 }
 
+bool prefix_root_memory(const prompt *p, digest *root)
+{
+    const memory_plan *plan = &p->memory;
+    if (!plan->rows) return true;
+    hasher h = hash_start();
+    hash_text(&h, "memory");
+    hash_part(&h, root, sizeof *root);
+    for (int i = 0; i < plan->n_parts; i++) {
+        hash_u64(&h, (uint64_t)plan->parts[i].row);
+        hash_u64(&h, (uint64_t)plan->parts[i].count);
+        hash_part(&h, &p->media[plan->parts[i].media]->key, sizeof(digest));
+    }
+    return hash_finish(&h, root);
+}
+
+bool prefix_memory_key(const digest *root, int index, digest *out)
+{
+    hasher h = hash_start();
+    hash_text(&h, "memory page");
+    hash_part(&h, root, sizeof *root);
+    hash_u64(&h, (uint64_t)index);
+    return hash_finish(&h, out);
+}
+
 /* Index of the first span that ends after `position`. */
 static int span_after(const prompt *p, int position)
 {

@@ -22,6 +22,10 @@
 #include "engine/prompt.h"
 
 bool prefix_root(const digest *salt, const digest *identity, const digest *adapters, const char *tenant, digest *out);
+/* With cross-attention every token depends on all of the memory: root becomes a root for that memory alone. */
+bool prefix_root_memory(const prompt *p, digest *root);
+/* Key of page `index` of the memory below such a root. */
+bool prefix_memory_key(const digest *root, int index, digest *out);
 /* Key of block `index` of prompt + answer tokens. parent: of the block before, or the root. */
 bool prefix_key(const prompt *p, const int32_t *tokens, int index, const digest *parent, digest *out);
 /* Number of blocks, at most n_keys, that can be taken over. */

@@ -41,6 +41,10 @@ void prompt_free(prompt *p)
     mem_free(p->see_to);
     mem_free(p->see_from);
     mem_free(p->places);
+    ids_free(&p->start);
+    mem_free(p->memory.parts);
+    mem_free(p->memory.from);
+    mem_free(p->memory.to);
     *p = (prompt){0};
 }
 
@@ -242,7 +246,7 @@ static bool find_spans(const vlm_model *m, prompt *p, const int *order, vlm_erro
 
 static bool find_positions(const vlm_model *m, prompt *p, vlm_error *error)
 {
-    size_t n = p->ids.count;
+    size_t n = prompt_tokens(p)->count;
     for (int a = 0; a < m->rope_axes; a++)
         if (!(p->rope[a] = MEM_ARRAY(n, int32_t))) return err_memory(error, n * sizeof(int32_t));
     if (m->arch->positions)
@@ -302,6 +306,49 @@ static bool find_blocks(const vlm_model *m, prompt *p, vlm_error *error)
     return true;
 }
 
+/* The encoder's prompt becomes the last medium; the decoder begins with a token of its own. */
+static bool hand_to_encoder(const vlm_model *m, prompt *p, vlm_error *error)
+{
+    size_t n = p->ids.count;
+    media_input **media = mem_resize(p->media, (size_t)p->n_media + 1, sizeof *media);
+    if (media) p->media = media;
+    vision_entry **rows = media ? mem_resize(p->rows, (size_t)p->n_media + 1, sizeof *rows) : NULL;
+    media_input *in = rows ? MEM_NEW(media_input) : NULL;
+    if (rows) p->rows = rows;
+    if (!in) return err_memory(error, sizeof *in);
+    p->media[p->n_media] = in;
+    p->rows[p->n_media++] = NULL;
+    prompt_reading *reading = in->family = arena_alloc(&in->memory, sizeof *reading);
+    if (!reading || !(reading->ids = arena_alloc(&in->memory, n * sizeof(int32_t))) ||
+        !(reading->spans = arena_alloc(&in->memory, (size_t)(p->n_spans + 1) * sizeof(media_span))))
+        return err_memory(error, n * sizeof(int32_t));
+    in->kind = MEDIA_PROMPT;
+    in->rows = reading->n = (int)n;
+    reading->n_spans = p->n_spans;
+    memcpy(reading->ids, p->ids.id, n * sizeof(int32_t));
+    hasher h = hash_start();
+    hash_text(&h, "prompt");
+    hash_part(&h, p->ids.id, n * sizeof(int32_t));
+    for (int i = 0; i < p->n_spans; i++) {
+        reading->spans[i] = p->spans[i];
+        hash_u64(&h, (uint64_t)p->spans[i].first);
+        hash_u64(&h, (uint64_t)p->spans[i].row);
+        hash_part(&h, &p->media[p->spans[i].media]->key, sizeof(digest));
+    }
+    p->n_spans = 0;
+    return (hash_finish(&h, &in->key) && ids_add(&p->start, m->start)) || err_memory(error, n);
+}
+
+static bool plan_memory(const vlm_model *m, prompt *p, vlm_error *error)
+{
+    const ids *tokens = prompt_tokens(p);
+    if (!m->arch->plan_memory) return true;
+    for (int i = 0; i < p->n_media; i++)
+        if (p->media[i]->kind != MEDIA_PROMPT && !m->arch->reads_prompt && !p->media[i]->rows)
+            return err_set(error, VLM_INTERNAL, "medium %d has no rows for cross-attention", i + 1);
+    return m->arch->plan_memory(m, tokens->id, (int)tokens->count, p->media, p->n_media, &p->memory, error);
+}
+
 static bool place(const vlm_model *m, prompt *p, const int *order, vlm_error *error)
 {
     if (p->ids.count == 0) return err_set(error, VLM_INVALID, "the prompt is empty");
@@ -309,7 +356,8 @@ static bool place(const vlm_model *m, prompt *p, const int *order, vlm_error *er
     for (size_t i = 0; i < p->ids.count; i++)
         if (p->ids.id[i] < 0 || p->ids.id[i] >= m->vocab + m->more_vocab)
             return err_set(error, VLM_FORMAT, "token id %d at position %zu: the model's vocabulary ends at %d", p->ids.id[i], i, m->vocab + m->more_vocab - 1);
-    return find_spans(m, p, order, error) && find_positions(m, p, error) && find_blocks(m, p, error);
+    return find_spans(m, p, order, error) && (!m->arch->reads_prompt || hand_to_encoder(m, p, error)) && find_positions(m, p, error) &&
+           find_blocks(m, p, error) && plan_memory(m, p, error);
 }
 
 bool prompt_place(const vlm_model *m, prompt *p, vlm_error *error) { return place(m, p, NULL, error); }

@@ -19,6 +19,8 @@ typedef struct prompt {
     int32_t *see_to, *see_from;    /* [n] (ragged.h), NULL when causal */
     int32_t *places;               /* of joined, when blocks see each other */
     joined_blocks joined;
+    ids start;                     /* encoder-decoder: what the decoder begins with; ids are the encoder's, which reads them as the last medium */
+    memory_plan memory;            /* what cross-attention reads */
     double media_seconds;          /* spent on fetching, decoding and processing media */
 } prompt;
 
@@ -41,6 +43,8 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
 /* The last part of prompt_build alone, for prompts whose ids (and media) are there already: spans, rope positions, blocks. */
 bool prompt_place(const vlm_model *m, prompt *p, vlm_error *error);
 void prompt_free(prompt *p);
+/* The tokens that the decoder begins with. */
+static inline const ids *prompt_tokens(const prompt *p) { return p->start.count ? &p->start : &p->ids; }
 
 /* One medium: fetched, decoded, processed (prompt_media.c). *rows: set when the cache had it (then large tensors have no data). */
 media_input *prompt_process_media(const vlm_model *m, const prompt_source *source, const chat_media *part, vision_entry **rows,

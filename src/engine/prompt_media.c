@@ -83,6 +83,7 @@ static bool decode(const vlm_model *m, const prompt_source *source, const char *
         if (!m->arch->pick_frames) return err_set(error, VLM_UNSUPPORTED, "this model does not take video");
         if (folder) return video_from_folder(path, item->part->fps > 0 ? item->part->fps : 24, &source->policy, pick, &p, &item->video, error);
         return video_decode(bytes->data, bytes->size, &source->policy, pick, &p, &item->video, error);
+    case MEDIA_PROMPT: break;
     case MEDIA_AUDIO:
         return audio_decode(bytes->data, bytes->size, m->arch->audio_rate ? m->arch->audio_rate(m) : 16000, &source->policy, &item->audio, error);
     }

@@ -48,6 +48,8 @@ void sequence_free(sequence *seq)                 /* its pages are gone: schedul
         mem_free(seq->table[g].page);
         mem_free(seq->table[g].data);
     }
+    mem_free(seq->memory.page);
+    mem_free(seq->memory.data);
     mem_free(seq->tokens);
     mem_free(seq->keys);
 }
@@ -58,8 +60,11 @@ static void drop_pages(scheduler *s, sequence *seq)
     pages_drop(s->pages, seq->state);
     pages_drop(s->pages, seq->next_state);
     seq->state = seq->next_state = NULL;
-    seq->computed = 0;
+    table_clear(&seq->memory, s->pages);
+    seq->computed = seq->remembered = 0;
 }
+
+static int memory_rows(const sequence *seq) { return seq->prompt ? seq->prompt->memory.rows : 0; }
 
 /* Keys of all full blocks among the first `tokens`. */
 static void make_keys(sequence *seq, int tokens)
@@ -87,9 +92,37 @@ int scheduler_peek(scheduler *s, sequence *seq)
     return prefix_match(s->pages, seq->prompt, seq->keys, n < seq->n_keys ? n : seq->n_keys) * KV_PAGE_TOKENS;
 }
 
+bool scheduler_remembers(const scheduler *s, const sequence *seq)
+{
+    int n = blocks_of(memory_rows(seq));
+    for (int i = 0; i < n; i++) {
+        digest key;
+        if (!s->pages->keep || !prefix_memory_key(&seq->root, i, &key) || !pages_find(s->pages, MEMORY_GROUP, &key)) return false;
+    }
+    return true;
+}
+
+/* All of it or nothing. False: out of memory. */
+static bool adopt_memory(scheduler *s, sequence *seq)
+{
+    int n = blocks_of(memory_rows(seq));
+    if (!n || !scheduler_remembers(s, seq)) return true;
+    for (int i = 0; i < n; i++) {
+        digest key;
+        page *pg = prefix_memory_key(&seq->root, i, &key) ? pages_use(s->pages, pages_find(s->pages, MEMORY_GROUP, &key)) : NULL;
+        if (pg && table_push(&seq->memory, pg)) continue;
+        pages_drop(s->pages, pg);
+        drop_pages(s, seq);
+        return false;
+    }
+    seq->remembered = memory_rows(seq);
+    return true;
+}
+
 /* Takes the cached prefix over. False: out of memory, nothing taken. */
 static bool adopt(scheduler *s, sequence *seq)
 {
+    if (!adopt_memory(s, seq)) return false;
     int tokens = scheduler_peek(s, seq), b = tokens / KV_PAGE_TOKENS;
     for (int g = 0; g < s->pages->n_groups; g++) {
         page_table *t = &seq->table[g];
@@ -144,8 +177,10 @@ bool scheduler_add(scheduler *s, sequence *seq)
         sequence **running = waiting ? mem_resize(s->running, (size_t)capacity, sizeof *running) : NULL;
         if (running) s->running = running;
         planned *plan = running ? mem_resize(s->plan, (size_t)capacity, sizeof *plan) : NULL;
-        if (!plan) return false;
-        s->plan = plan;
+        if (plan) s->plan = plan;
+        filling *fill = plan ? mem_resize(s->fill, (size_t)capacity, sizeof *fill) : NULL;
+        if (!fill) return false;
+        s->fill = fill;
         s->capacity = capacity;
     }
     const prompt *p = seq->prompt;
@@ -167,6 +202,7 @@ void scheduler_free(scheduler *s)
     mem_free(s->waiting);
     mem_free(s->running);
     mem_free(s->plan);
+    mem_free(s->fill);
     *s = (scheduler){0};
 }
 
@@ -190,9 +226,9 @@ void scheduler_preempt_youngest(scheduler *s)
 
 /* ---- room ---- */
 
-uint64_t scheduler_bytes(const pages *p, int n, int chunk)
+uint64_t scheduler_bytes(const pages *p, int n, int rows, int chunk)
 {
-    uint64_t bytes = 2 * (uint64_t)p->bytes[STATE_GROUP];
+    uint64_t bytes = 2 * (uint64_t)p->bytes[STATE_GROUP] + (uint64_t)blocks_of(rows) * p->bytes[MEMORY_GROUP];
     for (int g = 0; g < p->n_groups; g++) {
         int most = blocks_of(n), window = p->shape[g].window;
         if (window && window + chunk < n) most = blocks_of(window + chunk) + 1;
@@ -278,7 +314,7 @@ static void put(scheduler *s, sequence *seq, int end)
 static bool decoding(const scheduler *s, const sequence *seq)
 {
     int missing = seq->n - seq->computed;
-    return seq->n > seq->n_prompt && missing <= 1 + seq->ahead && (missing == 1 || missing <= s->chunk);
+    return seq->n > seq->n_prompt && missing <= 1 + seq->ahead && (missing == 1 || missing <= s->chunk) && seq->remembered == memory_rows(seq);
 }
 
 /* The newest tokens of everybody who decodes; the last in order give way. */
@@ -310,8 +346,39 @@ static int share(const scheduler *s)
     return part < s->chunk ? part : s->chunk;
 }
 
+/* Pages for the whole memory. */
+static bool ensure_memory(scheduler *s, sequence *seq)
+{
+    while (seq->memory.count < blocks_of(memory_rows(seq))) {
+        page *pg = pages_take(s->pages, MEMORY_GROUP);
+        if (!pg) return false;
+        if (table_push(&seq->memory, pg)) continue;
+        pages_drop(s->pages, pg);
+        s->pages->no_memory = true;
+        return false;
+    }
+    return true;
+}
+
+/* Some rows of the memory, those of media that are encoded. */
+static void plan_memory(scheduler *s, sequence *seq, int most)
+{
+    const memory_plan *p = &seq->prompt->memory;
+    int end = seq->remembered + most < p->rows ? seq->remembered + most : p->rows, at = 0;
+    for (int i = 0; i < p->n_parts && at < end; at += p->parts[i++].count)
+        if (at + p->parts[i].count > seq->remembered && !s->media_ready(s->user, seq, p->parts[i].media)) end = at;
+    if (end <= seq->remembered) return;
+    if (!ensure_memory(s, seq)) { s->short_of_pages = true; return; }
+    s->fill[s->n_fill++] = (filling){seq, seq->remembered, end - seq->remembered};
+    s->plan_tokens += end - seq->remembered;
+}
+
 static void plan_chunk(scheduler *s, sequence *seq, int most)
 {
+    if (seq->remembered < memory_rows(seq)) {
+        if (most > 0) plan_memory(s, seq, most);
+        return;
+    }
     int end = most > 0 ? chunk_end(s, seq, most) : 0;
     if (end <= seq->computed) return;
     if (!ensure(s, seq, end)) {
@@ -328,7 +395,7 @@ static void plan_chunk(scheduler *s, sequence *seq, int most)
 /* Bytes of pages that the sequence needs for its tokens and one more. A media block that sees itself whole is one chunk. */
 static uint64_t bytes_of(const scheduler *s, const sequence *seq)
 {
-    return scheduler_bytes(s->pages, seq->n + 1, s->chunk > seq->longest_block ? s->chunk : seq->longest_block);
+    return scheduler_bytes(s->pages, seq->n + 1, memory_rows(seq), s->chunk > seq->longest_block ? s->chunk : seq->longest_block);
 }
 
 static bool unfit_error(scheduler *s, const sequence *seq, vlm_error *why)
@@ -348,6 +415,7 @@ static sequence *admit(scheduler *s, sequence **unfit, vlm_error *why)
     uint64_t all = bytes_of(s, seq), have = 0;
     if (all > s->pages->stats.budget) return unfit_error(s, *unfit = seq, why), NULL;
     if (!adopt(s, seq)) return err_memory(why, sizeof(page *) * (size_t)seq->n / KV_PAGE_TOKENS), *unfit = seq, NULL;
+    have += (uint64_t)seq->memory.count * s->pages->bytes[MEMORY_GROUP];
     for (int g = 0; g < s->pages->n_groups; g++) {
         have += (uint64_t)(seq->table[g].count - seq->table[g].first) * s->pages->bytes[g];
         all += (uint64_t)s->n_running * s->pages->bytes[g];       /* the others go on growing: do not push each other out at once */
@@ -385,14 +453,14 @@ static sequence *lone(const scheduler *s)
 static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
 {
     sequence *only = lone(s), *seq;
-    s->n_plan = s->plan_tokens = 0;
+    s->n_plan = s->n_fill = s->plan_tokens = 0;
     s->short_of_pages = false;
     plan_decodes(s, only);
     if (s->step_tokens - s->plan_tokens < MIN_CHUNK) s->plan_tokens = s->step_tokens - MIN_CHUNK;   /* prompts never stand still */
     for (int i = 0; i < s->n_running; i++)
         if (!decoding(s, s->running[i]) && (!only || only == s->running[i])) plan_chunk(s, s->running[i], share(s));
     while (!only && s->plan_tokens < s->step_tokens && (seq = admit(s, unfit, why))) {
-        if (!seq->alone || !s->n_plan) plan_chunk(s, seq, share(s));
+        if (!seq->alone || !(s->n_plan + s->n_fill)) plan_chunk(s, seq, share(s));
         if (seq->alone) break;
     }
     return !*unfit;
@@ -403,7 +471,7 @@ bool scheduler_plan(scheduler *s, sequence **unfit, vlm_error *why)
     *unfit = NULL;
     for (;;) {
         if (!plan_once(s, unfit, why)) return false;
-        if (s->n_plan) { age(s); return true; }
+        if (s->n_plan || s->n_fill) { age(s); return true; }
         if (!s->short_of_pages || !s->n_running) return false;
         if (s->n_running > 1) { preempt(s, s->running[s->n_running - 1]); continue; }
         *unfit = s->running[0];                   /* it has all there is */
@@ -428,8 +496,23 @@ static void publish(scheduler *s, sequence *seq, int from, int to)
     if (border && seq->state) seq->state = pages_publish(s->pages, seq->state, &seq->keys[to / KV_PAGE_TOKENS - 1]);
 }
 
+/* A memory that is complete never changes; others who show the same media find it. */
+static void publish_memory(scheduler *s, sequence *seq)
+{
+    for (int i = 0; s->pages->keep && i < seq->memory.count; i++) {
+        digest key;
+        if (prefix_memory_key(&seq->root, i, &key)) table_set(&seq->memory, i, pages_publish(s->pages, seq->memory.page[i], &key));
+    }
+}
+
 void scheduler_done(scheduler *s)
 {
+    for (int i = 0; i < s->n_fill; i++) {
+        sequence *seq = s->fill[i].seq;
+        seq->remembered = s->fill[i].first + s->fill[i].count;
+        if (seq->remembered == memory_rows(seq)) publish_memory(s, seq);
+        if (!s->n_plan) seq->alone = false;
+    }
     for (int i = 0; i < s->n_plan; i++) {
         sequence *seq = s->plan[i].seq;
         int end = s->plan[i].first + s->plan[i].count;
@@ -444,7 +527,7 @@ void scheduler_done(scheduler *s)
         for (int g = 0; g < s->pages->n_groups; g++)
             if (s->pages->shape[g].window) table_trim(&seq->table[g], s->pages, table_needed(&s->pages->shape[g], end));
     }
-    s->n_plan = s->plan_tokens = 0;
+    s->n_plan = s->n_fill = s->plan_tokens = 0;
 }
 
 void scheduler_failed(scheduler *s)
@@ -453,5 +536,9 @@ void scheduler_failed(scheduler *s)
         s->plan[i].seq->alone = true;
         preempt(s, s->plan[i].seq);
     }
-    s->n_plan = s->plan_tokens = 0;
+    for (int i = 0; i < s->n_fill; i++) {
+        s->fill[i].seq->alone = true;
+        preempt(s, s->fill[i].seq);
+    }
+    s->n_plan = s->n_fill = s->plan_tokens = 0;
 }

@@ -10,6 +10,9 @@
  * Out of pages: the last in order is preempted and waits again, at its old place; it is computed again later, mostly from the
  * prefix cache. The first in order is never preempted for another, so something always finishes.
  *
+ * A sequence with cross-attention first gets its memory, keys and values of encoder rows, in chunks like a prompt; it has pages of its own, which are
+ * published when they are full: whoever shows the same media again finds them.
+ *
  * A chunk ends where media rows are not encoded yet, and never inside a media block that sees itself whole. With recurrent
  * state a chunk ends at the last page border of the prompt, where the state is kept for the prefix cache.
  * None of this changes a token: rows of a step do not depend on each other. */
@@ -38,6 +41,8 @@ typedef struct sequence {
     int preemptions;
     page_table table[MAX_KV_GROUPS];
     page *state, *next_state;      /* recurrent state after `computed` tokens; where the step under way writes it */
+    page_table memory;             /* what cross-attention reads: all of prompt->memory.rows, before the first token is computed */
+    int remembered;                /* rows of it that are there */
     digest root, *keys;            /* keys of the full blocks */
     int n_keys, keys_capacity;
     bool unkeyed;                  /* no key could be made: nothing more is published */
@@ -45,6 +50,7 @@ typedef struct sequence {
 } sequence;
 
 typedef struct planned { sequence *seq; int first, count, logits; } planned;      /* logits: of the last so many tokens */
+typedef struct filling { sequence *seq; int first, count; } filling;              /* rows of its memory */
 
 typedef struct scheduler {
     pages *pages;
@@ -54,6 +60,8 @@ typedef struct scheduler {
     int n_waiting, n_running, capacity;
     planned *plan;                 /* of the next step */
     int n_plan, plan_tokens;
+    filling *fill;                 /* memories that get rows in the next step, before its tokens */
+    int n_fill;
     uint64_t blocked_room;         /* room when the first in line did not fit; it is not tried again before there is more */
     bool short_of_pages;
     uint64_t preemptions;
@@ -82,8 +90,10 @@ bool sequence_force(sequence *seq, int32_t token, bool each);
 void sequence_free(sequence *seq);
 /* Preempts the youngest running sequence though there is room (tests). */
 void scheduler_preempt_youngest(scheduler *s);
-/* Bytes of pages for n tokens, when computed in chunks of `chunk`. */
-uint64_t scheduler_bytes(const pages *p, int n, int chunk);
+/* Bytes of pages for n tokens, when computed in chunks of `chunk`, and a memory of so many rows. */
+uint64_t scheduler_bytes(const pages *p, int n, int memory_rows, int chunk);
+/* Is the sequence's memory in the cache? */
+bool scheduler_remembers(const scheduler *s, const sequence *seq);
 /* Tokens of a prompt that the cache holds now. Makes the sequence's keys if need be. */
 int scheduler_peek(scheduler *s, sequence *seq);
 

@@ -36,7 +36,7 @@ void engine_end(vlm_engine *e, vlm_request *r, const char *reason, const char *s
     r->usage.preemptions = r->seq.preemptions;
     r->usage.cached_tokens = r->seq.cached > 0 ? r->seq.cached : 0;
     r->usage.media_cached = 0;
-    for (int i = 0; r->encoded && i < r->prompt.n_media; i++) r->usage.media_cached += !r->encoded[i];
+    for (int i = 0; r->encoded && i < r->prompt.n_media; i++) r->usage.media_cached += !r->encoded[i] && r->prompt.media[i]->kind != MEDIA_PROMPT;
     engine_forget_media(e, r);
     e->counters.finished++;
     e->counters.failed += error != NULL;
@@ -75,7 +75,7 @@ static bool follow(vlm_engine *e, vlm_request *r);
 /* TAKES_* of the media in a prompt. */
 static unsigned prompt_kinds(const prompt *p)
 {
-    static const unsigned bit[] = {[MEDIA_IMAGE] = TAKES_IMAGE, [MEDIA_VIDEO] = TAKES_VIDEO, [MEDIA_AUDIO] = TAKES_AUDIO};
+    static const unsigned bit[] = {[MEDIA_IMAGE] = TAKES_IMAGE, [MEDIA_VIDEO] = TAKES_VIDEO, [MEDIA_AUDIO] = TAKES_AUDIO, [MEDIA_PROMPT] = 0};
     unsigned kinds = 0;
     for (int i = 0; i < p->n_media; i++) kinds |= bit[p->media[i]->kind];
     return kinds;
@@ -87,12 +87,13 @@ static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
     const prompt *p = &r->prompt;
     int context = e->options.context;
     seq->prompt = p;
+    const ids *tokens = prompt_tokens(p);
     if (p->ids.count + 1 > (size_t)context) {
         err_set(error, VLM_LIMIT, "the prompt has %zu tokens; the context is %d with the answer", p->ids.count, context);
         return err_hint(error, "send a shorter prompt or smaller media"), false;
     }
-    for (size_t i = 0; i < p->ids.count; i++)
-        if (!sequence_add(seq, p->ids.id[i])) return err_memory(error, p->ids.count * sizeof(int32_t));
+    for (size_t i = 0; i < tokens->count; i++)
+        if (!sequence_add(seq, tokens->id[i])) return err_memory(error, tokens->count * sizeof(int32_t));
     seq->n_prompt = seq->n;
     r->length_limit = r->max_tokens < context - seq->n ? seq->n + r->max_tokens : context;
     r->encoded = MEM_ARRAY((size_t)p->n_media, uint8_t);
@@ -102,10 +103,10 @@ static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
     digest adapters;
     if (e->m->arch->adapters) seq->adapters |= e->m->arch->adapters(e->m, prompt_kinds(p));
     if (!adapters_digest(&e->m->adapters, seq->adapters, false, &adapters) ||
-        !prefix_root(&e->salt, &e->m->identity, &adapters, r->tenant, &seq->root))
+        !prefix_root(&e->salt, &e->m->identity, &adapters, r->tenant, &seq->root) || !prefix_root_memory(p, &seq->root))
         return err_memory(error, sizeof(digest));
-    r->usage.prompt_tokens = seq->n;
-    r->usage.media_items = p->n_media;
+    r->usage.prompt_tokens = (int)p->ids.count;
+    for (int i = 0; i < p->n_media; i++) r->usage.media_items += p->media[i]->kind != MEDIA_PROMPT;
     r->usage.media_seconds = p->media_seconds;
     if (!request_emit_started(r) || !scheduler_add(&e->scheduler, seq)) return err_memory(error, sizeof(event_node));
     return true;
@@ -122,7 +123,7 @@ static void take_in(vlm_engine *e, vlm_request *list)
         r->next = NULL;
         e->counters.requests++;
         if (!prepare(e, r, &error)) { engine_end(e, r, NULL, NULL, &error); continue; }
-        e->counters.prompt_tokens += (uint64_t)r->seq.n;
+        e->counters.prompt_tokens += (uint64_t)r->prompt.ids.count;
         if (r->max_tokens == 0) { finish(e, r, "length"); continue; }
         if (follow(e, r)) engine_want_media(e, r, scheduler_peek(&e->scheduler, &r->seq));
     }
@@ -226,10 +227,29 @@ static draw_job *sample(vlm_engine *e, run *r, tensor logits, int n)
     return jobs;
 }
 
+/* Rows that memories get in this step. */
+static bool fill_memories(vlm_engine *e, vlm_error *error)
+{
+    vlm_model *m = e->m;
+    memory_fill fill;
+    if (!e->scheduler.n_fill) return true;
+    if (!batch_build_fill(&e->builder, m, &e->scheduler, &fill, error)) return false;
+    arena_reset(&e->scratch);
+    run r = {.dev = &m->dev, .scratch = &e->scratch};
+    run_set_adapters(&r, fill.adapters, fill.adapters ? fill.ragged.n_tokens : 0);
+    pool_enter(m->dev.pool);
+    if (!m->arch->remember(&r, m, &fill)) run_fail(&r, VLM_INTERNAL, "encoder rows were not remembered");
+    pool_leave(m->dev.pool);
+    if (!run_ok(&r) && error) *error = r.error;
+    return run_ok(&r);
+}
+
 /* Forward and sampling. *jobs: in scratch, n of them. */
 static bool compute(vlm_engine *e, draw_job **jobs, int *n, vlm_error *error)
 {
     vlm_model *m = e->m;
+    if (!fill_memories(e, error)) return false;
+    if (!e->scheduler.n_plan) return true;
     if (!batch_build(&e->builder, m, &e->scheduler, error)) return false;
     const batch *b = &e->builder.batch;
     decoder_tap watch = {.tap = {.see = see}, .engine = e, .batch = b};
@@ -344,8 +364,9 @@ static void tell(vlm_engine *e, const draw_job *jobs, int n)
 
 static void mark_admitted(vlm_engine *e)
 {
-    for (int i = 0; i < e->scheduler.n_plan; i++) {
-        vlm_request *r = e->scheduler.plan[i].seq->owner;
+    const scheduler *s = &e->scheduler;
+    for (int i = 0; i < s->n_plan + s->n_fill; i++) {
+        vlm_request *r = (i < s->n_plan ? s->plan[i].seq : s->fill[i - s->n_plan].seq)->owner;
         if (r->admitted > 0) continue;
         r->admitted = engine_now();
         r->usage.queue_seconds = r->admitted - r->submitted;
@@ -363,8 +384,8 @@ static void run_plan(vlm_engine *e)
     mark_admitted(e);
     e->counters.steps++;
     if (!compute(e, &jobs, &n, &error)) {
-        if (s->n_plan > 1) { scheduler_failed(s); return; }
-        engine_end(e, s->plan[0].seq->owner, NULL, NULL, &error);
+        if (s->n_plan + s->n_fill > 1) { scheduler_failed(s); return; }
+        engine_end(e, (s->n_plan ? s->plan[0].seq : s->fill[0].seq)->owner, NULL, NULL, &error);
         return;
     }
     for (int i = 0; i < s->n_plan; i++) {

@@ -7,6 +7,7 @@ const char *media_kind_name(media_kind kind)
     case MEDIA_IMAGE: return "image";
     case MEDIA_VIDEO: return "video";
     case MEDIA_AUDIO: return "audio";
+    case MEDIA_PROMPT: return "prompt";
     }
     return "media";
 }

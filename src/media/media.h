@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "vlm.h"
 
-typedef enum media_kind { MEDIA_IMAGE, MEDIA_VIDEO, MEDIA_AUDIO } media_kind;
+typedef enum media_kind { MEDIA_IMAGE, MEDIA_VIDEO, MEDIA_AUDIO, MEDIA_PROMPT /* what an encoder-decoder's encoder reads; never a part of a message */ } media_kind;
 const char *media_kind_name(media_kind kind);
 
 /* What may be read, and how much. Zero-initialised fields are not "no limit": start from media_policy_default. */

@@ -23,6 +23,7 @@ void model_use_decoder(vlm_model *m, const decoder *d)
     m->rope_axes = 1;
     m->n_groups = d->n_groups;
     m->state_bytes = d->state_bytes;
+    m->memory_shape = d->memory;
     for (int g = 0; g < d->n_groups; g++) m->group[g] = d->group[g];
 }
 

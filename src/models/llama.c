@@ -10,7 +10,7 @@
 
 bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *type)
 {
-    bool mistral = strcmp(type, "llama") != 0;
+    bool mistral = strcmp(type, "llama") && strcmp(type, "mllama_text_model");
     if (!decoder_config(s, memory, c, text_prefixes)) return false;
     s->qkv_bias = s->o_bias = config_bool(c, TEXT("attention_bias"), false);
     s->mlp_bias = config_bool(c, TEXT("mlp_bias"), false);

@@ -46,6 +46,16 @@ void media_input_drop(media_input *in)
     arena_free(&in->bulk);
 }
 
+bool memory_plan_add(memory_plan *p, int media, int row, int count)
+{
+    memory_part *parts = mem_resize(p->parts, (size_t)p->n_parts + 1, sizeof *parts);
+    if (!parts) return false;
+    p->parts = parts;
+    parts[p->n_parts++] = (memory_part){media, row, count};
+    p->rows += count;
+    return true;
+}
+
 void media_input_free(media_input *in)
 {
     if (!in || atomic_fetch_sub(&in->shares, 1) > 0) return;

@@ -132,6 +132,7 @@ static bool check_configured(const vlm_model *m, vlm_error *error)
               m->n_groups >= 0 && m->n_groups <= MAX_KV_GROUPS;
     for (int g = 0; ok && g < m->n_groups; g++)
         ok = m->group[g].kv_heads > 0 && m->group[g].head_dim > 0 && m->group[g].slots > 0 && m->group[g].window >= 0;
+    if (m->memory_shape.slots) ok = ok && m->memory_shape.kv_heads > 0 && m->memory_shape.head_dim > 0 && m->arch->plan_memory && m->arch->remember;
     return ok || err_set(error, VLM_INTERNAL, "family %s: configure() left sizes unset", m->arch->name);
 }
 
@@ -162,6 +163,7 @@ static bool load_weights(vlm_model *m, const vlm_load_options *o, vlm_error *err
     if (!ok) return err_set(error, VLM_MEMORY, "%s: out of memory", m->path);
     if (!check_configured(m, error)) return false;
     for (int g = 0; g < m->n_groups; g++) m->group[g].type = kv;
+    m->memory_shape.type = kv;
     if (!device_open_cpu(&m->dev, o->threads, p, NULL, error)) return m->dev = (device){0}, false;
     if (!bind_start(&m->binder, m->files, m->cfg, &m->dev, &m->memory, o->dummy_format, error)) return false;
     m->binder.adapters = &m->adapters;

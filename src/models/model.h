@@ -48,6 +48,7 @@ typedef struct media_input {
     processed tensors[MAX_PROCESSED];
     int n_tensors;
     int tokens;                    /* embedding rows that the encoder will give = placeholder tokens in the prompt */
+    int rows;                      /* cross-attention reads the encoder's rows: so many there are, and tokens is 0; else 0 */
     int grid[3];                   /* t, h, w in patches, where the family has it */
     double *seconds;               /* [frames] time of each frame group, where the family has it */
     int frames;
@@ -65,6 +66,7 @@ processed *media_input_add(media_input *in, const char *name, dtype type, int di
 media_input *media_input_share(media_input *in);                   /* one more owner; returns in */
 void media_input_drop(media_input *in);                            /* frees the data of large tensors */
 void media_input_free(media_input *in);                            /* one owner less; the last one frees. Allocated with MEM_NEW */
+static inline int media_input_rows(const media_input *in) { return in->rows ? in->rows : in->tokens; }
 
 /* An encoding in progress. Encoders can be interrupted between layers: the engine runs a few stages per step. */
 typedef struct encode_job {
@@ -75,6 +77,8 @@ typedef struct encode_job {
     void *family;
     tensor x;                      /* activations between stages, in `memory` */
     tensor rows;                   /* result after the last stage: [levels * tokens, hidden], in `memory` */
+    const embed_rows *embeds;      /* MEDIA_PROMPT: rows of the media that the prompt shows */
+    int n_embeds;
 } encode_job;
 
 /* ---- the prompt (the batch is in blocks/batch.h) ------------------------------------------------------------------- */
@@ -85,6 +89,23 @@ typedef struct media_span {
     int media;                     /* index of the media_input */
     int row;                       /* first row of that medium which this span shows (a video can be cut into several spans) */
 } media_span;
+
+/* An encoder-decoder's encoder reads the prompt as if it were a medium: media_input.family of MEDIA_PROMPT. */
+typedef struct prompt_reading {
+    int32_t *ids;
+    media_span *spans;             /* of the ids */
+    int n, n_spans;
+} prompt_reading;
+
+/* What cross-attention reads in a sequence: rows of media one after the other, and which of them each token of the prompt sees. Tokens of the answer
+ * see what the prompt's last one sees. */
+typedef struct memory_part { int media, row, count; } memory_part;
+typedef struct memory_plan {
+    memory_part *parts;
+    int n_parts, rows;
+    int32_t *from, *to;            /* [tokens of the prompt]; NULL: all see everything */
+} memory_plan;
+bool memory_plan_add(memory_plan *p, int media, int row, int count);        /* false: out of memory */
 
 /* ---- family ------------------------------------------------------------------------------------------------------- */
 
@@ -126,6 +147,12 @@ typedef struct vlm_arch {
 
     /* Bits of the adapters inside the checkpoint (bind_built_in_adapter) that a request with media of these kinds (TAKES_*) runs with. NULL: none. */
     uint64_t (*adapters)(const vlm_model *m, unsigned kinds);
+    /* Families with cross-attention: what a prompt's tokens read of its media; left empty when there is nothing. NULL: no cross-attention. Memory
+     * with mem_*. Called with the prompt as the last medium when the family reads it (reads_prompt). */
+    bool (*plan_memory)(const vlm_model *m, const int32_t *id, int n, media_input *const *media, int n_media, memory_plan *out, vlm_error *error);
+    /* Keys and values of encoder rows into the memory's pages. */
+    bool (*remember)(run *r, const vlm_model *m, const memory_fill *fill);
+    bool reads_prompt;             /* encoder-decoder: the prompt goes to the encoder, as a medium of kind MEDIA_PROMPT; the answer begins with m->start */
 
     /* Sets job->stages, cost, x ...; then encode() once per stage. NULL: text only. */
     bool (*encode_start)(run *r, const vlm_model *m, encode_job *job);
@@ -164,6 +191,8 @@ struct vlm_model {
     int n_groups;
     kv_shape group[MAX_KV_GROUPS]; /* type is filled in by vlm_load */
     size_t state_bytes;            /* recurrent state per sequence; 0: none */
+    kv_shape memory_shape;         /* what cross-attention reads (blocks/cross.h); slots 0: none. type is filled in by vlm_load */
+    int32_t start;                 /* reads_prompt: the token that the decoder starts with */
 
     /* from generation_config.json, config.json and tokenizer */
     int32_t eos[32];

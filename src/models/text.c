@@ -37,6 +37,8 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"mistral", llama_spec, "{\"vocab_size\":32000,\"hidden_size\":4096,\"intermediate_size\":14336,\"num_hidden_layers\":32,\"num_attention_heads\":32,"
                             "\"num_key_value_heads\":8,\"rms_norm_eps\":1e-6}"},
     {"mixtral", llama_spec, NULL},
+    {"mllama_text_model", llama_spec, "{\"vocab_size\":128256,\"hidden_size\":4096,\"intermediate_size\":14336,\"num_hidden_layers\":40,\"num_attention_heads\":32,"
+                                      "\"num_key_value_heads\":8,\"rms_norm_eps\":1e-5}"},
     {"olmo2", olmo2_spec, NULL},
     {"olmo3", olmo2_spec, NULL},
     {"phi3", phi3_spec, NULL},

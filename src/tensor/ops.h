@@ -22,6 +22,7 @@ typedef struct attention_spec {
     bool bidirectional;                            /* honours ragged.see_to */
     bool whole_blocks;                             /* ... and a media block is seen whole, also left of the window (see_from) */
     const float *sinks;                            /* [heads] extra logit in the softmax denominator, or NULL */
+    const int32_t *see;                            /* attention_segments: [rows] how many of its segment's keys a row sees, the first ones; NULL: all */
 } attention_spec;
 
 /* Which experts a token takes, and with what shares. Scores come from the router's logits: a softmax over all experts, or each one's sigmoid. The top_k

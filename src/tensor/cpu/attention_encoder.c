@@ -108,7 +108,7 @@ static void segment_parts(void *arg, int64_t begin, int64_t end, int thread)
         attend_rows t = {rows, s->head_dim, s->head_dim, round16(s->head_dim), d.q, d.o, d.most, d.sum, d.first, d.end, s->scale, s->softcap};
         for (int i = 0; i < rows; i++) {
             d.rows[i] = tensor_row(j->q, p->row + i / j->sharing) + (int64_t)(p->head * j->sharing + i % j->sharing) * s->head_dim;
-            d.first[i] = 0, d.end[i] = count;
+            d.first[i] = 0, d.end[i] = s->see ? s->see[p->row + i / j->sharing] : count;
             d.most[i] = -INFINITY, d.sum[i] = 0;
         }
         memset(d.o, 0, (size_t)rows * (size_t)t.o_stride * sizeof(float));

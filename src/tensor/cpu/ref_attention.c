@@ -108,7 +108,8 @@ void ref_attention_segments(run *r, tensor out, tensor q, tensor k, tensor v, co
             for (int h = 0; h < s->heads && run_ok(r); h++) {
                 int64_t kv = h / (s->heads / s->kv_heads) * s->head_dim, at = (int64_t)h * s->head_dim;
                 attend(r, tensor_row(out, i) + at, tensor_row(q, i) + at, tensor_row(packed[0], starts[g]) + kv,
-                       tensor_row(packed[1], starts[g]) + kv, packed[0].stride, starts[g + 1] - starts[g], NULL, s->scale, h, s, s->head_dim);
+                       tensor_row(packed[1], starts[g]) + kv, packed[0].stride, s->see ? s->see[i] : starts[g + 1] - starts[g], NULL, s->scale, h, s,
+                       s->head_dim);
             }
         }
     }
