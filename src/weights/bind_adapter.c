@@ -24,12 +24,19 @@ static bool wrong(binder *b, const part *p, const stored_tensor *t, int64_t rows
     return false;
 }
 
+/* [rows, cols], or a kernel [rows, ...] whose row has cols values in the order of a flattened patch (bind_conv3d). */
+static bool is_matrix(const stored_tensor *t, int64_t rows, int64_t cols)
+{
+    if (t->dims == 2) return t->dim[0] == rows && t->dim[1] == cols;
+    return t->dims > 2 && t->dim[0] == rows && t->bytes / dtype_size(t->type) == (uint64_t)rows * (uint64_t)cols;
+}
+
 /* The two matrices of a low-rank product: t as [rows, cols], or lying transposed. */
 static bool take_matrix(binder *b, const part *p, weight *w, const stored_tensor *t, int64_t rows, int64_t cols, bool transposed)
 {
     *w = (weight){.rows = rows, .cols = cols, .name = t->name};
     int64_t dim[2] = {transposed ? cols : rows, transposed ? rows : cols};
-    if (t->dims != 2 || t->dim[0] != dim[0] || t->dim[1] != dim[1]) return wrong(b, p, t, dim[0], dim[1]);
+    if (!is_matrix(t, dim[0], dim[1]) || (transposed && t->dims != 2)) return wrong(b, p, t, dim[0], dim[1]);
     if (!bind_plain_format(b, w, t)) return err_prefix(&b->error, "adapter %s", adapter_name(p->a));
     if (!transposed) return (w->data = bind_aligned(b, t)) != NULL;
     size_t unit = dtype_size(t->type);
@@ -139,7 +146,7 @@ static bool take_product(binder *b, const part *p, low_rank *l, const weight *w,
     double scale;
     if (!down || !up)
         return bind_fail(b, VLM_FORMAT, "adapter %s: %s has no counterpart", adapter_name(p->a), down ? down->name : up->name);
-    int64_t rank = up->dims == 2 ? up->dim[transposed ? 0 : 1] : 0;
+    int64_t rank = up->dims >= 2 ? up->dim[transposed ? 0 : 1] : 0;
     if (rank < 1) return wrong(b, p, up, w->rows, 1);
     if (!adapter_scale(p->a, p->module, rank, &scale, &b->error)) return b->failed = true, false;
     l->scale = (float)scale;

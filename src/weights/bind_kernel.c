@@ -87,7 +87,11 @@ void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int fr
     int64_t taps = (int64_t)frames * kh * kw;
     *out = (weight){.rows = outputs, .cols = inputs * taps};
     const stored_tensor *t;
+    char name[NAME_MAX_BYTES / 2];
     va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
     va_start(args, format);
     bool ok = find_kernel(b, out, &t, format, args);
     va_end(args);
@@ -104,7 +108,7 @@ void bind_conv3d(binder *b, weight *out, int64_t outputs, int64_t inputs, int fr
         if (copy) transpose_each(copy, in, outputs, taps, inputs, dtype_size(t->type));
         out->data = layout == 1 ? copy : in;
     }
-    if (out->data) bind_add(b, out);
+    if (out->data && bind_low_rank(b, out, name, 0, NULL, NULL)) bind_add(b, out);
 }
 
 void bind_conv1d_depthwise(binder *b, const float **out, int64_t channels, int kernel, const char *format, ...)
