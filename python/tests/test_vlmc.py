@@ -42,6 +42,30 @@ class Array:
         return self.raw
 
 
+class Adapters(unittest.TestCase):
+    """Against what peft computed, all in one batch."""
+
+    def test_as_peft(self):
+        folder = REPO / "tests/data/checkpoints/llama_adapters"
+        suite = json.loads((folder / "cases.json").read_text())
+        named = {name: folder / path for name, path in suite["adapters"].items()}
+        several, text = vlmc.load(str(folder / suite["checkpoint"]), adapter_path=named, precision="exact")
+        answers = vlmc.batch_generate(several, text, prompts=[case["messages"] for case in suite["cases"]], adapter=[case["adapter"] for case in suite["cases"]],
+                                      max_tokens=8, ignore_eos=True, temperature=0)
+        for case, answer in zip(suite["cases"], answers.results):
+            self.assertEqual(answer.token_ids, case["generated_ids"], case["name"])
+        case = next(c for c in suite["cases"] if c["adapter"] == "dora")
+        one, text = vlmc.load(str(folder / suite["checkpoint"]), adapter_path=str(named["dora"]), precision="exact")
+        options = dict(messages=case["messages"], max_tokens=8, ignore_eos=True, temperature=0)
+        self.assertEqual(list(vlmc.stream_generate(one, text, **options))[-1].token_ids, case["generated_ids"])
+        without = next(c for c in suite["cases"] if not c["adapter"] and c["messages"] == case["messages"])
+        self.assertEqual(list(vlmc.stream_generate(one, text, adapter="none", **options))[-1].token_ids, without["generated_ids"])
+        with self.assertRaisesRegex(ValueError, "no adapter nobody"):
+            vlmc.generate(one, text, adapter="nobody", **options)
+        with self.assertRaisesRegex(vlmc.VlmError, "there is no .*nowhere"):
+            vlmc.load(str(folder / suite["checkpoint"]), adapter_path=str(folder / "nowhere"))
+
+
 class Answers(unittest.TestCase):
     def test_as_the_program(self):
         for question, flags, media in (("What is 17 + 25?", [], {}),
@@ -240,7 +264,7 @@ class Errors(unittest.TestCase):
         with self.assertRaises(TypeError):
             vlmc.generate(model, processor)
         with self.assertRaises(NotImplementedError):
-            vlmc.load(DEMO, adapter_path="x")
+            vlmc.load(DEMO, revision="x")
         with self.assertRaises(vlmc.VlmError):
             vlmc.generate(model, processor, ask("Hello", image="x"), image=b"not a picture")
         with self.assertRaises(ValueError):

@@ -52,7 +52,8 @@ PROGRESS = c.CFUNCTYPE(None, c.c_void_p, c.c_char_p, c.c_uint64, c.c_uint64)
 
 class LoadOptions(c.Structure):
     _fields_ = [("size", c.c_size_t), ("threads", c.c_int), ("precision", c.c_char_p), ("kv_dtype", c.c_char_p), ("chat_template", c.c_char_p),
-                ("dummy_weights", c.c_int), ("dummy_format", c.c_char_p), ("progress", PROGRESS), ("progress_user", c.c_void_p)]
+                ("dummy_weights", c.c_int), ("dummy_format", c.c_char_p), ("progress", PROGRESS), ("progress_user", c.c_void_p),
+                ("adapters", c.c_char_p)]
 
 
 class ChatOptions(c.Structure):
@@ -73,7 +74,7 @@ class RequestOptions(c.Structure):
                 ("allow_local_files", c.c_int), ("allow_network", c.c_int), ("progress", c.c_int), ("timeout_seconds", c.c_double), ("parse", c.c_int),
                 ("response_format", c.c_char_p), ("tool_choice", c.c_char_p), ("parallel_tool_calls", c.c_int), ("tool_format", c.c_char_p),
                 ("thinking_budget", c.c_int), ("thinking_start", c.c_char_p), ("thinking_end", c.c_char_p), ("min_tokens", c.c_int),
-                ("stop_token_ids", c.c_char_p), ("include_stop", c.c_int)]
+                ("stop_token_ids", c.c_char_p), ("include_stop", c.c_int), ("adapter", c.c_char_p)]
 
 
 EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS, EVENT_REASONING, EVENT_TOOL_CALL = range(8)

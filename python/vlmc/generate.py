@@ -17,7 +17,7 @@ SAMPLING = {"temperature": "temperature", "temp": "temperature", "top_p": "top_p
 MEDIA = ("resize_shape", "fps", "min_pixels", "max_pixels", "num_frames", "min_frames", "max_frames")
 NUMBERS = {"max_tokens": "max_tokens", "skip_special_tokens": "skip_special_tokens", "ignore_eos": "ignore_eos", "priority": "priority", "parse": "parse",
            "parallel_tool_calls": "parallel_tool_calls", "thinking_budget": "thinking_budget", "min_tokens": "min_tokens", "include_stop": "include_stop"}
-TEXTS = {"tool_format": "tool_format", "thinking_start_token": "thinking_start", "thinking_end_token": "thinking_end"}
+TEXTS = {"adapter": "adapter", "tool_format": "tool_format", "thinking_start_token": "thinking_start", "thinking_end_token": "thinking_end"}
 JSON = ("response_format", "stop_token_ids")
 # Work of the library's own, without a switch here: accepted, since the answer is the same.
 IGNORED = {"prefill_step_size", "prompt_cache_state", "vision_cache", "verbose", "apc_manager", "lazy"}
@@ -200,7 +200,7 @@ def generate(model: Model, processor: Processor, prompt: Optional[str] = None, i
     kwargs: max_tokens 2048, temperature, top_p, top_k, min_p, typical_p, top_n_sigma, the penalties and their context sizes, logit_bias, seed,
     logprobs, top_logprobs, stop, stop_token_ids, include_stop, eos_tokens, min_tokens, skip_special_tokens, response_format, thinking_budget, fps,
     num_frames, min_pixels, max_pixels, resize_shape, tenant, timeout; with messages=[...] instead of a prompt also tools, tool_choice,
-    parallel_tool_calls, enable_thinking, template_kwargs. parse=True takes reasoning and tool calls out of the text; so it is with messages."""
+    parallel_tool_calls, enable_thinking, template_kwargs. adapter: name of one of load()'s adapters, "a,b" of several, "" of none. parse=True takes reasoning and tool calls out of the text; so it is with messages."""
     show = (lambda text: print(text, end="", flush=True)) if verbose else None
     result = _whole(stream_generate(model, processor, prompt, image, audio, video, **kwargs), show)
     if verbose:
@@ -228,19 +228,21 @@ def batch_generate(model: Model, processor: Processor, images: Any = None, audio
     """All prompts in one continuous batch, each with its own media and length; texts in the order of the prompts.
 
     Each prompt (a question, a message or a list of them) goes through the chat template here, as in mlx-vlm.
-    group_by_shape changes nothing: requests of any shape share a batch."""
+    group_by_shape changes nothing: requests of any shape share a batch. adapter: one for all, or a list with one (or None) for each prompt."""
     del group_by_shape
     prompts = list(prompts or [])
     limits = list(max_tokens) if isinstance(max_tokens, (list, tuple)) else [max_tokens] * len(prompts)
     if len(limits) != len(prompts):
         raise ValueError(f"{len(limits)} values of max_tokens for {len(prompts)} prompts")
+    adapter = kwargs.pop("adapter", None)
+    adapters = _each(adapter, len(prompts), "adapters") if isinstance(adapter, (list, tuple)) else [adapter] * len(prompts)
     media = zip(*(_each(m, len(prompts), what) for m, what in ((images, "images"), (audios, "audios"), (videos, "videos"))))
     requests = []
     try:
-        for prompt, limit, (image, audio, video) in zip(prompts, limits, media):
+        for prompt, limit, own, (image, audio, video) in zip(prompts, limits, adapters, media):
             text = apply_chat_template(processor, model.config, prompt, num_images=len(_media.as_list(image)), num_audios=len(_media.as_list(audio)),
                                        num_videos=len(_media.as_list(video)), **_template_variables(kwargs))
-            requests.append(_submit(model, text, image, audio, video, dict(kwargs, max_tokens=limit)))
+            requests.append(_submit(model, text, image, audio, video, dict(kwargs, max_tokens=limit, adapter=own)))
         results = []
         for request, wants in requests:
             results.append(_whole(_results(request, wants)))

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import types
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 from ._library import EVENT_DONE, EVENT_ERROR, Error, Event, RequestOptions, lib, owned_text
 
@@ -165,21 +165,26 @@ class Processor(Tokenizer):
 LOAD_IGNORED = {"lazy", "strict", "trust_remote_code"}       # weights are mapped, always checked, and no code of a checkpoint is run
 
 
-def load(path_or_hf_repo: str, adapter_path: Optional[str] = None, lazy: bool = False, revision: Optional[str] = None, strict: bool = True, *,
+def load(path_or_hf_repo: str, adapter_path: Union[None, str, Dict[str, str]] = None, lazy: bool = False, revision: Optional[str] = None, strict: bool = True, *,
          threads: int = 0, precision: str = "auto", kv_dtype: str = "auto", chat_template: Optional[str] = None, engine: Optional[Dict[str, Any]] = None,
          **kwargs: Any) -> Tuple[Model, Processor]:
     """(model, processor) of the checkpoint in a directory.
 
     threads: compute threads, 0: as many as there are. precision: "auto", "exact", "fast". kv_dtype: "auto", "f32", "bf16", "f16".
     chat_template: text that replaces the checkpoint's own. engine: fields of vlm_engine_options (kv_bytes, max_sequences, prefix_cache ...).
+    adapter_path: folder or file of a LoRA or DoRA adapter (PEFT's or mlx-vlm's layout) that all requests run with; or {name: path} of several,
+    of which generate(adapter=name) chooses.
     `lazy` and `strict` are accepted and change nothing: weights are mapped and every tensor is checked at load, always."""
     unknown = set(kwargs) - LOAD_IGNORED
     if unknown:
         raise TypeError(f"load() does not know {', '.join(sorted(unknown))}")
-    if adapter_path is not None or revision is not None:
-        raise NotImplementedError("load(): adapter_path and revision are not supported")
+    if revision is not None:
+        raise NotImplementedError("load(): revision is not supported")
     path = os.fspath(path_or_hf_repo)
     options = {"threads": threads, "precision": encoded(precision), "kv_dtype": encoded(kv_dtype), "chat_template": encoded(chat_template)}
+    if adapter_path is not None:
+        named = adapter_path if isinstance(adapter_path, dict) else {"adapter": adapter_path}
+        options["adapters"] = as_json({name: os.fspath(where) for name, where in named.items()})
     known = {name for name, _ in type(lib.vlm_engine_options_default())._fields_} - {"size"}
     if set(engine or {}) - known:
         raise TypeError(f"load(engine=...) does not know {', '.join(sorted(set(engine or {}) - known))}; it takes {', '.join(sorted(known))}")
