@@ -114,9 +114,43 @@ tensor op_conv2d(run *r, tensor x, int height, int width, const weight *w, const
     }
     *out_height = (height + 2 * padding - kh) / stride + 1;
     *out_width = (width + 2 * padding - kw) / stride + 1;
-    tensor y = run_tensor(r, (int64_t)*out_height * *out_width, w->rows);
-    if (run_ok(r)) r->dev->ops->conv2d(r, y, x, height, width, w, bias, kh, kw, stride, padding);
+    conv_shape c = {height, width, kh, kw, stride, padding, padding, *out_height, *out_width};
+    return op_conv2d_shape(r, x, &c, w, bias);
+}
+
+static bool conv_fits(run *r, tensor x, const conv_shape *c)
+{
+    if (r->failed) return false;
+    if (c->kh > 0 && c->kw > 0 && c->stride > 0 && c->top >= 0 && c->left >= 0 && c->height >= 0 && c->width >= 0 && c->out_height >= 0 && c->out_width >= 0 &&
+        x.rows == (int64_t)c->height * c->width)
+        return true;
+    return run_fail(r, VLM_INTERNAL, "convolution: %d x %d places, x [%lld, %lld], kernel %d x %d, stride %d, padding %d, %d", c->height, c->width, LL(x.rows),
+                    LL(x.cols), c->kh, c->kw, c->stride, c->top, c->left);
+}
+
+tensor op_conv2d_shape(run *r, tensor x, const conv_shape *c, const weight *w, const float *bias)
+{
+    if (!conv_fits(r, x, c) || !fits(r, "conv2d", (tensor){NULL, DT_F32, x.rows, (int64_t)c->kh * c->kw * x.cols, 0}, w, w->cols)) return none;
+    tensor y = run_tensor(r, (int64_t)c->out_height * c->out_width, w->rows);
+    if (run_ok(r)) r->dev->ops->conv2d(r, y, x, c, w, bias);
     return y;
+}
+
+tensor op_conv2d_depthwise(run *r, tensor x, const conv_shape *c, const float *w, const float *bias)
+{
+    if (!conv_fits(r, x, c)) return none;
+    tensor y = run_tensor(r, (int64_t)c->out_height * c->out_width, x.cols);
+    if (run_ok(r)) r->dev->ops->conv2d_depthwise(r, y, x, c, w, bias);
+    return y;
+}
+
+conv_shape conv_same(int height, int width, int kernel, int stride)
+{
+    conv_shape c = {height, width, kernel, kernel, stride, 0, 0, (height + stride - 1) / stride, (width + stride - 1) / stride};
+    int rows = (c.out_height - 1) * stride + kernel - height, columns = (c.out_width - 1) * stride + kernel - width;
+    c.top = rows > 0 ? rows / 2 : 0;
+    c.left = columns > 0 ? columns / 2 : 0;
+    return c;
 }
 
 tensor op_conv1d_depthwise(run *r, tensor x, const float *w, int kernel, int left)

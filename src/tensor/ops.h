@@ -48,6 +48,9 @@ typedef struct moe_spec {
     float limit;                                   /* > 0: gate = min(gate, limit), up = 1 + min(max(up, -limit), limit) before act(gate) * up */
 } moe_spec;
 
+/* A convolution over height x width places; what lies outside (top rows above, left columns before, and as many behind as it takes) is zero. */
+typedef struct conv_shape { int height, width, kh, kw, stride, top, left, out_height, out_width; } conv_shape;
+
 /* Where a recurrent layer finds and leaves what it remembers of each run: `offset` floats into the run's memory. */
 typedef struct run_memory {
     const void *const *from;                       /* [n_runs] NULL entry: the run begins, all zeros */
@@ -140,9 +143,10 @@ typedef struct ops {
     /* out[i] = sum_k weight[i,k] * down_e( act(gate_e x_i) * up_e x_i ), e = index[i,k], k in order; products with their biases */
     void (*moe)(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weight);
 
-    /* x: [height * width, in] channels last; w: [out, kh * kw * in] (columns ordered kh, kw, in); y: [oh * ow, out]. */
-    void (*conv2d)(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
-                   int padding);
+    /* x: [height * width, in] channels last; w: [out, kh * kw * in] (columns ordered kh, kw, in); y: [out_height * out_width, out]. */
+    void (*conv2d)(run *r, tensor y, tensor x, const conv_shape *shape, const weight *w, const float *bias);
+    /* Each column by itself: y[(i, j), c] = bias[c] + sum_{a, b} w[a * kw + b, c] * x[(i * stride - top + a, j * stride - left + b), c]; w [kh * kw, cols] */
+    void (*conv2d_depthwise)(run *r, tensor y, tensor x, const conv_shape *shape, const float *w, const float *bias);
     /* y[t, c] = sum_k w[c, k] * x[t + k - left, c]; rows outside are zero */
     void (*conv1d_depthwise)(run *r, tensor y, tensor x, const float *w, int kernel, int left);
     /* x[i] = x[i] * factor[i]; factor [n, 1] */
@@ -199,6 +203,11 @@ void op_route(run *r, int32_t *index, float *share, tensor logits, const route_s
 tensor op_moe(run *r, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
 tensor op_conv2d(run *r, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride, int padding,
                  int *out_height, int *out_width);
+/* With any padding; out_height and out_width are given. */
+tensor op_conv2d_shape(run *r, tensor x, const conv_shape *shape, const weight *w, const float *bias);
+tensor op_conv2d_depthwise(run *r, tensor x, const conv_shape *shape, const float *w, const float *bias);
+/* The shape of a convolution with as much padding as makes ceil(size / stride) outputs, the odd one behind ("same"). */
+conv_shape conv_same(int height, int width, int kernel, int stride);
 tensor op_conv1d_depthwise(run *r, tensor x, const float *w, int kernel, int left);
 void op_scale_rows(run *r, tensor x, tensor factor);
 tensor op_conv1d_causal(run *r, tensor x, const ragged *batch, const float *w, const float *bias, int kernel, activation act, const run_memory *memory);

@@ -153,29 +153,45 @@ static void check_conv2d(ops_test *t)
 {
     static const weight_format formats[] = {WF_F32, WF_F16, WF_BF16};
     int kh = t_between(t, 1, 5), kw = t_between(t, 1, 5), stride = t_between(t, 1, 3), padding = t_between(t, 0, 2);
-    int height = t_between(t, kh, 24), width = t_between(t, kw, 24), in = t_between(t, 1, 20), outs = t_size(t, 40);
-    int oh = (height + 2 * padding - kh) / stride + 1, ow = (width + 2 * padding - kw) / stride + 1;
+    int height = t_between(t, kh, 24), width = t_between(t, kw, 24), in = t_between(t, 1, 20), outs = t_size(t, 40), behind = t_between(t, 0, 2);
+    int oh = (height + padding + behind - kh) / stride + 1, ow = (width + 2 * padding - kw) / stride + 1;
+    conv_shape c = {height, width, kh, kw, stride, padding, padding, oh, ow};
     t_shape(t, "%d x %d x %d, kernel %d x %d, stride %d, padding %d, %d outputs", height, width, in, kh, kw, stride, padding, outs);
     weight w = t_weight(t, formats[t_below(t, 3)], outs, (int64_t)kh * kw * in, 0);
     prepared p = prepare(t, &w);
     float *bias = t_below(t, 2) ? t_values(t, outs, 1) : NULL;
     tensor x = t_random(t, (int64_t)height * width, in, 1), want = t_output(t, (int64_t)oh * ow, outs), got = t_output(t, want.rows, outs), again = t_output(t, want.rows, outs);
-    ON(t, ref, conv2d, want, x, height, width, &w, bias, kh, kw, stride, padding);
-    ON(t, dev, conv2d, got, x, height, width, &p.dev, bias, kh, kw, stride, padding);
+    ON(t, ref, conv2d, want, x, &c, &w, bias);
+    ON(t, dev, conv2d, got, x, &c, &p.dev, bias);
     t_near(t, got, want, loss(t) * sqrt(kh * kw) * row_norm(x) * weight_norm(t, &w), 1e-6);
-    ON(t, one, conv2d, again, x, height, width, &p.one, bias, kh, kw, stride, padding);
+    ON(t, one, conv2d, again, x, &c, &p.one, bias);
     t_same(t, again, got);
     release(t, &p);
 }
 
+static void check_conv2d_depthwise(ops_test *t)
+{
+    int kernel = t_between(t, 1, 5), stride = t_between(t, 1, 3), height = t_between(t, 1, 24), width = t_between(t, 1, 24), cols = t_size(t, 80);
+    conv_shape c = conv_same(height, width, kernel, stride);
+    t_shape(t, "%d x %d x %d, kernel %d x %d, stride %d", height, width, cols, kernel, kernel, stride);
+    float *w = t_values(t, (int64_t)kernel * kernel * cols, 1), *bias = t_below(t, 2) ? t_values(t, cols, 1) : NULL;
+    tensor x = t_random(t, (int64_t)height * width, cols, 1), want = t_output(t, (int64_t)c.out_height * c.out_width, cols), got = t_output(t, want.rows, cols);
+    tensor again = t_output(t, want.rows, cols);
+    ON(t, ref, conv2d_depthwise, want, x, &c, w, bias);
+    ON(t, dev, conv2d_depthwise, got, x, &c, w, bias);
+    t_near(t, got, want, 1e-5, 1e-5);
+    ON(t, one, conv2d_depthwise, again, x, &c, w, bias);
+    t_same(t, again, got);
+}
+
 /* ---- bench ---- */
 
-typedef struct bench_args { tensor x, y; weight w; int height, width, stride; } bench_args;
+typedef struct bench_args { tensor x, y; weight w; conv_shape shape; } bench_args;
 
 static void run_conv2d(ops_test *t, void *arg)
 {
     bench_args *a = arg;
-    ON(t, dev, conv2d, a->y, a->x, a->height, a->width, &a->w, NULL, 3, 3, a->stride, 1);
+    ON(t, dev, conv2d, a->y, a->x, &a->shape, &a->w, NULL);
 }
 
 static void bench_conv2d(ops_test *t)
@@ -183,7 +199,7 @@ static void bench_conv2d(ops_test *t)
     static const int shapes[][4] = {{200, 128, 1, 128}, {100, 64, 128, 32}};           /* the two of a sound encoder, 2 seconds */
     for (int i = 0; i < 2; i++) {
         int height = shapes[i][0], width = shapes[i][1], in = shapes[i][2], outs = shapes[i][3], oh = (height - 1) / 2 + 1, ow = (width - 1) / 2 + 1;
-        bench_args a = {t_random(t, (int64_t)height * width, in, 1), t_output(t, (int64_t)oh * ow, outs), t_weight(t, WF_F32, outs, 9 * in, 0), height, width, 2};
+        bench_args a = {t_random(t, (int64_t)height * width, in, 1), t_output(t, (int64_t)oh * ow, outs), t_weight(t, WF_F32, outs, 9 * in, 0), {height, width, 3, 3, 2, 1, 1, oh, ow}};
         prepared p = prepare(t, &a.w);
         a.w = p.dev;
         t_shape(t, "%d x %d x %d to %d", height, width, in, outs);
@@ -194,5 +210,6 @@ static void bench_conv2d(ops_test *t)
 
 const op_case linear_cases[] = {
     {"linear", check_linear, NULL, true}, {"linear_heads", check_heads, NULL, true}, {"embed", check_embed, NULL, true}, {"moe", check_moe, NULL, true}, {"conv2d", check_conv2d, bench_conv2d, true},
+    {"conv2d_depthwise", check_conv2d_depthwise, NULL, false},
     {NULL, NULL, NULL, false},
 };

@@ -8,7 +8,7 @@ static int64_t grain_of(int64_t values) { return values > 0 ? (16384 + values - 
 typedef struct patch_job {
     const cpu_kernels *k;
     tensor to, x;
-    int height, width, out_width, kh, kw, stride, padding;
+    conv_shape c;
     int64_t first;
     tensor turned;                                 /* direct convolution: weights [kh * kw * in, out] */
     const float *bias;
@@ -17,12 +17,13 @@ typedef struct patch_job {
 /* The kh x kw neighbourhood of an output place, zero outside of the image. */
 static void patch(const patch_job *j, int64_t place, float *to)
 {
-    int64_t top = place / j->out_width * j->stride - j->padding, left = place % j->out_width * j->stride - j->padding, in = j->x.cols;
-    for (int64_t y = top; y < top + j->kh; y++) {
-        for (int64_t x = left; x < left + j->kw; x++, to += in) {
-            bool inside = y >= 0 && y < j->height && x >= 0 && x < j->width;
-            if (inside && in == 1) *to = *tensor_row(j->x, y * j->width + x);
-            else if (inside) memcpy(to, tensor_row(j->x, y * j->width + x), (size_t)in * sizeof *to);
+    const conv_shape *c = &j->c;
+    int64_t top = place / c->out_width * c->stride - c->top, left = place % c->out_width * c->stride - c->left, in = j->x.cols;
+    for (int64_t y = top; y < top + c->kh; y++) {
+        for (int64_t x = left; x < left + c->kw; x++, to += in) {
+            bool inside = y >= 0 && y < c->height && x >= 0 && x < c->width;
+            if (inside && in == 1) *to = *tensor_row(j->x, y * c->width + x);
+            else if (inside) memcpy(to, tensor_row(j->x, y * c->width + x), (size_t)in * sizeof *to);
             else memset(to, 0, (size_t)in * sizeof *to);
         }
     }
@@ -62,10 +63,10 @@ static void direct(run *r, patch_job *j, const weight *w)
 }
 
 /* Neighbourhoods as rows, a slab at a time, then a matrix product; small neighbourhoods at once. */
-void cpu_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride, int padding)
+void cpu_conv2d(run *r, tensor y, tensor x, const conv_shape *c, const weight *w, const float *bias)
 {
     enum { SLAB_VALUES = 4 << 20 };
-    patch_job j = {cpu_kernels_of(r), y, x, height, width, (width + 2 * padding - kw) / stride + 1, kh, kw, stride, padding, 0, {0}, bias};
+    patch_job j = {.k = cpu_kernels_of(r), .to = y, .x = x, .c = *c, .bias = bias};
     if (w->cols <= DIRECT) {
         direct(r, &j, w);
         return;
@@ -99,6 +100,35 @@ static void depthwise_rows(void *arg, int64_t begin, int64_t end, int thread)
         }
         j->k->depthwise(tensor_row(j->out, i), x, j->w, j->out.cols, j->kernel, j->out.cols);
     }
+}
+
+typedef struct depthwise2d_job { const cpu_kernels *k; tensor out, in; const float *w, *bias; conv_shape c; } depthwise2d_job;
+
+static void depthwise2d_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const depthwise2d_job *j = arg;
+    const conv_shape *c = &j->c;
+    const float *x[MAX_KERNEL];
+    for (int64_t i = begin; i < end; i++) {
+        int64_t top = i / c->out_width * c->stride - c->top, left = i % c->out_width * c->stride - c->left;
+        for (int k = 0; k < c->kh * c->kw; k++) {
+            int64_t row = top + k / c->kw, column = left + k % c->kw;
+            x[k] = row >= 0 && row < c->height && column >= 0 && column < c->width ? tensor_row(j->in, row * c->width + column) : NULL;
+        }
+        float *y = tensor_row(j->out, i);
+        j->k->depthwise(y, x, j->w, j->out.cols, c->kh * c->kw, j->out.cols);
+        if (j->bias) j->k->add(y, y, j->bias, 1, j->out.cols);
+    }
+}
+
+void cpu_conv2d_depthwise(run *r, tensor y, tensor x, const conv_shape *c, const float *w, const float *bias)
+{
+    if (c->kh * c->kw > MAX_KERNEL) {
+        run_fail(r, VLM_UNSUPPORTED, "convolution of each column over %d x %d places: %d at most", c->kh, c->kw, MAX_KERNEL);
+        return;
+    }
+    depthwise2d_job j = {cpu_kernels_of(r), y, x, w, bias, *c};
+    pool_for(r->dev->pool, y.rows, grain_of(y.cols * c->kh * c->kw), depthwise2d_rows, &j);
 }
 
 void cpu_conv1d_depthwise(run *r, tensor y, tensor x, const float *w, int kernel, int left)

@@ -53,7 +53,8 @@ const ops ops_cpu = {
     /* the rest */
     .rmsnorm = cpu_rmsnorm, .layernorm = cpu_layernorm, .add = cpu_add, .mul = cpu_mul, .scale = cpu_scale, .activate = cpu_activate,
     .glu = cpu_glu, .clip = cpu_clip, .softcap = cpu_softcap, .gather = cpu_gather, .scatter = cpu_scatter,
-    .scatter_add = cpu_scatter_add, .adapt = cpu_adapt, .rope = cpu_rope, .route = cpu_route, .conv2d = cpu_conv2d, .conv1d_depthwise = cpu_conv1d_depthwise,
+    .scatter_add = cpu_scatter_add, .adapt = cpu_adapt, .rope = cpu_rope, .route = cpu_route, .conv2d = cpu_conv2d, .conv2d_depthwise = cpu_conv2d_depthwise,
+    .conv1d_depthwise = cpu_conv1d_depthwise,
     .kv_write = cpu_kv_write, .attention = cpu_attention, .attention_segments = cpu_attention_segments,
     .attention_relative = cpu_attention_relative,
     .scale_rows = cpu_scale_rows, .conv1d_causal = cpu_conv1d_causal, .delta_rule = cpu_delta_rule,

@@ -195,6 +195,6 @@ const ops ops_ref = {
     .scale = ref_scale, .activate = ref_activate, .glu = ref_glu, .clip = ref_clip, .softcap = ref_softcap, .gather = ref_gather,
     .scatter = ref_scatter, .scatter_add = ref_scatter_add, .adapt = ref_adapt, .rope = ref_rope, .kv_write = ref_kv_write, .attention = ref_attention,
     .attention_segments = ref_attention_segments, .attention_relative = ref_attention_relative, .route = ref_route, .moe = ref_moe,
-    .conv2d = ref_conv2d, .conv1d_depthwise = ref_conv1d_depthwise, .scale_rows = ref_scale_rows, .conv1d_causal = ref_conv1d_causal,
+    .conv2d = ref_conv2d, .conv2d_depthwise = ref_conv2d_depthwise, .conv1d_depthwise = ref_conv1d_depthwise, .scale_rows = ref_scale_rows, .conv1d_causal = ref_conv1d_causal,
     .delta_rule = ref_delta_rule,
 };

@@ -32,8 +32,8 @@ void ref_linear(run *r, tensor y, tensor x, const weight *w, const float *bias);
 void ref_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
 void ref_linear_heads(run *r, tensor y, tensor x, const weight *w);
 void ref_moe(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);
-void ref_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
-                int padding);
+void ref_conv2d(run *r, tensor y, tensor x, const conv_shape *c, const weight *w, const float *bias);
+void ref_conv2d_depthwise(run *r, tensor y, tensor x, const conv_shape *c, const float *w, const float *bias);
 void ref_conv1d_depthwise(run *r, tensor y, tensor x, const float *w, int kernel, int left);
 
 void ref_kv_write(run *r, const ragged *batch, int group, int slot, tensor k, tensor v);

@@ -72,27 +72,42 @@ void ref_moe(run *r, tensor out, tensor x, const moe_spec *s, const int32_t *ind
     }
 }
 
-void ref_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
-                int padding)
+/* Row of x at place (a, b) of output i's neighbourhood; NULL outside. */
+static const float *neighbour(tensor x, const conv_shape *c, int64_t i, int a, int b)
 {
-    int out_width = (width + 2 * padding - kw) / stride + 1;
+    int64_t y = i / c->out_width * c->stride + a - c->top, z = i % c->out_width * c->stride + b - c->left;
+    return y >= 0 && y < c->height && z >= 0 && z < c->width ? tensor_row(x, y * c->width + z) : NULL;
+}
+
+void ref_conv2d(run *r, tensor y, tensor x, const conv_shape *c, const weight *w, const float *bias)
+{
     arena_mark mark = arena_get_mark(r->scratch);
     float *row = run_alloc(r, (size_t)w->cols * sizeof *row);
     for (int64_t o = 0; row && o < w->rows; o++) {
         weight_row_f32(w, o, row);
         for (int64_t i = 0; i < y.rows; i++) {
             double sum = bias ? bias[o] : 0;
-            for (int a = 0; a < kh; a++) {
-                for (int b = 0; b < kw; b++) {
-                    int64_t yy = i / out_width * stride + a - padding, xx = i % out_width * stride + b - padding;
-                    if (yy >= 0 && yy < height && xx >= 0 && xx < width)
-                        sum += dot(tensor_row(x, yy * width + xx), row + ((int64_t)a * kw + b) * x.cols, x.cols);
-                }
+            for (int k = 0; k < c->kh * c->kw; k++) {
+                const float *in = neighbour(x, c, i, k / c->kw, k % c->kw);
+                if (in) sum += dot(in, row + k * x.cols, x.cols);
             }
             tensor_row(y, i)[o] = (float)sum;
         }
     }
     arena_release(r->scratch, mark);
+}
+
+void ref_conv2d_depthwise(run *r, tensor y, tensor x, const conv_shape *c, const float *w, const float *bias)
+{
+    for (int64_t i = 0; i < y.rows; i++)
+        for (int64_t o = 0; o < y.cols; o++) {
+            double sum = bias ? bias[o] : 0;
+            for (int k = 0; k < c->kh * c->kw; k++) {
+                const float *in = neighbour(x, c, i, k / c->kw, k % c->kw);
+                if (in) sum += (double)in[o] * w[k * y.cols + o];
+            }
+            tensor_row(y, i)[o] = (float)sum;
+        }
 }
 
 void ref_conv1d_depthwise(run *r, tensor y, tensor x, const float *w, int kernel, int left)

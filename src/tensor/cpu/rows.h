@@ -19,8 +19,8 @@ void cpu_scatter(run *r, tensor out, tensor x, const int32_t *index);
 void cpu_scatter_add(run *r, tensor out, tensor x, const int32_t *index, float factor);
 void cpu_adapt(run *r, tensor out, tensor u, const int32_t *index, int64_t n, float scale, const float *columns, const float *from, const float *to);
 void cpu_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *spec);
-void cpu_conv2d(run *r, tensor y, tensor x, int height, int width, const weight *w, const float *bias, int kh, int kw, int stride,
-                int padding);
+void cpu_conv2d(run *r, tensor y, tensor x, const conv_shape *c, const weight *w, const float *bias);
+void cpu_conv2d_depthwise(run *r, tensor y, tensor x, const conv_shape *c, const float *w, const float *bias);
 void cpu_conv1d_depthwise(run *r, tensor y, tensor x, const float *w, int kernel, int left);
 void cpu_kv_write(run *r, const ragged *batch, int group, int slot, tensor k, tensor v);
 void cpu_attention(run *r, tensor out, tensor q, const ragged *batch, const attention_spec *spec);
