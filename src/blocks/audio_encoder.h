@@ -1,13 +1,16 @@
-/* audio_encoder.h - Gemma 4's audio tower: a conformer over log-mel frames (the Universal Speech Model's shape, arXiv 2303.01037).
+/* audio_encoder.h - the audio tower of Gemma 3n and 4: a conformer over log-mel frames (the Universal Speech Model's shape, arXiv 2303.01037).
  *
  *   mel [frames, 128] -> 2 x (conv 3x3 stride 2, layer norm over channels, relu) -> linear: a row for 4 frames
  *   each layer: x += 1/2 ffn(x);  x += norm(local attention(norm x));  x += light convolution(x);  x += 1/2 ffn(x);  x = norm x
  *   -> output_proj -> / rms -> embedding_projection: rows of the decoder
  *
- * Attention is local: a row sees the rows i - left .. i + right. The reference computes it in chunks of attention_chunk_size, whose
- * context reaches a little farther than its mask: its reach is left = context_left - 2 and right = context_right - 1, and
- * its relative positions are counted so that a distance without an encoding gets none (zero row in `relative`).
- * Frames beyond the end of the audio (padding) never enter: the convolutions pad with the same zeros. */
+ *                  convolutions' norm                          padded in time   reach of attention                     keys          linears    output_proj
+ *   Gemma 4        each place by itself                        both sides       context_left - 2, context_right - 1    scaled, too   clipped    yes
+ *   Gemma 3n       over all before it, of all frequencies      behind           context_left - 1, context_right        as they are   -          no
+ *
+ * Attention is local: a row sees the rows i - left .. i + right. Gemma 4's reference computes it in chunks of attention_chunk_size, whose
+ * context reaches a little farther than its mask; its relative positions are counted so that a distance without an encoding gets none (zero row in
+ * `relative`). Frames beyond the end of the audio (padding) never enter: the convolutions pad with the same zeros. */
 #ifndef VLM_BLOCKS_AUDIO_ENCODER_H
 #define VLM_BLOCKS_AUDIO_ENCODER_H
 
@@ -33,6 +36,8 @@ typedef struct audio_encoder {
     float eps, softcap, residual, bound, q_scale, k_scale;
     activation act;
     bool clipped;
+    const struct audio_names *names;
+    float group_eps;               /* > 0: the convolutions' norm is over all that came before (Gemma 3n) */
     audio_layer *layer;
     float *relative;                               /* [left + right + 1, hidden] position encodings, distance -right first */
     weight conv[2], input, output_proj, project;
@@ -42,6 +47,8 @@ typedef struct audio_encoder {
 
 /* Reads "audio_config."; mel: bins of the features. */
 bool audio_encoder_config(audio_encoder *a, arena *memory, config *c, int mel, int text_hidden);
+/* Gemma 3n's spelling, and its tower. What comes after the layers is the family's. */
+bool audio_encoder_config_3n(audio_encoder *a, arena *memory, config *c, int mel);
 void audio_encoder_bind(audio_encoder *a, binder *b);
 /* Rows for `frames` frames of mel features. */
 int64_t audio_encoder_rows(int64_t frames);

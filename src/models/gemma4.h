@@ -6,7 +6,7 @@
 #include "blocks/audio_encoder.h"
 #include "blocks/decoder.h"
 #include "blocks/gemma_vision.h"
-#include "media/mel.h"
+#include "models/gemma_sound.h"
 #include "models/model.h"
 
 /* How images (or frames) become patches. */
@@ -17,13 +17,6 @@ typedef struct gemma4_image_settings {
     int num_frames;                /* video: frames sampled evenly; 0: by fps, or all */
     double fps;
 } gemma4_image_settings;
-
-typedef struct gemma4_audio_settings {
-    int rate, frame, hop, bins;
-    int pad_to, most_samples;      /* the reference pads the samples to a multiple, and cuts what is longer */
-    mel_spec mel;
-    double *mean, *stddev;
-} gemma4_audio_settings;
 
 /* gemma4_unified: no towers; pixels of pool x pool patches are projected at once, audio is raw samples. */
 typedef struct gemma4_embedder {
@@ -43,7 +36,7 @@ typedef struct gemma4 {
     audio_encoder audio;
     gemma4_embedder embedder;
     gemma4_image_settings image, video;
-    gemma4_audio_settings sound;
+    gemma_sound sound;
 } gemma4;
 
 /* Largest size of the same shape with at most max_patches patches, sides multiples of pool * patch. */

@@ -72,40 +72,6 @@ static bool image_settings(gemma4_image_settings *s, config *c, const char *name
     return true;
 }
 
-static bool sound_settings(gemma4_audio_settings *s, arena *memory, config *c)
-{
-#define SOUND(key) "feature_extractor." key "|" key
-    s->rate = (int)config_int(c, SOUND("sampling_rate"), 16000, 1000, 1 << 20);
-    s->bins = (int)config_int(c, SOUND("feature_size"), 128, 1, 4096);
-    /* frame_length and hop_length in the file are results, not inputs: the reference computes them anew from milliseconds */
-    s->frame = (int)lrint(s->rate * config_number(c, SOUND("frame_length_ms"), 20.0) / 1000.0);
-    s->hop = (int)lrint(s->rate * config_number(c, SOUND("hop_length_ms"), 10.0) / 1000.0);
-    s->pad_to = 128;
-    s->most_samples = 480000;
-    int fft = 1;
-    while (fft < s->frame) fft *= 2;
-    if (config_bool(c, SOUND("fft_overdrive"), false)) fft *= 2;
-    s->mean = arena_alloc(memory, (size_t)s->bins * sizeof *s->mean);
-    s->stddev = arena_alloc(memory, (size_t)s->bins * sizeof *s->stddev);
-    if (s->mean == NULL || s->stddev == NULL) return config_fail(c, VLM_MEMORY, "out of memory");
-    int means = config_numbers(c, SOUND("per_bin_mean"), s->mean, s->bins);
-    int deviations = config_numbers(c, SOUND("per_bin_stddev"), s->stddev, s->bins);
-    s->mel = (mel_spec){
-        .rate = s->rate, .frame_length = s->frame, .hop = s->hop, .fft = fft, .bins = s->bins,
-        .min_hz = config_number(c, SOUND("min_frequency"), 0.0), .max_hz = config_number(c, SOUND("max_frequency"), 8000.0),
-        .scale = MEL_HTK, .periodic_window = true, .preemphasis = config_number(c, SOUND("preemphasis"), 0.0),
-        .preemphasis_htk = config_bool(c, SOUND("preemphasis_htk_flavor"), true),
-        .input_scale = config_number(c, SOUND("input_scale_factor"), 1.0), .pad_left = s->frame / 2, .frame_extra = 1,
-        .log = MEL_LN_PLUS, .floor = config_number(c, SOUND("mel_floor"), 1e-3),
-        .mean = means == s->bins ? s->mean : NULL, .stddev = deviations == s->bins ? s->stddev : NULL};
-    if (c->failed) return false;
-    if (s->frame < 1 || s->hop < 1 || s->frame > 1 << 16) {
-        return config_fail(c, VLM_FORMAT, "feature_extractor: frame or hop length is out of range");
-    }
-    return true;
-#undef SOUND
-}
-
 bool gemma4_media_configure(vlm_model *m, gemma4 *g)
 {
     config *c = m->cfg, *p = m->processor;
@@ -118,7 +84,7 @@ bool gemma4_media_configure(vlm_model *m, gemma4 *g)
             return false;
         }
     }
-    return !(m->takes & TAKES_AUDIO) || sound_settings(&g->sound, &m->memory, p);
+    return !(m->takes & TAKES_AUDIO) || gemma_sound_config(&g->sound, &m->memory, p, true);
 }
 
 /* ---- images and frames -------------------------------------------------------------------------------------------- */
@@ -284,7 +250,7 @@ bool gemma4_pick_frames(const vlm_model *m, const chat_media *part, const json_t
 /* Frames whose samples are all real are computed; the frames over the padding to a multiple of 128 samples are masked out: zeros. */
 static bool process_mel(const gemma4 *g, const audio *sound, media_input *out, vlm_error *error)
 {
-    const gemma4_audio_settings *s = &g->sound;
+    const gemma_sound *s = &g->sound;
     int64_t count = sound->count < s->most_samples ? sound->count : s->most_samples, frames = 0;
     int64_t padded = (count + s->pad_to - 1) / s->pad_to * s->pad_to, total = (padded + s->frame / 2 - (s->frame + 1)) / s->hop + 1;
     float *mel = NULL;
