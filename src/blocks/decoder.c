@@ -27,7 +27,7 @@ static const int32_t *lookup_ids(step *s, int32_t substitute, int table, bool st
     int n = b->ragged.n_tokens;
     int32_t *ids = run_alloc(s->r, (size_t)(n > 0 ? n : 1) * sizeof *ids);
     for (int i = 0; ids && i < n; i++) {
-        ids[i] = b->is_media && b->is_media[i] && !s->d->spec.media_added ? substitute : b->tokens[i];
+        ids[i] = b->is_media && b->is_media[i] ? substitute : b->tokens[i];
         if (ids[i] >= 0 && ids[i] < table) continue;
         if (strict) run_fail(s->r, VLM_INVALID, "token id %d is outside the vocabulary (%d)", ids[i], table);
         ids[i] = 0;
@@ -71,8 +71,7 @@ static tensor embed(step *s)
         }
         int32_t *index = run_alloc(r, (size_t)(e->count + 1) * sizeof *index);
         for (int k = 0; index && k < e->count; k++) index[k] = e->first + k;
-        if (spec->media_added) op_scatter_add(r, x, media_view(e, 0, 0, e->count), index, 1);
-        else op_scatter(r, x, media_view(e, 0, 0, e->count), index);
+        op_scatter(r, x, media_view(e, 0, 0, e->count), index);
         if (spec->media_scaled && spec->embed_scale != 1) op_scale(r, tensor_rows(x, e->first, e->count), spec->embed_scale, NULL);
     }
     return x;

@@ -81,7 +81,6 @@ typedef struct decoder_spec {
     activation act;
     float embed_scale;             /* 1, or Gemma's sqrt(hidden) */
     int more_vocab;                /* rows of a second table, embed_more, for the ids from vocab on */
-    bool media_added;              /* media rows are added to their tokens' embeddings */
     bool media_scaled;             /* media rows are times that, too (Granite) */
     float attn_scale;              /* scores = attn_scale * q.k; 0: 1 / sqrt(head_dim) */
     float attn_softcap;            /* 0: none */
@@ -93,6 +92,7 @@ typedef struct decoder_spec {
     bool tied;                     /* the head is the embedding, unless the file has one */
     bool qkv_bias, o_bias, mlp_bias;
     bool fused_qkv, fused_gate_up; /* the file holds q, k, v (gate, up) as one matrix, qkv_proj (gate_up_proj); or apart, as some converters write them */
+    bool up_first;                 /* ... gate_up_proj is up, then gate */
     bool sinks;                    /* self_attn.sinks: a logit for each head that nothing is read from */
     bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */
     bool qk_norm_last;             /* ... after rope, named query_layernorm and key_layernorm (Hunyuan) */

@@ -27,7 +27,10 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
         if (own) bind_linear(b, &w->k, kv, s->hidden, "layers.%d.self_attn.k_proj", i);
         if (own && !l->v_is_k) bind_linear(b, &w->v, kv, s->hidden, "layers.%d.self_attn.v_proj", i);
     }
-    if (s->qkv_bias) {
+    const float *fused = NULL;
+    if (s->qkv_bias && s->fused_qkv && bind_vector_optional(b, &fused, q + 2 * kv, "layers.%d.self_attn.qkv_proj.bias", i)) {
+        w->q_bias = fused, w->k_bias = fused + q, w->v_bias = fused + q + kv;
+    } else if (s->qkv_bias) {
         bind_vector(b, &w->q_bias, s->attn_gate ? 2 * q : q, "layers.%d.self_attn.q_proj.bias", i);
         if (own) bind_vector(b, &w->k_bias, kv, "layers.%d.self_attn.k_proj.bias", i);
         if (own && !l->v_is_k) bind_vector(b, &w->v_bias, kv, "layers.%d.self_attn.v_proj.bias", i);
@@ -42,7 +45,7 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
 static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_layer_spec *l, binder *b, int i)
 {
     if (s->fused_gate_up && bind_exists(b, "layers.%d.mlp.gate_up_proj.weight", i)) {
-        bind_linear_parts(b, 2, (weight *[]){&w->gate, &w->up}, (int64_t[]){l->ffn, l->ffn}, s->hidden, "layers.%d.mlp.gate_up_proj", i);
+        bind_linear_parts(b, 2, (weight *[]){s->up_first ? &w->up : &w->gate, s->up_first ? &w->gate : &w->up}, (int64_t[]){l->ffn, l->ffn}, s->hidden, "layers.%d.mlp.gate_up_proj", i);
     } else {
         bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w1" : "mlp.gate_proj");
         bind_linear(b, &w->up, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w3" : "mlp.up_proj");

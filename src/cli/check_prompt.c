@@ -139,6 +139,8 @@ static void check_spans(check_report *r, const check_suite *s, const check_case 
                 int64_t at = (int64_t)p->spans[i].first + k;
                 if (at >= 0 && at < n) got[at] = (float)(1 + p->media[p->spans[i].media]->kind);
             }
+        for (int i = 0; i < p->joined.count; i++)          /* ... or, where blocks see each other, the whole block is 1 */
+            for (int64_t at = p->joined.place[2 * i]; at < p->joined.place[2 * i + 1] && at < n; at++) got[at] = 1;
         snprintf(where, sizeof where, "%s/mm_token_type_ids", c->name);
         check_numbers(r, STAGE_IDS, got, want, n, 0, (tolerance){0}, where);
     } else if (t) {
@@ -230,7 +232,7 @@ static bool assemble(const prompt *p, const char *key, assembled *out)
 {
     const processed *item[MAX_ITEMS];
     int n = 0;
-    int64_t largest[5] = {0}, rows = 0, row = 1;
+    int64_t largest[5] = {0}, rows = 0, row = 1, before = 0;
     *out = (assembled){0};
     for (int i = 0; i < p->n_media && n < MAX_ITEMS; i++) {
         const processed *t = media_input_find(p->media[i], key);
@@ -252,6 +254,9 @@ static bool assemble(const prompt *p, const char *key, assembled *out)
         float *floats = mem_aligned((size_t)(count ? count : 1) * sizeof *floats);
         if (!floats) return false;
         convert_to_f32(item[i]->data, item[i]->type, count, floats);
+        for (int64_t k = 0; k < count; k++)
+            if (floats[k] >= 0) floats[k] += (float)before;
+        before += item[i]->span;
         copy_padded(item[i], floats, largest, out, first * row);
         mem_free(floats);
     }

@@ -54,6 +54,8 @@ typedef enum resize_filter { RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_BICUBIC, RE
  * `in` may be gray; out is RGB. */
 bool image_resize(const image *in, int width, int height, resize_filter filter, image *out, vlm_error *error);
 
+/* Bilinear between the four nearest pixels, not smoothed when shrinking (torchvision with antialias=False, on floats, then rounded). */
+bool image_resize_plain(const image *in, int width, int height, image *out, vlm_error *error);
 /* The same as Pillow 13 does it: the passes change places where that is cheaper. */
 bool image_resize_pillow(const image *in, int width, int height, resize_filter filter, image *out, vlm_error *error);
 

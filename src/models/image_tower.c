@@ -16,6 +16,7 @@ struct tower_kind {
     float eps;
     bool rms, gated, rope;
     bool norm_first;               /* pre_norm comes before the positions */
+    bool patches;                  /* Molmo: pixels come as patches */
     bool quotients;                /* buckets: of i / n, not i * (1 / n) */
     int flat;                      /* SigLIP 2: rows of the table; pixels come as patches, the table is resampled to the picture */
 };
@@ -45,6 +46,10 @@ static const struct tower_kind kinds[] = {
     {.types = {"granite_docling_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 512, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
+    {.types = {"molmo2", "molmo2_vision"}, .layers = "transformer.resblocks", .embed = "patch_embedding", .table = "positional_embedding",
+     .names = {"attention_norm", "ffn_norm", NULL, "attention.wo", NULL, "feed_forward.w1", "feed_forward.w2", "attention.wq", "attention.wk", "attention.wv",
+               NULL, NULL, NULL, NULL},
+     .hidden = 1152, .ffn = 4304, .n_layers = 25, .heads = 16, .image = 378, .patch = 14, .act = "gelu_pytorch_tanh", .eps = 1e-6f, .patches = true},
     {.types = {"internvl_vision"}, .layers = "encoder.layer", .embed = "embeddings.patch_embeddings.projection", .table = "embeddings.position_embeddings",
      .class_row = "embeddings.cls_token", .post_norm = "layernorm",
      .names = {"layernorm_before", "layernorm_after", NULL, "attention.projection_layer", NULL, "mlp.fc1", "mlp.fc2", "attention.q_proj", "attention.k_proj",
@@ -141,6 +146,7 @@ bool image_tower_config(image_tower *t, arena *memory, config *c, int feature_la
     t->post_norm = post_norm && k->post_norm;
     t->names = k->names;
     if (config_bool(c, "vision_config.use_qk_norm", false)) { t->names.q_norm = "attention.q_norm"; t->names.k_norm = "attention.k_norm"; }
+    t->flat = k->flat || k->patches;
     if (k->flat) {
         t->positions = (int)config_int(c, "vision_config.num_patches", k->flat, 1, 1 << 18);
         t->side = (int)sqrt((double)t->positions);
@@ -178,7 +184,7 @@ void image_tower_bind(image_tower *t, binder *b, const char *const *p)
     int64_t d = t->vit.hidden;
     bind_prefix(b, p[0], p[1], p[1] ? p[2] : NULL, p[1] && p[2] ? p[3] : NULL, p[1] && p[2] && p[3] ? p[4] : NULL,
                 p[1] && p[2] && p[3] && p[4] ? p[5] : NULL, NULL);
-    if (t->side) bind_linear(b, &t->embed, d, (int64_t)3 * t->patch * t->patch, "%s", k->embed);
+    if (t->flat) bind_linear(b, &t->embed, d, (int64_t)3 * t->patch * t->patch, "%s", k->embed);
     else bind_conv3d(b, &t->embed, d, 3, 1, t->patch, t->patch, "%s", k->embed);
     bind_vector_optional(b, &t->embed_bias, d, "%s.bias", k->embed);
     if (k->class_row) bind_vector(b, &t->class_row, d, "%s", k->class_row);
@@ -329,8 +335,8 @@ static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
         arena_mark mark = arena_get_mark(r->scratch);
         tensor rows = tensor_rows(x, j->starts[i], j->starts[i + 1] - j->starts[i]), patches = tensor_rows(rows, t->class_token, rows.rows - t->class_token);
         tensor pixels = {(void *)(uintptr_t)j->image[i].pixels, DT_F32, patches.rows, t->embed.cols, t->embed.cols};
-        if (!t->side) pixels = run_tensor(r, patches.rows, t->embed.cols);
-        if (!t->side && run_ok(r)) cut_patches(t, &j->image[i], pixels);
+        if (!t->flat) pixels = run_tensor(r, patches.rows, t->embed.cols);
+        if (!t->flat && run_ok(r)) cut_patches(t, &j->image[i], pixels);
         op_linear_to(r, patches, pixels, &t->embed, t->embed_bias);
         if (t->kind->norm_first) norm_in_place(r, t, patches);
         if (t->class_token) memcpy(tensor_row(rows, 0), t->class_row, (size_t)d * sizeof(float));

@@ -30,6 +30,7 @@ typedef struct image_tower {
     bool side_by_side;             /* image_tower_features gives the kept layers' features side by side ... */
     int width;                     /* ... that many columns in all */
     int side;                      /* SigLIP 2: of the table, which is resampled to each picture; 0: it is taken as it is */
+    bool flat;                     /* pixels come as patches with channels last */
     int positions;                 /* rows of the table, without the class's; 0: none */
     vit_names names;
 
@@ -51,7 +52,7 @@ int image_tower_keep(image_tower *t, config *c, int feature_layer);
 void image_tower_bind(image_tower *t, binder *b, const char *const *prefix);
 
 typedef struct tower_image {
-    const float *pixels;           /* [3][height][width], sides multiples of the patch; SigLIP 2: [patches][patch][patch][3] */
+    const float *pixels;           /* [3][height][width], sides multiples of the patch; flat: [patches][patch][patch][3] */
     int height, width;
     const int32_t *position;       /* [patches] rows of the table; NULL: 0, 1, 2 ... */
 } tower_image;

@@ -39,6 +39,7 @@ typedef struct processed {
     int dims;
     int64_t dim[5];
     void *data;
+    int64_t span;                  /* > 0: values from 0 on are rows of so many; those of the prompt's next medium count on behind them */
     bool end_to_end;               /* media of a prompt follow each other along the last dimension, not the first */
 } processed;
 

@@ -9,7 +9,7 @@ typedef struct picture_norm {
     float value[3][256];           /* channel value -> float */
     uint8_t outside[3];            /* the colour of what lies outside the picture; black unless a family sets it */
     resize_filter filter;
-    bool pillow;                   /* picture_resized: as Pillow resizes, not torchvision */
+    bool pillow, plain;            /* picture_resized: as Pillow resizes; image_resize_plain. Else as torchvision */
 } picture_norm;
 
 extern const double picture_clip[2][3], picture_half[2][3], picture_imagenet[2][3];      /* mean, standard deviation */
@@ -20,6 +20,8 @@ bool picture_config(picture_norm *n, config *processor, const char *where, const
 bool picture_cut(const image *img, int x, int y, int width, int height, image *out, vlm_error *error);
 /* The window [x, x + width) x [y, y + height) of img into out [3][height][width]. */
 void picture_window(const picture_norm *n, const image *img, int x, int y, int width, int height, float *out);
+/* The way that n says. */
+bool picture_resize(const picture_norm *n, const image *img, int width, int height, image *out, vlm_error *error);
 /* Resizes img to `width` x `height` and writes the window; width or height 0: as it is. */
 bool picture_resized(const picture_norm *n, const image *img, int width, int height, int x, int y, int window_width, int window_height, float *out,
                      vlm_error *error);

@@ -75,16 +75,50 @@ void bind_prefix(binder *b, const char *first, ...)
     b->prefixes[n] = NULL;
 }
 
-/* Tensor prefix + name + suffix under the first prefix that has it; marked as used. */
-static const stored_tensor *look_up(binder *b, const char *name, const char *suffix)
+/* Tensor prefix + name + suffix under the first prefix that has it. */
+static const stored_tensor *find_as(binder *b, const char *name, const char *suffix)
 {
     char full[NAME_MAX_BYTES];
     for (int i = 0; b->prefixes[i]; i++) {
         int n = snprintf(full, sizeof full, "%s%s%s", b->prefixes[i], name, suffix);
         const stored_tensor *t = n > 0 && (size_t)n < sizeof full ? checkpoint_find(b->files, full) : NULL;
-        if (t) return b->used[t - checkpoint_at(b->files, 0)] = 1, t;
+        if (t) return t;
     }
     return NULL;
+}
+
+/* Replaces the first `part` that stands between dots. */
+static bool respell(char *name, size_t size, const char *part, const char *as)
+{
+    size_t n = strlen(part), m = strlen(as);
+    for (char *at = name; (at = strstr(at, part)); at++) {
+        if ((at > name && at[-1] != '.') || (at[n] && at[n] != '.')) continue;
+        if (strlen(name) + m - n >= size) return false;
+        memmove(at + m, at + n, strlen(at + n) + 1);
+        memcpy(at, as, m);
+        return true;
+    }
+    return false;
+}
+
+/* ... or as the file spells it. */
+static const stored_tensor *find(binder *b, const char *name, const char *suffix)
+{
+    char other[NAME_MAX_BYTES];
+    const stored_tensor *t = find_as(b, name, suffix);
+    if (t || !b->spellings) return t;
+    int n = snprintf(other, sizeof other, "%s%s", name, suffix);
+    bool any = false;
+    for (const char *const *p = b->spellings; n > 0 && (size_t)n < sizeof other && *p; p += 2) any |= respell(other, sizeof other, p[0], p[1]);
+    return any ? find_as(b, other, "") : NULL;
+}
+
+/* The same, marked as used. */
+static const stored_tensor *look_up(binder *b, const char *name, const char *suffix)
+{
+    const stored_tensor *t = find(b, name, suffix);
+    if (t) b->used[t - checkpoint_at(b->files, 0)] = 1;
+    return t;
 }
 
 const stored_tensor *bind_find_matrix(binder *b, const char *name)
@@ -455,15 +489,10 @@ bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *f
 
 bool bind_exists(binder *b, const char *format, ...)
 {
-    char name[NAME_MAX_BYTES / 2], full[NAME_MAX_BYTES];
+    char name[NAME_MAX_BYTES / 2];
     va_list args;
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    if (!b->files) return true;
-    for (int i = 0; b->prefixes[i]; i++) {
-        int n = snprintf(full, sizeof full, "%s%s", b->prefixes[i], name);
-        if (n > 0 && (size_t)n < sizeof full && checkpoint_find(b->files, full)) return true;
-    }
-    return false;
+    return !b->files || find(b, name, "");
 }

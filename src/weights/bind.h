@@ -25,6 +25,7 @@ typedef struct binder {
     device *dev;                   /* whose prepare is called for every matrix */
     arena *memory;                 /* lives as long as the model: converted vectors, permuted kernels, dummy weights */
     const char *prefixes[8];       /* alternatives of the current prefix, NULL-terminated; "" is none */
+    const char *const *spellings;  /* pairs: parts of names (whole between dots) and how the file may spell them; NULL-terminated, or NULL */
     const char *dummy_format;      /* NULL: real weights */
     uint8_t *used;                 /* [checkpoint_count] for vlm inspect */
     struct bound_list *bound;      /* every weight handed out, for device release and sizes */

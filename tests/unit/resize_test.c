@@ -39,6 +39,18 @@ static void equals_torchvision(void **state)
     equals("resize.txt", image_resize, 100);
 }
 
+static bool plain(const image *in, int width, int height, resize_filter filter, image *out, vlm_error *error)
+{
+    (void)filter;
+    return image_resize_plain(in, width, height, out, error);
+}
+
+static void equals_plain(void **state)
+{
+    (void)state;
+    equals("resize_plain.txt", plain, 40);
+}
+
 static void equals_pillow(void **state)
 {
     (void)state;
@@ -91,7 +103,7 @@ static void refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_torchvision), cmocka_unit_test(equals_pillow), cmocka_unit_test(large_in_bands), cmocka_unit_test(refuses),
+        cmocka_unit_test(equals_torchvision), cmocka_unit_test(equals_plain), cmocka_unit_test(equals_pillow), cmocka_unit_test(large_in_bands), cmocka_unit_test(refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 Needs pillow, numpy, torch, torchvision, transformers, librosa, and ffmpeg; cjpeg (libjpeg-turbo-progs) for arithmetic coding.
 images.txt    file width height sha256(RGB bytes): Pillow's open, exif_transpose, convert("RGB")
 resize.txt    file width height filter sha256(RGB bytes): torchvision.transforms.v2.functional.resize, antialias
+resize_plain.txt  the same: torchvision on floats without antialias, bilinear, rounded; one thread
 resize_pillow.txt  the same: Image.resize of Pillow 13, without nearest
 mel_*.txt     one feature a line: transformers' feature extractors on the signal of signal(), which mel_test.c makes, too
 resample.txt  signal() at 16 kHz taken to 24 kHz by librosa (soxr_hq), every 97th sample
@@ -129,11 +130,14 @@ def resized():
     from torchvision.transforms import InterpolationMode as I
     from torchvision.transforms.v2 import functional as F
     modes = {"nearest": I.NEAREST, "bilinear": I.BILINEAR, "bicubic": I.BICUBIC, "lanczos": I.LANCZOS}
-    lines, pillow = [], []
+    torch.set_num_threads(1)
+    lines, pillow, plain = [], [], []
     for name in ("sub0.jpg", "c2_d8_i0.png", "page.png", "one.png", "column.png", "gray.jpg"):
         a = np.asarray(Image.open(f"{OUT}/{name}").convert("RGB"))
         x = torch.from_numpy(a.copy()).permute(2, 0, 1)
-        for w, h in ((7, 5), (34, 9), (13, 40), (64, 48), (1, 1), (101, 3)):
+        for w, h in ((7, 5), (34, 9), (13, 40), (64, 48), (1, 1), (101, 3), (97, 71)):
+            got = F.resize(x.float(), [h, w], interpolation=I.BILINEAR, antialias=False).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+            plain.append(f"{name} {w} {h} bilinear {hashlib.sha256(got.tobytes()).hexdigest()}")
             for m, mode in modes.items():
                 got = F.resize(x, [h, w], interpolation=mode, antialias=True).permute(1, 2, 0).contiguous().numpy()
                 lines.append(f"{name} {w} {h} {m} {hashlib.sha256(got.tobytes()).hexdigest()}")
@@ -141,6 +145,7 @@ def resized():
                     got = Image.fromarray(a).resize((w, h), getattr(Image.Resampling, m.upper())).tobytes()
                     pillow.append(f"{name} {w} {h} {m} {hashlib.sha256(got).hexdigest()}")
     open(f"{OUT}/resize.txt", "w").write("\n".join(lines) + "\n")
+    open(f"{OUT}/resize_plain.txt", "w").write("\n".join(plain) + "\n")
     open(f"{OUT}/resize_pillow.txt", "w").write("\n".join(pillow) + "\n")
 
 

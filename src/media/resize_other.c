@@ -1,4 +1,5 @@
-/* resize_pillow.c - Pillow's resize of 8-bit images, to the last bit: for processors that resize with Pillow instead of torchvision.
+/* resize_other.c - two other ways to resize. Pillow's, to the last bit: for processors that resize with Pillow instead of torchvision. And the plain
+ * bilinear one of those that ask torchvision not to smooth (Molmo 2), in float32 as torch computes it.
  *
  * The filters and their weights are resize.c's. What differs: weights have 22 fraction bits whatever their size, and since Pillow 13 the vertical pass
  * comes first where it takes away more than twice as many rows as the other one columns. An axis that keeps its size has no pass. Pictures that go
@@ -85,4 +86,52 @@ bool image_resize_pillow(const image *in, int width, int height, resize_filter f
     }
     if (!ok) image_free(out);
     return ok;
+}
+
+/* ---- not smoothed ---- */
+
+static float fused(float a, float b, float c) { return (float)((double)a * b + c); }
+
+typedef struct neighbours { int low, high; float share, rest; } neighbours;
+
+/* The two neighbours of output i and their shares. */
+static neighbours neighbours_at(int i, int in, int out)
+{
+    float scale = (float)in / (float)out, at = fused(scale, (float)i + 0.5f, -0.5f);
+    if (at < 0) at = 0;
+    int low = (int)at < in - 1 ? (int)at : in - 1;
+    float share = fminf(at - (float)low, 1);
+    return (neighbours){low, low + (low < in - 1), share, 1 - share};
+}
+
+/* As torch computes it with one thread; with several and for large pictures it sums in another order, so that ties may fall otherwise. */
+static float mixed(float a, float b, float c, float d, const neighbours *x, const neighbours *y)
+{
+    return fused(y->share * x->share, d, fused(y->share * x->rest, c, fused(y->rest * x->rest, a, y->rest * x->share * b)));
+}
+
+bool image_resize_plain(const image *in, int width, int height, image *out, vlm_error *error)
+{
+    *out = (image){0};
+    image rgb;
+    if (!resize_sizes_fit(in, width, height, error) || !image_resize(in, in->width, in->height, RESIZE_BILINEAR, &rgb, error)) return false;
+    if (width == in->width && height == in->height) return *out = rgb, true;
+    size_t size = (size_t)width * (size_t)height * 3, row = (size_t)in->width * 3;
+    neighbours *x = MEM_ARRAY(width, neighbours);
+    *out = (image){.width = width, .height = height, .rgb = mem_aligned(size)};
+    if (!out->rgb || !x) return mem_free(x), image_free(&rgb), image_free(out), err_memory(error, size);
+    for (int i = 0; i < width; i++) x[i] = neighbours_at(i, in->width, width);
+    uint8_t *to = out->rgb;
+    for (int k = 0; k < height; k++) {
+        neighbours y = neighbours_at(k, in->height, height);
+        const uint8_t *a = rgb.rgb + (size_t)y.low * row, *b = rgb.rgb + (size_t)y.high * row;
+        for (int i = 0; i < width; i++)
+            for (int c = 0; c < 3; c++) {
+                int left = 3 * x[i].low + c, right = 3 * x[i].high + c;
+                *to++ = (uint8_t)nearbyintf(mixed(a[left], a[right], b[left], b[right], &x[i], &y));
+            }
+    }
+    mem_free(x);
+    image_free(&rgb);
+    return true;
 }
