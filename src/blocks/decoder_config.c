@@ -174,8 +174,12 @@ bool decoder_config_deepseek(decoder_spec *s, config *c, const char *const *pref
     if (c->failed) return false;
     s->shared_ffn = shared * s->expert_ffn;
     configure_deepseek_routing(s, c, &w, v3);
-    for (int i = first; i < s->layers && !c->failed; i++)
-        if ((s->layer[i].moe = i % every == 0)) s->layer[i].ffn = 0;
+    const json_t *types = config_get(c, at(&w, "mlp_layer_types"));                                                 /* newer files: "dense", "sparse" */
+    for (int i = types ? 0 : first; i < s->layers && !c->failed; i++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)i));
+        if (types && (!type || (strcmp(type, "dense") && strcmp(type, "sparse")))) return config_fail(c, VLM_FORMAT, "mlp_layer_types: \"dense\" or \"sparse\" was expected for layer %d", i);
+        if ((s->layer[i].moe = types ? *type == 's' : i % every == 0)) s->layer[i].ffn = 0;
+    }
     return !c->failed;
 }
 

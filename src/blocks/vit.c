@@ -7,7 +7,7 @@ enum { MLP_ROWS = 4096 };
 
 void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *layers, int i, const vit_names *n)
 {
-    int64_t d = s->hidden, attention = (int64_t)s->heads * s->head_dim;
+    int64_t d = s->hidden, attention = (int64_t)s->heads * s->head_dim, kv = (int64_t)(s->kv_heads ? s->kv_heads : s->heads) * s->head_dim;
     bind_vector(b, &w->norm1, d, "%s.%d.%s.weight", layers, i, n->norm1);
     bind_vector(b, &w->norm2, d, "%s.%d.%s.weight", layers, i, n->norm2);
     if (s->layernorm) {
@@ -15,19 +15,19 @@ void vit_bind_layer(vit_layer *w, const vit_spec *s, binder *b, const char *laye
         bind_vector(b, &w->norm2_bias, d, "%s.%d.%s.bias", layers, i, n->norm2);
     }
     if (n->qkv) {
-        bind_linear(b, &w->qkv, 3 * attention, d, "%s.%d.%s", layers, i, n->qkv);
-        bind_vector_optional(b, &w->qkv_bias, 3 * attention, "%s.%d.%s.bias", layers, i, n->qkv);
+        bind_linear(b, &w->qkv, attention + 2 * kv, d, "%s.%d.%s", layers, i, n->qkv);
+        bind_vector_optional(b, &w->qkv_bias, attention + 2 * kv, "%s.%d.%s.bias", layers, i, n->qkv);
     } else {
         bind_linear(b, &w->q, attention, d, "%s.%d.%s", layers, i, n->q);
-        bind_linear(b, &w->k, attention, d, "%s.%d.%s", layers, i, n->k);
-        bind_linear(b, &w->v, attention, d, "%s.%d.%s", layers, i, n->v);
+        bind_linear(b, &w->k, kv, d, "%s.%d.%s", layers, i, n->k);
+        bind_linear(b, &w->v, kv, d, "%s.%d.%s", layers, i, n->v);
         bind_vector_optional(b, &w->q_bias, attention, "%s.%d.%s.bias", layers, i, n->q);
-        bind_vector_optional(b, &w->k_bias, attention, "%s.%d.%s.bias", layers, i, n->k);
-        bind_vector_optional(b, &w->v_bias, attention, "%s.%d.%s.bias", layers, i, n->v);
+        bind_vector_optional(b, &w->k_bias, kv, "%s.%d.%s.bias", layers, i, n->k);
+        bind_vector_optional(b, &w->v_bias, kv, "%s.%d.%s.bias", layers, i, n->v);
     }
-    int64_t normed = s->norm_each_head ? s->head_dim : attention;
+    int64_t normed = s->norm_each_head ? s->head_dim : attention, normed_keys = s->norm_each_head ? s->head_dim : kv;
     if (n->q_norm) bind_vector(b, &w->q_norm, normed, "%s.%d.%s.weight", layers, i, n->q_norm);
-    if (n->k_norm) bind_vector(b, &w->k_norm, normed, "%s.%d.%s.weight", layers, i, n->k_norm);
+    if (n->k_norm) bind_vector(b, &w->k_norm, normed_keys, "%s.%d.%s.weight", layers, i, n->k_norm);
     if (n->scale1) bind_vector(b, &w->scale1, d, "%s.%d.%s", layers, i, n->scale1);
     if (n->scale2) bind_vector(b, &w->scale2, d, "%s.%d.%s", layers, i, n->scale2);
     bind_linear(b, &w->proj, d, attention, "%s.%d.%s", layers, i, n->proj);
@@ -49,24 +49,25 @@ static tensor norm(run *r, const vit_spec *s, tensor x, const float *w, const fl
 
 void vit_attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, tensor cosine, tensor sine, const int32_t *starts, int segments)
 {
-    int64_t d = (int64_t)s->heads * s->head_dim;
+    int kv_heads = s->kv_heads ? s->kv_heads : s->heads;
+    int64_t d = (int64_t)s->heads * s->head_dim, kv = (int64_t)kv_heads * s->head_dim;
     tensor h = norm(r, s, x, w->norm1, w->norm1_bias), y[3], q, k, v;
     if (w->qkv.data) {
-        tensor qkv = op_linear(r, h, &w->qkv, w->qkv_bias);                                          /* [n, 3 * heads * head_dim] */
+        tensor qkv = op_linear(r, h, &w->qkv, w->qkv_bias);                                          /* [n, (heads + 2 kv_heads) * head_dim] */
         if (!run_ok(r)) return;
-        q = tensor_cols(qkv, 0, d), k = tensor_cols(qkv, d, d), v = tensor_cols(qkv, 2 * d, d);
+        q = tensor_cols(qkv, 0, d), k = tensor_cols(qkv, d, kv), v = tensor_cols(qkv, d + kv, kv);
     } else {
         op_linear_group(r, h, 3, y, (const weight *[]){&w->q, &w->k, &w->v}, (const float *[]){w->q_bias, w->k_bias, w->v_bias});
         if (!run_ok(r)) return;
         q = y[0], k = y[1], v = y[2];
     }
     if (w->q_norm) op_rmsnorm_heads(r, q, w->q_norm, 0, s->eps, s->norm_each_head ? s->head_dim : (int)d);
-    if (w->k_norm) op_rmsnorm_heads(r, k, w->k_norm, 0, s->eps, s->norm_each_head ? s->head_dim : (int)d);
+    if (w->k_norm) op_rmsnorm_heads(r, k, w->k_norm, 0, s->eps, s->norm_each_head ? s->head_dim : (int)kv);
     if (cosine.data) {
         op_rope(r, q, s->heads, s->head_dim, 1, s->head_dim, s->rope_pairs, cosine, sine);
-        op_rope(r, k, s->heads, s->head_dim, 1, s->head_dim, s->rope_pairs, cosine, sine);
+        op_rope(r, k, kv_heads, s->head_dim, 1, s->head_dim, s->rope_pairs, cosine, sine);
     }
-    attention_spec a = {.heads = s->heads, .kv_heads = s->heads, .head_dim = s->head_dim, .scale = (float)pow(s->head_dim, -0.5), .see = s->see};
+    attention_spec a = {.heads = s->heads, .kv_heads = kv_heads, .head_dim = s->head_dim, .scale = (float)pow(s->head_dim, -0.5), .see = s->see};
     tensor out = op_attention_segments(r, q, k, v, starts, segments, &a);
     TAP(r, "vit.attn", i, out);
     out = op_linear(r, out, &w->proj, w->proj_bias);

@@ -11,6 +11,7 @@
 
 typedef struct vit_spec {
     int hidden, heads, head_dim, ffn;
+    int kv_heads;                  /* 0: heads */
     float eps;
     bool layernorm;                /* with biases; else rms norm */
     bool gated;

@@ -385,6 +385,7 @@ static bool render(const vlm_model *m, const prompt_source *source, chat_prompt 
         for (int k = 0, n = 0; k < KINDS; k++)
             if ((marks[n] = placeholder(m, kinds[k]))) n++;
         if (!options.placeholders) options.placeholders = marks;
+        options.typed = m->arch->typed;
         for (int k = 0; k < KINDS; k++) options.marks[kinds[k]] = placeholder(m, kinds[k]);
         return chat_render(m->chat, m->tok, source->messages, &options, chat, error);
     }

@@ -96,7 +96,7 @@ static bool read_colour(const json_t *value, asked *a, vlm_error *error)
     bool ok = text && *text && strlen(text) <= MOST_COLOUR;
     for (const char *p = text; ok && *p; p++) ok = isalnum((unsigned char)*p) || *p == ' ';
     if (!ok) return err_set(error, VLM_INVALID, "color: a word of up to %d letters was expected", MOST_COLOUR);
-    strcpy(a->colour, text);
+    memcpy(a->colour, text, strlen(text) + 1);
     return true;
 }
 

@@ -143,7 +143,7 @@ static bool load_config(vlm_model *m, bool dummy, vlm_error *error)
     if (!m->cfg) return false;
     if (!m->arch) {
         const char *type = config_need_string(m->cfg, "model_type");
-        m->arch = config_ok(m->cfg, error) ? arch_find(type, error) : NULL;
+        m->arch = config_ok(m->cfg, error) ? arch_find(type, config_get(m->cfg, "architectures"), error) : NULL;
         if (!m->arch) return err_prefix(error, "%s", m->path);
     }
     m->processor = processor_load(bare ? NULL : m->path, error);

@@ -114,6 +114,7 @@ typedef struct vlm_arch {
     const char *name;              /* of the file */
     const char *title;             /* for people: "Gemma 4 (E2B, E4B, 26B-A4B, 31B)" */
     const char *const *model_types;/* values of config.json model_type, NULL-terminated */
+    const char *const *architectures;  /* values of its architectures that say more than a model_type shared with others; NULL: none */
     vlm_task task;
     unsigned takes;                /* TAKES_*: what the family can take; configure() may narrow it per checkpoint */
     const char *chat;              /* Jinja template for checkpoints that bring none: the prompt that the reference's processor writes; NULL: text/chat_fallback.h */
@@ -140,6 +141,7 @@ typedef struct vlm_arch {
     bool (*rewrite)(const vlm_model *m, const char *text, buf *out, vlm_error *error);
     /* The text that takes the placeholder's place: begin marker, `tokens` media tokens, end marker, timestamps ... */
     bool (*expand)(const vlm_model *m, const media_input *in, buf *text, vlm_error *error);
+    const char *const *typed;      /* control tokens that people type in prompts (<|grounding|>), see chat_options; NULL: none */
     /* The prompt when all placeholders are expanded, with all its media in order of appearance (GOT-OCR's query, made of options). NULL: as it is. */
     bool (*finish)(const vlm_model *m, media_input *const *media, int n, buf *text, vlm_error *error);
     /* Rope positions of a prompt: axes[a][i]. *next: position of the token after the prompt (all axes). NULL: 0,1,2... */
@@ -211,6 +213,7 @@ grammar_vocab *model_vocabulary(vlm_model *m, vlm_error *error);
 
 /* NULL-terminated list from models.def. */
 extern const vlm_arch *const vlm_archs[];
-const vlm_arch *arch_find(const char *model_type, vlm_error *error);   /* unknown: the message lists near names */
+/* By one of config.json's architectures, else by its model_type. Unknown: the message lists near names. */
+const vlm_arch *arch_find(const char *model_type, const json_t *architectures, vlm_error *error);
 
 #endif

@@ -18,9 +18,21 @@ const vlm_arch *const vlm_archs[] = {
     NULL
 };
 
-const vlm_arch *arch_find(const char *model_type, vlm_error *error)
+static bool names(const vlm_arch *a, const json_t *architectures)
+{
+    for (const char *const *name = a->architectures; name && *name; name++)
+        for (size_t i = 0; i < json_array_size(architectures); i++) {
+            const char *one = json_string_value(json_array_get(architectures, i));
+            if (one && !strcmp(one, *name)) return true;
+        }
+    return false;
+}
+
+const vlm_arch *arch_find(const char *model_type, const json_t *architectures, vlm_error *error)
 {
     buf near = {0};
+    for (const vlm_arch *const *a = vlm_archs; *a; a++)
+        if (names(*a, architectures)) return *a;
     for (const vlm_arch *const *a = vlm_archs; *a; a++)
         for (const char *const *type = (*a)->model_types; *type; type++) {
             if (!strcasecmp(*type, model_type)) return buf_free(&near), *a;

@@ -48,6 +48,7 @@ typedef struct chat_options {
     const json_t *kwargs;          /* object or NULL */
     const char *fallback;          /* Jinja text used when the checkpoint has no template; NULL: "User: ... Assistant:" lines */
     const char *const *placeholders;  /* NULL-terminated texts that must come from the template alone, or NULL */
+    const char *const *typed;         /* NULL-terminated control tokens that people may type: they mean something in a prompt and structure nothing; or NULL */
     const char *marks[3];          /* by media_kind: what stands for a medium in a template that takes only text, or NULL */
     const struct tm *now;          /* the clock of strftime_now; NULL: the local time */
 } chat_options;

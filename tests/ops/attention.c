@@ -190,7 +190,11 @@ static void check_segments(ops_test *t)
     int32_t *starts = ints(t, segments);
     for (int i = 0; i < segments; i++) starts[i + 1] = starts[i] + (t_below(t, 8) ? t_size(t, segments == 1 ? 450 : 140) : 0);
     int64_t n = starts[segments], cols = (int64_t)s.heads * s.head_dim, kv = (int64_t)s.kv_heads * s.head_dim;
-    t_shape(t, "%lld rows in %d segments, %d heads, %d key heads of %d", (long long)n, segments, s.heads, s.kv_heads, s.head_dim);
+    int32_t *see = ints(t, (int)n);
+    for (int g = 0; g < segments; g++)
+        for (int32_t i = starts[g]; i < starts[g + 1]; i++) see[i] = t_between(t, 1, starts[g + 1] - starts[g]);
+    if (t_below(t, 3) == 0) s.see = see;
+    t_shape(t, "%lld rows in %d segments, %d heads, %d key heads of %d%s", (long long)n, segments, s.heads, s.kv_heads, s.head_dim, s.see ? ", some keys" : "");
     tensor qkv = t_random(t, n, cols + 2 * kv, 1.2f), q = tensor_cols(qkv, 0, cols), k = tensor_cols(qkv, cols, kv), v = tensor_cols(qkv, cols + kv, kv);
     tensor want = t_output(t, n, cols), got = t_output(t, n, cols);
     ON(t, ref, attention_segments, want, q, k, v, starts, segments, &s);
@@ -200,6 +204,7 @@ static void check_segments(ops_test *t)
     int32_t alone[2] = {0, starts[which + 1] - starts[which]};
 #define PART(x) tensor_rows(x, starts[which], alone[1])
     tensor part = t_output(t, alone[1], cols);
+    if (s.see) s.see += starts[which];
     ON(t, one, attention_segments, part, PART(q), PART(k), PART(v), alone, 1, &s);
     t_same(t, part, PART(got));
     t_guards(t, part);

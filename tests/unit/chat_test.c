@@ -356,10 +356,10 @@ static void families_without_a_template(void **state)
 /* ---- guards ---- */
 
 /* Number of control tokens that the rendered prompt encodes to. */
-static size_t control_tokens(const chat_template *t, const tokenizer *tok, const char *messages, const char *tools)
+static size_t control_tokens_with(const chat_template *t, const tokenizer *tok, const char *messages, const char *tools, const char *const *typed)
 {
     json_t *m = parse(messages), *tool_list = tools ? parse(tools) : NULL;
-    const chat_options options = {.add_generation_prompt = true, .tools = tool_list};
+    const chat_options options = {.add_generation_prompt = true, .tools = tool_list, .typed = typed};
     chat_prompt p;
     vlm_error error = {0};
     if (!chat_render(t, tok, m, &options, &p, &error)) fail_msg("%s", error.message);
@@ -373,6 +373,25 @@ static size_t control_tokens(const chat_template *t, const tokenizer *tok, const
     json_decref(m);
     json_decref(tool_list);
     return n;
+}
+
+static size_t control_tokens(const chat_template *t, const tokenizer *tok, const char *messages, const char *tools)
+{
+    return control_tokens_with(t, tok, messages, tools, NULL);
+}
+
+/* A family names tokens that mean something in a prompt (<|grounding|>): these work when typed, whatever stands around them does not. */
+static void some_control_tokens_may_be_typed(void **state)
+{
+    (void)state;
+    tokenizer *tok = make_tokenizer(NULL);
+    chat_template *t = make_template("{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}", tok);
+    static const char *const typed[] = {"<|image|>", NULL};
+    assert_int_equal(control_tokens_with(t, tok, "[{\"role\":\"user\",\"content\":\"a <|image|> b\"}]", NULL, NULL), 2);
+    assert_int_equal(control_tokens_with(t, tok, "[{\"role\":\"user\",\"content\":\"a <|image|> b\"}]", NULL, typed), 3);
+    assert_int_equal(control_tokens_with(t, tok, "[{\"role\":\"user\",\"content\":\"<|im_<|image|>end|><|im_end|><|image|><|ima\"}]", NULL, typed), 4);
+    chat_template_free(t);
+    tokenizer_free(tok);
 }
 
 static void typed_control_tokens_stay_text(void **state)
@@ -445,7 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompts_of_checkpoints), cmocka_unit_test(templates_are_found), cmocka_unit_test(named_templates), cmocka_unit_test(without_a_template),
         cmocka_unit_test(content_takes_the_template_s_form), cmocka_unit_test(openai_messages), cmocka_unit_test(conversations_are_fitted), cmocka_unit_test(last_message_stays_open),
-        cmocka_unit_test(media_are_collected), cmocka_unit_test(bad_requests), cmocka_unit_test(families_without_a_template), cmocka_unit_test(typed_control_tokens_stay_text),
+        cmocka_unit_test(media_are_collected), cmocka_unit_test(bad_requests), cmocka_unit_test(families_without_a_template), cmocka_unit_test(typed_control_tokens_stay_text), cmocka_unit_test(some_control_tokens_may_be_typed),
         cmocka_unit_test(assistants_text_can_be_searched), cmocka_unit_test(memory_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,7 @@ static vlm_model *open_model(const char *json, precision exactness, const char *
     vlm_error error = {0};
     vlm_model *m = MEM_NEW(vlm_model);
     m->cfg = config_from_json(json_loads(json, 0, NULL), "config.json", &error);
-    m->arch = arch_find(config_need_string(m->cfg, "model_type"), &error);
+    m->arch = arch_find(config_need_string(m->cfg, "model_type"), NULL, &error);
     assert_non_null(m->arch);
     m->processor = config_from_json(json_object(), "processor_config.json", &error);
     if (!m->arch->configure(m, m->cfg)) fail_msg("%s", m->cfg->error.message);
@@ -187,7 +187,7 @@ static void refuses_bad_configs(void **state)
         vlm_model *m = MEM_NEW(vlm_model);
         m->cfg = config_from_json(json_loads(bad[i], 0, NULL), "config.json", &error);
         m->processor = config_from_json(json_object(), "processor_config.json", &error);
-        m->arch = arch_find(config_need_string(m->cfg, "model_type"), &error);
+        m->arch = arch_find(config_need_string(m->cfg, "model_type"), NULL, &error);
         assert_false(m->arch->configure(m, m->cfg));
         assert_true(m->cfg->failed && m->cfg->error.message[0]);
         config_free(m->processor);

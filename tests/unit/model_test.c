@@ -185,12 +185,12 @@ static void names_near_families(void **state)
 {
     (void)state;
     vlm_error error = {0};
-    assert_null(arch_find("gemma44", &error));
+    assert_null(arch_find("gemma44", NULL, &error));
     assert_int_equal(error.code, VLM_UNSUPPORTED);
     assert_non_null(strstr(error.message, "gemma4"));
-    assert_null(arch_find("zzzzzzzzzzzz", &error));
+    assert_null(arch_find("zzzzzzzzzzzz", NULL, &error));
     assert_null(strstr(error.message, "near"));
-    assert_string_equal(arch_find("LLaMA", &error)->name, "llama");
+    assert_string_equal(arch_find("LLaMA", NULL, &error)->name, "llama");
     put_good();
     put("config.json", "{\"model_type\":\"qwen2_5vl\",\"hidden_size\":4}");
     assert_null(vlm_load(dir, NULL, &error));

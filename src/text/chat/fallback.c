@@ -35,7 +35,7 @@ static const family families[] = {
     {"llmjpvl", TOKEN, "<image>", false, false}, {"multi_modality", TOKEN, "<image>", false, true}, {"jina_vlm", TOKEN, "<|image|>", false, false},
     {"jvlm", TOKEN, "<|image|>", false, false}, {"step3p7", TOKEN, "<im_patch>", false, false}, {"llava-qwen2", TOKEN, "<image>\\n", false, true},
     {"llava_qwen2", TOKEN, "<image>\\n", false, false}, {"bunny-llama", TOKEN, "<image>\\n", false, true}, {"deepseek_vl_v2", TOKEN, "<image>\\n", false, false},
-    {"deepseekocr", TOKEN, "<image>\\n", false, false}, {"deepseekocr_2", TOKEN, "<image>\\n", false, false}, {"phi4-siglip", TOKEN, "<image>\\n", false, false},
+    {"deepseekocr", TOKEN, "<image>\\n", false, false}, {"deepseekocr_2", TOKEN, "<image>\\n", false, false}, {"deepseek_ocr", TOKEN, "<image>\\n", false, false}, {"deepseek_ocr2", TOKEN, "<image>\\n", false, false}, {"phi4-siglip", TOKEN, "<image>\\n", false, false},
     {"unlimited-ocr", ONCE, "<image>", false, false}, {"phi3_v", NUMBERED, "", false, false}, {"phi4mm", NUMBERED, "", false, false},
     {"paligemma", LAST_TOKEN, "<image>", false, true}, {"florence2", LAST, "", false, false}, {"falcon_ocr", LAST, "", false, true},
     {"moondream2", PROMPT, "", false, false}, {"moondream3", PROMPT, "", false, false}, {"plamo2vl", PROMPT, "", false, false}, {"molmo", TEXT, "", false, false},

@@ -131,12 +131,27 @@ static bool token_begins(const chat_guard *g, const char *s, size_t n, bool assi
     return false;
 }
 
+/* Length of the token at s[0..n) that people may type; 0: none. */
+static size_t typed_token(const chat_guard *g, const char *s, size_t n)
+{
+    for (size_t i = 0; g->typed && g->typed[i]; i++) {
+        size_t size = strlen(g->typed[i]);
+        if (size <= n && !memcmp(s, g->typed[i], size)) return size;
+    }
+    return 0;
+}
+
 static bool guard_text(chat_guard *g, const char *s, size_t n, bool assistant, buf *out)
 {
     size_t done = 0;
     for (size_t i = 0; i < n;) {
         size_t size = utf8_size((unsigned char)s[i]);
         if (size > n - i) size = n - i;
+        size_t typed = typed_token(g, s + i, n - i);
+        if (typed) {
+            i += typed;
+            continue;
+        }
         if (token_begins(g, s + i, n - i, assistant)) {
             if (!buf_add(out, s + done, i + size - done) || !buf_adds(out, g->text)) return false;
             done = i + size;

@@ -60,7 +60,7 @@ typedef struct chat_guard {
     char mark[5];                  /* another one, for media */
     const tok_trie *control;       /* control tokens: 0 marked special, 1 written by the template (not guarded in assistant messages) */
     tok_trie own;                  /* the same when the template holds none for this tokenizer */
-    const char *const *placeholders;
+    const char *const *placeholders, *const *typed;    /* typed: tokens that stay as they are; NULL: none */
     bool used;
 } chat_guard;
 bool chat_guard_tokens(const jinja *j, const tokenizer *tok, tok_trie *out);
