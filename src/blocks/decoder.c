@@ -347,24 +347,65 @@ static tensor mlp(step *s, int i, tensor h)
     return op_linear(s->r, op_glu(s->r, y[0], y[1], s->d->spec.act), &w->down, w->down_bias);
 }
 
+typedef struct expert_kind { const weight *router, *gate_up, *gate, *up, *down; const float *correction; } expert_kind;
+
 /* router_in: what the router reads; h: what the experts read. */
-static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor h)
+static tensor experts_of(step *s, const decoder_layer *w, const expert_kind *kind, tensor router_in, tensor h)
 {
     const decoder_spec *spec = &s->d->spec;
     run *r = s->r;
-    tensor scores = op_linear(r, router_in, &w->router, w->router_bias);                           /* [n, experts] */
+    tensor scores = op_linear(r, router_in, kind->router, w->router_bias);                         /* [n, experts] */
     route_spec route = spec->route;
-    route.bias = w->router_correction;
+    route.bias = kind->correction;
     size_t chosen = (size_t)h.rows * (size_t)route.top_k;
     int32_t *index = run_alloc(r, (chosen + 1) * sizeof *index);
     float *share = run_alloc(r, (chosen + 1) * sizeof *share);
     op_route(r, index, share, scores, &route);
     for (size_t k = 0; run_ok(r) && w->router_expert_scale && k < chosen; k++) share[k] *= w->router_expert_scale[index[k]];
-    moe_spec m = {.experts = spec->experts, .top_k = route.top_k, .act = spec->act, .down = &w->experts_down,
-                  .gate_up = w->experts_gate_up.data ? &w->experts_gate_up : NULL,
-                  .gate = w->experts_gate.data ? &w->experts_gate : NULL, .up = w->experts_up.data ? &w->experts_up : NULL,
+    moe_spec m = {.experts = spec->experts, .top_k = route.top_k, .act = spec->act, .down = kind->down,
+                  .gate_up = kind->gate_up && kind->gate_up->data ? kind->gate_up : NULL,
+                  .gate = kind->gate->data ? kind->gate : NULL, .up = kind->up->data ? kind->up : NULL,
                   .gate_up_bias = w->experts_bias, .down_bias = w->experts_down_bias, .limit = spec->moe_limit};
     return op_moe(r, h, &m, index, share);
+}
+
+/* Row i of the present rows belongs to a medium, or to what stands around it. */
+static bool takes_media_experts(const step *s, int i)
+{
+    int t = s->cut ? s->b->logit_tokens[i] : i;
+    if (s->b->is_media && s->b->is_media[t]) return true;
+    for (size_t k = 0; k < sizeof s->d->spec.media_marks / sizeof *s->d->spec.media_marks; k++)
+        if (s->b->tokens[t] == s->d->spec.media_marks[k]) return true;
+    return false;
+}
+
+/* Rows of text and rows of media go to experts of their own. */
+static tensor experts_by_kind(step *s, const expert_kind *kinds, const decoder_layer *w, tensor h)
+{
+    run *r = s->r;
+    int32_t *rows[2], n[2] = {0, 0};
+    for (int k = 0; k < 2; k++) rows[k] = run_alloc(r, (size_t)(h.rows + 1) * sizeof *rows[k]);
+    for (int i = 0; run_ok(r) && i < h.rows; i++) {
+        int k = takes_media_experts(s, i);
+        rows[k][n[k]++] = i;
+    }
+    for (int k = 0; k < 2; k++)
+        if (!n[!k]) return experts_of(s, w, &kinds[k], h, h);
+    tensor out = run_tensor(r, h.rows, h.cols);
+    for (int k = 0; k < 2 && run_ok(r); k++) {
+        tensor part = op_gather(r, h, rows[k], n[k]);
+        op_scatter(r, out, experts_of(s, w, &kinds[k], part, part), rows[k]);
+    }
+    return out;
+}
+
+static tensor experts(step *s, const decoder_layer *w, tensor router_in, tensor h)
+{
+    const expert_kind kinds[2] = {
+        {&w->router, &w->experts_gate_up, &w->experts_gate, &w->experts_up, &w->experts_down, w->router_correction},
+        {&w->media_router, NULL, &w->media_gate, &w->media_up, &w->media_down, w->media_correction},
+    };
+    return s->d->spec.media_ffn ? experts_by_kind(s, kinds, w, h) : experts_of(s, w, kinds, router_in, h);
 }
 
 static tensor shared_expert(step *s, const decoder_layer *w, tensor h)

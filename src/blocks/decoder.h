@@ -108,7 +108,9 @@ typedef struct decoder_spec {
     moe_names moe_names;
     int experts, expert_ffn;
     route_spec route;              /* its bias is the layer's: correction_bias */
-    bool correction_bias;          /* mlp.gate.e_score_correction_bias */
+    const char *correction_bias;   /* its name below the layer; NULL: none */
+    int media_ffn;                 /* width of experts of a second kind, that media tokens take (ERNIE 4.5 VL); 0: there is one kind */
+    int32_t media_marks[4];        /* further ids that count as media there: begin and end of pictures */
     float moe_limit;               /* moe_spec.limit */
     int shared_ffn;                /* MOE_INSTEAD: width of an expert that every token takes, times sigmoid(shared_expert_gate x); 0: none */
     bool shared_plain;             /* ... times nothing, named mlp.shared_experts (DeepSeek) */
@@ -148,6 +150,8 @@ typedef struct decoder_layer {
     const float *router_scale, *router_expert_scale, *router_bias, *router_correction, *experts_bias, *experts_down_bias;
     const float *moe_norm, *moe_post1, *moe_post2;       /* MOE_BESIDE: pre_2, post_1, post_2 */
     weight shared_gate, shared_up, shared_down, shared_router;
+    weight media_router, media_gate, media_up, media_down;   /* experts of the second kind */
+    const float *media_correction;
     weight ple_gate, ple_proj;
     const float *ple_norm;
     float scalar;

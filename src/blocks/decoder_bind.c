@@ -68,6 +68,32 @@ static void bind_gpt_oss(const decoder_spec *s, decoder_layer *w, binder *b, int
     bind_vector(b, &w->experts_down_bias, n * s->hidden, "layers.%d.mlp.experts.down_proj_bias", i);
 }
 
+static void bind_shared(const decoder_spec *s, decoder_layer *w, binder *b, int i)
+{
+    const char *shared = s->shared_plain ? "shared_experts" : "shared_expert";
+    bind_linear(b, &w->shared_gate, s->shared_ffn, s->hidden, "layers.%d.mlp.%s.gate_proj", i, shared);
+    bind_linear(b, &w->shared_up, s->shared_ffn, s->hidden, "layers.%d.mlp.%s.up_proj", i, shared);
+    bind_linear(b, &w->shared_down, s->hidden, s->shared_ffn, "layers.%d.mlp.%s.down_proj", i, shared);
+    if (!s->shared_plain) bind_linear(b, &w->shared_router, 1, s->hidden, "layers.%d.mlp.shared_expert_gate", i);
+}
+
+/* ERNIE 4.5 VL: experts of the second kind are counted on behind the first, routers lie transposed. */
+static void bind_two_kinds(const decoder_spec *s, decoder_layer *w, binder *b, int i)
+{
+    int64_t n = s->experts, ffn[2] = {s->expert_ffn, s->media_ffn};
+    weight *router[2] = {&w->router, &w->media_router}, *gate[2] = {&w->experts_gate, &w->media_gate}, *up[2] = {&w->experts_up, &w->media_up};
+    weight *down[2] = {&w->experts_down, &w->media_down};
+    for (int k = 0; k < 2; k++) {
+        bind_linear_transposed(b, router[k], n, s->hidden, "layers.%d.mlp.gate%s", i, k ? ".weight_1" : "");
+        bind_experts_range(b, gate[k], k * n, n, ffn[k], s->hidden, "gate_proj", "layers.%d.mlp.experts", i);
+        bind_experts_range(b, up[k], k * n, n, ffn[k], s->hidden, "up_proj", "layers.%d.mlp.experts", i);
+        bind_experts_range(b, down[k], k * n, n, s->hidden, ffn[k], "down_proj", "layers.%d.mlp.experts", i);
+    }
+    bind_vector(b, &w->router_correction, 2 * n, "layers.%d.%s", i, s->correction_bias);
+    w->media_correction = w->router_correction ? w->router_correction + n : NULL;
+    if (s->shared_ffn) bind_shared(s, w, b, i);
+}
+
 /* Experts lie fused (Gemma 4, newer transformers; some transposed), one by one (Qwen as published), or with gate and up apart (MLX). */
 static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
@@ -78,7 +104,7 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
     const char *down = mixtral ? "w2" : "down_proj";
     int64_t n = s->experts, ffn = s->expert_ffn;
     bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : mixtral ? "block_sparse_moe.gate" : "mlp.gate");
-    if (s->correction_bias) bind_vector(b, &w->router_correction, n, "layers.%d.mlp.gate.e_score_correction_bias", i);
+    if (s->correction_bias) bind_vector(b, &w->router_correction, n, "layers.%d.%s", i, s->correction_bias);
     if (s->experts_transposed && b->files && bind_exists(b, "layers.%d.%s.gate_up_proj", i, fused)) {
         bind_experts_transposed(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused);
         bind_experts_transposed(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
@@ -93,13 +119,7 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
         bind_experts(b, &w->experts_up, n, ffn, s->hidden, "layers.%d.%s.up_proj", i, apart);
         bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, apart);
     }
-    if (!beside && s->shared_ffn) {
-        const char *shared = s->shared_plain ? "shared_experts" : "shared_expert";
-        bind_linear(b, &w->shared_gate, s->shared_ffn, s->hidden, "layers.%d.mlp.%s.gate_proj", i, shared);
-        bind_linear(b, &w->shared_up, s->shared_ffn, s->hidden, "layers.%d.mlp.%s.up_proj", i, shared);
-        bind_linear(b, &w->shared_down, s->hidden, s->shared_ffn, "layers.%d.mlp.%s.down_proj", i, shared);
-        if (!s->shared_plain) bind_linear(b, &w->shared_router, 1, s->hidden, "layers.%d.mlp.shared_expert_gate", i);
-    }
+    if (!beside && s->shared_ffn) bind_shared(s, w, b, i);
     if (!beside) return;
     bind_vector(b, &w->router_scale, s->hidden, "layers.%d.router.scale", i);
     bind_vector(b, &w->router_expert_scale, n, "layers.%d.router.per_expert_scale", i);
@@ -155,6 +175,7 @@ static void bind_layer(const decoder_spec *s, decoder_layer *w, binder *b, int i
     else bind_attention(s, w, l, b, i);
     if (l->ffn) bind_mlp(s, w, l, b, i);
     if (l->moe && s->moe_names == MOE_GPT_OSS) bind_gpt_oss(s, w, b, i);
+    else if (l->moe && s->media_ffn) bind_two_kinds(s, w, b, i);
     else if (l->moe) bind_moe(s, w, b, i);
     if (s->altup.streams) altup_bind_layer(&s->altup, &w->altup, b, s->hidden, i);
     if (s->ple) {

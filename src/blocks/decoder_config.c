@@ -151,7 +151,7 @@ static void configure_deepseek_routing(decoder_spec *s, config *c, where *w, boo
     bool corrected = !strcmp(method, "noaux_tc"), limited = !strcmp(method, "group_limited_greedy");
     if (!corrected && !limited && strcmp(method, "greedy"))
         config_fail(c, VLM_UNSUPPORTED, "topk_method \"%s\"; greedy, group_limited_greedy and noaux_tc are known", method);
-    s->correction_bias = corrected;
+    s->correction_bias = corrected ? "mlp.gate.e_score_correction_bias" : NULL;
     r->group_best = corrected ? 2 : 1;
     r->groups = corrected || limited ? (int)config_int(c, at(w, "n_group"), 1, 1, s->experts) : 1;
     r->kept_groups = corrected || limited ? (int)config_int(c, at(w, "topk_group"), r->groups, 1, r->groups) : 1;

@@ -333,7 +333,7 @@ static void check_processed(check_report *r, const vlm_model *m, const check_cas
 
 static bool is_later(const char *key)
 {
-    static const char *const later[] = {"mm_token_type_ids", "token_type_ids", "labels", "position_ids", "hidden_last", "logits", "cross_attention_mask",
+    static const char *const later[] = {"mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids", "labels", "position_ids", "hidden_last", "logits", "cross_attention_mask",
                                         "cross_attention_states", "encoder_output", "davit"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (!strcmp(key, later[i])) return true;

@@ -43,7 +43,7 @@ void qwen_tower_bind(const qwen_tower_names *names, qwen_tower *t, binder *b)
     const patch_spec *p = &t->patch;
     int64_t d = t->vit.hidden;
     const char *embed = names->embed ? names->embed : "patch_embed.proj", *layers = names->layers ? names->layers : "blocks";
-    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", "vit.", "vision_tower.encoder.", NULL);
+    bind_prefix(b, "visual.", "model.visual.", "vision_tower.", "thinker.visual.", "thinker.model.visual.", "vit.", "vision_tower.encoder.", "model.vision_model.", "vision_model.", NULL);
     bind_conv3d(b, &t->embed, d, PATCH_CHANNELS, p->temporal, p->patch, p->patch, "%s", embed);
     bind_vector_optional(b, &t->embed_bias, d, "%s.bias", embed);
     if (t->side) bind_vector(b, &t->positions, ((int64_t)t->side * t->side + t->class_row) * d, "%s.weight", names->positions ? names->positions : "pos_embed");

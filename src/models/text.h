@@ -18,6 +18,8 @@ bool text_known(const char *model_type);
 
 bool cohere2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool deepseek_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+/* The experts of ERNIE 4.5: one kind, or (2) further ones for tokens of media. */
+bool ernie4_5_experts(decoder_spec *s, config *c, int kinds);
 bool ernie4_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma3n_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);

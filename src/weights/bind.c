@@ -393,11 +393,11 @@ void bind_linear_parts(binder *b, int count, weight *const *out, const int64_t *
     }
 }
 
-/* Expert `e` of NAME.e.SUFFIX into the room for all, which the first one's type decides; false after a failure. */
-static bool copy_expert(binder *b, weight *w, int64_t e, const char *name, const char *suffix)
+/* NAME.(first + e).SUFFIX as expert e into the room for all, which the first one's type decides; false after a failure. */
+static bool copy_expert(binder *b, weight *w, int64_t first, int64_t e, const char *name, const char *suffix)
 {
     char full[NAME_MAX_BYTES];
-    snprintf(full, sizeof full, "%s.%lld.%s", name, (long long)e, suffix);
+    snprintf(full, sizeof full, "%s.%lld.%s", name, (long long)(first + e), suffix);
     const stored_tensor *t = bind_find_matrix(b, full);
     if (!t) return bind_missing(b, full, ".weight"), false;
     weight one = *w;
@@ -414,19 +414,32 @@ static bool copy_expert(binder *b, weight *w, int64_t e, const char *name, const
     return true;
 }
 
-void bind_experts_each(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, ...)
+static void bind_each(binder *b, weight *out, int64_t first, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, va_list args)
 {
     char name[NAME_MAX_BYTES / 2];
     *out = (weight){.rows = rows, .cols = cols, .experts = experts};
     if (b->failed) return;
-    va_list args;
-    va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
-    va_end(args);
     bool ok = true;
-    if (b->files) for (int64_t e = 0; ok && e < experts; e++) ok = copy_expert(b, out, e, name, suffix);
+    if (b->files) for (int64_t e = 0; ok && e < experts; e++) ok = copy_expert(b, out, first, e, name, suffix);
     else ok = bind_dummy(b, out, name);
     if (!ok || !bind_add(b, out)) out->data = NULL;
+}
+
+void bind_experts_each(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bind_each(b, out, 0, experts, rows, cols, suffix, format, args);
+    va_end(args);
+}
+
+void bind_experts_range(binder *b, weight *out, int64_t first, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    bind_each(b, out, first, experts, rows, cols, suffix, format, args);
+    va_end(args);
 }
 
 /* ---- vectors ------------------------------------------------------------------------------------------------------------- */

@@ -24,7 +24,7 @@ typedef struct binder {
     config *cfg;
     device *dev;                   /* whose prepare is called for every matrix */
     arena *memory;                 /* lives as long as the model: converted vectors, permuted kernels, dummy weights */
-    const char *prefixes[8];       /* alternatives of the current prefix, NULL-terminated; "" is none */
+    const char *prefixes[12];      /* alternatives of the current prefix, NULL-terminated; "" is none */
     const char *const *spellings;  /* pairs: parts of names (whole between dots) and how the file may spell them; NULL-terminated, or NULL */
     const char *dummy_format;      /* NULL: real weights */
     uint8_t *used;                 /* [checkpoint_count] for vlm inspect */
@@ -41,7 +41,7 @@ typedef struct binder {
 
 /* Zero-initialises b for `files` (NULL: dummy mode in `dummy_format`). dev may be NULL (nothing is prepared). */
 bool bind_start(binder *b, const checkpoint *files, config *cfg, device *dev, arena *memory, const char *dummy_format, vlm_error *error);
-/* Sets the prefix alternatives (7 at most; the texts must outlive their use), e.g. bind_prefix(b, "model.language_model.", "language_model.model.", "model.", NULL). */
+/* Sets the prefix alternatives (11 at most; the texts must outlive their use), e.g. bind_prefix(b, "model.language_model.", "language_model.model.", "model.", NULL). */
 void bind_prefix(binder *b, const char *first, ...) __attribute__((sentinel));
 /* Matrix `name`.weight, else `name` [rows, cols] (further dimensions of 1, as of a 1x1 convolution, are fine); an optional bias `name`.bias comes through bind_vector_optional. */
 void bind_linear(binder *b, weight *out, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -57,6 +57,8 @@ void bind_experts(binder *b, weight *out, int64_t experts, int64_t rows, int64_t
 bool bind_experts_optional(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
 /* The same from matrices that lie one by one, NAME.0.SUFFIX.weight, NAME.1.SUFFIX.weight ...: copied together (plain formats of one type). */
 void bind_experts_each(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, ...) __attribute__((format(printf, 7, 8)));
+/* ... from NAME.first on. */
+void bind_experts_range(binder *b, weight *out, int64_t first, int64_t experts, int64_t rows, int64_t cols, const char *suffix, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* The same from one tensor [experts, cols, rows] of a plain format, transposed by copying. */
 void bind_experts_transposed(binder *b, weight *out, int64_t experts, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 6, 7)));
 /* ... whose outputs alternate gate, up, gate, up ...: gates first in `out`. The same for biases [experts, rows]. */
