@@ -30,65 +30,103 @@ bool fetch_unescape(const char *text, size_t size, buf *out)
     return true;
 }
 
-/* 0..63, or -1; the URL-safe alphabet is understood, too. */
-static int base64_digit(unsigned char c)
+/* 0..63; the URL-safe alphabet is understood, too. */
+static const uint8_t *base64_table(void)
 {
-    if (c >= 'A' && c <= 'Z') return c - 'A';
-    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-    if (c >= '0' && c <= '9') return c - '0' + 52;
-    return c == '+' || c == '-' ? 62 : c == '/' || c == '_' ? 63 : -1;
+#define ROW(first, digit) [first] = (digit) | 0x40
+    /* 0x40 marks digits here, so that what is not listed (0) is told from 'A'. */
+    static const uint8_t marked[256] = {
+        ROW('A', 0), ROW('B', 1), ROW('C', 2), ROW('D', 3), ROW('E', 4), ROW('F', 5), ROW('G', 6), ROW('H', 7), ROW('I', 8), ROW('J', 9), ROW('K', 10), ROW('L', 11),
+        ROW('M', 12), ROW('N', 13), ROW('O', 14), ROW('P', 15), ROW('Q', 16), ROW('R', 17), ROW('S', 18), ROW('T', 19), ROW('U', 20), ROW('V', 21), ROW('W', 22),
+        ROW('X', 23), ROW('Y', 24), ROW('Z', 25), ROW('a', 26), ROW('b', 27), ROW('c', 28), ROW('d', 29), ROW('e', 30), ROW('f', 31), ROW('g', 32), ROW('h', 33),
+        ROW('i', 34), ROW('j', 35), ROW('k', 36), ROW('l', 37), ROW('m', 38), ROW('n', 39), ROW('o', 40), ROW('p', 41), ROW('q', 42), ROW('r', 43), ROW('s', 44),
+        ROW('t', 45), ROW('u', 46), ROW('v', 47), ROW('w', 48), ROW('x', 49), ROW('y', 50), ROW('z', 51), ROW('0', 52), ROW('1', 53), ROW('2', 54), ROW('3', 55),
+        ROW('4', 56), ROW('5', 57), ROW('6', 58), ROW('7', 59), ROW('8', 60), ROW('9', 61), ROW('+', 62), ROW('-', 62), ROW('/', 63), ROW('_', 63)};
+#undef ROW
+    return marked;
+}
+
+/* Whole groups of four digits, as far as they go: how many characters were read; *out moves on. */
+static size_t decode_quads(const unsigned char *text, size_t size, uint8_t **out)
+{
+    const uint8_t *t = base64_table();
+    uint8_t *to = *out;
+    size_t i = 0;
+    for (; i + 4 <= size; i += 4, to += 3) {
+        uint32_t a = t[text[i]], b = t[text[i + 1]], c = t[text[i + 2]], d = t[text[i + 3]];
+        if (!(a & b & c & d & 0x40)) break;
+        uint32_t bits = (a & 63) << 18 | (b & 63) << 12 | (c & 63) << 6 | (d & 63);
+        to[0] = (uint8_t)(bits >> 16);
+        to[1] = (uint8_t)(bits >> 8);
+        to[2] = (uint8_t)bits;
+    }
+    *out = to;
+    return i;
 }
 
 /* Spaces and line ends are skipped, padding may be missing. */
 static bool decode_base64(const char *text, size_t size, buf *out, vlm_error *error)
 {
-    uint8_t block[3072];
-    size_t filled = 0;
+    uint8_t *bytes = mem_resize(NULL, size / 4 * 3 + 4, 1), *to = bytes;
+    if (!bytes) return err_memory(error, size);
     uint32_t bits = 0;
     int held = 0;
-    bool padded = false;
-    for (size_t i = 0; i < size; i++) {
+    bool padded = false, ok = true;
+    for (size_t i = 0; ok && i < size; i++) {
+        if (held == 0 && !padded) i += decode_quads((const unsigned char *)text + i, size - i, &to);
+        if (i >= size) break;
         unsigned char c = (unsigned char)text[i];
         if (c == ' ' || c == '\n' || c == '\r' || c == '\t') continue;
-        if (c == '=') {
-            padded = true;
-            continue;
-        }
-        int digit = base64_digit(c);
-        if (digit < 0 || padded) return err_set(error, VLM_FORMAT, "data URL: character %zu is not base64", i);
-        bits = bits << 6 | (uint32_t)digit;
+        if (c == '=') { padded = true; continue; }
+        uint32_t digit = base64_table()[c];
+        if (!digit || padded) { ok = err_set(error, VLM_FORMAT, "data URL: character %zu is not base64", i); break; }
+        bits = bits << 6 | (digit & 63);
         held += 6;
         if (held < 8) continue;
         held -= 8;
-        block[filled++] = (uint8_t)(bits >> held);
-        if (filled == sizeof block) {
-            if (!buf_add(out, block, filled)) return err_memory(error, filled);
-            filled = 0;
-        }
+        *to++ = (uint8_t)(bits >> held);
     }
-    if (held == 6) return err_set(error, VLM_FORMAT, "data URL: base64 is cut off");
-    return !filled || buf_add(out, block, filled) || err_memory(error, filled);
+    if (ok && held == 6) ok = err_set(error, VLM_FORMAT, "data URL: base64 is cut off");
+    size_t n = (size_t)(to - bytes);
+    ok = ok && (!n || buf_add(out, bytes, n) || err_memory(error, n));
+    mem_free(bytes);
+    return ok;
 }
 
-bool fetch_data_url(const char *url, size_t limit, buf *out, vlm_error *error)
+bool media_attached_find(const media_attached *a, const char *name, size_t size, media_text *out)
 {
-    const char *head = url + strlen("data:"), *comma = strchr(head, ',');
+    size_t n = a ? strlen(a->prefix) : 0;
+    if (!n || size <= n || size > n + 9 || memcmp(name, a->prefix, n)) return false;
+    int index = 0;
+    for (size_t i = n; i < size; i++) {
+        if (name[i] < '0' || name[i] > '9') return false;
+        index = index * 10 + name[i] - '0';
+    }
+    if (index >= a->count) return false;
+    *out = a->item[index];
+    return true;
+}
+
+bool fetch_data_url(media_text url, const media_attached *attached, size_t limit, buf *out, vlm_error *error)
+{
+    const char *head = url.data + strlen("data:"), *comma = memchr(head, ',', url.size - strlen("data:"));
     if (!comma) return err_set(error, VLM_FORMAT, "a data URL without a comma");
-    const char *body = comma + 1;
-    size_t size = strlen(body), n = (size_t)(comma - head);
+    size_t n = (size_t)(comma - head);
+    media_text body = {comma + 1, url.size - (size_t)(comma + 1 - url.data)};
+    media_attached_find(attached, body.data, body.size, &body);
     bool base64 = n >= 7 && strncasecmp(comma - 7, ";base64", 7) == 0;
-    if ((base64 ? size / 4 * 3 : size / 3) > limit)
-        return err_set(error, VLM_LIMIT, "a data URL of %zu characters: %zu bytes at most are read", size, limit);
+    if ((base64 ? body.size / 4 * 3 : body.size / 3) > limit)
+        return err_set(error, VLM_LIMIT, "a data URL of %zu characters: %zu bytes at most are read", body.size, limit);
     if (!base64) {
         size_t before = out->size;
-        if (!fetch_unescape(body, size, out))
-            return out->failed ? err_memory(error, size) : err_set(error, VLM_FORMAT, "data URL: a broken %% escape");
+        if (!fetch_unescape(body.data, body.size, out))
+            return out->failed ? err_memory(error, body.size) : err_set(error, VLM_FORMAT, "data URL: a broken %% escape");
         return out->size - before <= limit || err_set(error, VLM_LIMIT, "a data URL of %zu bytes: %zu at most are read", out->size - before, limit);
     }
-    if (!memchr(body, '%', size)) return decode_base64(body, size, out, error);
+    if (!memchr(body.data, '%', body.size)) return decode_base64(body.data, body.size, out, error);
     buf plain = {0};
-    bool ok = fetch_unescape(body, size, &plain) ? decode_base64(plain.data ? plain.data : "", plain.size, out, error)
-                                                 : err_set(error, VLM_FORMAT, "data URL: a broken %% escape");
+    bool ok = fetch_unescape(body.data, body.size, &plain) ? decode_base64(plain.data ? plain.data : "", plain.size, out, error)
+                                                           : err_set(error, VLM_FORMAT, "data URL: a broken %% escape");
     buf_free(&plain);
     return ok;
 }
@@ -139,7 +177,10 @@ bool media_fetch(const char *source, const media_policy *policy, buf *out, bool 
     if (!policy) policy = &standard;
     if (is_directory) *is_directory = false;
     if (!source || !*source) return err_set(error, VLM_INVALID, "a media source that is empty");
-    if (has_scheme(source, "data:")) return fetch_data_url(source, policy->max_bytes, out, error);
+    media_text url = {source, strlen(source)};
+    media_attached_find(policy->attached, source, url.size, &url);
+    if (url.size >= 5 && has_scheme(url.data, "data:")) return fetch_data_url(url, policy->attached, policy->max_bytes, out, error);
+    if (url.data != source) return err_set(error, VLM_INVALID, "a media source that is neither a URL nor a data URL");
     if (has_scheme(source, "file:")) return read_file_url(source, policy, out, is_directory, error);
     if (has_scheme(source, "http:") || has_scheme(source, "https:")) return fetch_http(source, policy, out, error);
     if (looks_like_url(source)) {

@@ -10,7 +10,7 @@ struct sockaddr;
 bool fetch_address_is_public(const struct sockaddr *address);
 
 /* Appends the decoded bytes. */
-bool fetch_data_url(const char *url, size_t limit, buf *out, vlm_error *error);
+bool fetch_data_url(media_text url, const media_attached *attached, size_t limit, buf *out, vlm_error *error);
 /* %41 becomes A. False for a broken escape and for %00. */
 bool fetch_unescape(const char *text, size_t size, buf *out);
 bool fetch_http(const char *url, const media_policy *policy, buf *out, vlm_error *error);

@@ -13,6 +13,13 @@
 typedef enum media_kind { MEDIA_IMAGE, MEDIA_VIDEO, MEDIA_AUDIO, MEDIA_PROMPT /* what an encoder-decoder's encoder reads; never a part of a message */ } media_kind;
 const char *media_kind_name(media_kind kind);
 
+/* Texts that were taken out of a request's JSON before it was parsed (data URLs and base64, megabytes of them): in their place stands their name, `prefix` and
+ * a number. The prefix holds a random part, so that nobody else can name them. Not zero-terminated; whoever made the policy keeps them alive. */
+typedef struct media_text { const char *data; size_t size; } media_text;
+typedef struct media_attached { char prefix[56]; int count; const media_text *item; } media_attached;
+/* The text that `name` stands for; false: it is no name of one. */
+bool media_attached_find(const media_attached *a, const char *name, size_t size, media_text *out);
+
 /* What may be read, and how much. Zero-initialised fields are not "no limit": start from media_policy_default. */
 typedef struct media_policy {
     bool local_files;              /* paths, file:// ("-" is standard input) */
@@ -26,6 +33,7 @@ typedef struct media_policy {
     double max_seconds;            /* of audio: 3600; of video: 6 hours */
     int timeout_seconds;           /* of a download: 30 */
     int max_redirects;             /* 5, each hop checked again */
+    const media_attached *attached;        /* NULL: none */
 } media_policy;
 media_policy media_policy_default(void);
 

@@ -1,6 +1,7 @@
 /* body.c - see body.h. */
 #define _GNU_SOURCE
 #include "server/body.h"
+#include "server/server_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -72,7 +73,7 @@ bool body_read(const json_t *body, const field *fields, void *out, const char *w
     return true;
 }
 
-json_t *body_object(const exchange *x, refusal *why)
+json_t *body_object(exchange *x, refusal *why)
 {
     const char *type = exchange_header(x, "Content-Type");
     if (type && strncasecmp(type, "application/json", 16) && !strcasestr(type, "+json")) {
@@ -82,11 +83,21 @@ json_t *body_object(const exchange *x, refusal *why)
     size_t size;
     const char *text = exchange_body(x, &size);
     json_error_t where;
-    json_t *body = size ? json_loadb(text, size, 0, &where) : NULL;
-    if (!size) refuse(why, 400, NULL, "The request has no body; a JSON object was expected.");
+    attached *a = exchange_attached(x);
+    buf light = {0};
+    bool lifted = attached_lift(text, size, a, &light);
+    json_t *body = size && lifted ? json_loadb(light.data, light.size, 0, &where) : NULL;
+    buf_free(&light);
+    if (a->list.count == 0) exchange_drop_body(x);
+    if (!lifted) refuse_memory(why);
+    else if (!size) refuse(why, 400, NULL, "The request has no body; a JSON object was expected.");
     else if (!body) refuse(why, 400, NULL, "The body is no JSON: %s (line %d, column %d).", where.text, where.line, where.column);
     else if (!json_is_object(body)) {
         refuse(why, 400, NULL, "The body is no JSON object.");
+        json_decref(body);
+        body = NULL;
+    } else if (!attached_restore(a, body)) {
+        refuse(why, 400, NULL, "The body is no UTF-8.");
         json_decref(body);
         body = NULL;
     }

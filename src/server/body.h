@@ -19,8 +19,8 @@ typedef struct field { const char *name; field_kind kind; size_t offset; double 
 
 /* fields: ends with a zero row. `where` stands before names in messages ("tools[0]."), or "". */
 bool body_read(const json_t *body, const field *fields, void *out, const char *where, refusal *why);
-/* The body of a request as a JSON object; it must say application/json, or nothing. NULL: refused. */
-json_t *body_object(const exchange *x, refusal *why);
+/* The body of a request as a JSON object; it must say application/json, or nothing. Long data URLs and base64 are names in it (attached.h). NULL: refused. */
+json_t *body_object(exchange *x, refusal *why);
 
 /* The value as JSON text that lives in `memory`; NULL when out of memory. */
 const char *body_text(arena *memory, const json_t *value);

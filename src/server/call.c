@@ -210,9 +210,9 @@ static void finish(call *c)
     if (c->stream && c->replied) exchange_end(c->x);
     metrics_call(&c->server->metrics, c);
     log_call(c);
-    exchange *x = c->x;
+    exchange *source = c->source;
     call_free(c);
-    exchange_unref(x);
+    exchange_unref(source);
 }
 
 /* Proxies and clients give up on connections that say nothing. A prompt that takes long is the usual case: then the stream begins before it is known that
@@ -266,6 +266,7 @@ static bool submit_all(call *c, const call_start *start, refusal *why)
     policy.local_files = false;
     policy.network = c->server->options.allow_network;
     policy.private_addresses = c->server->options.allow_private;
+    policy.attached = &exchange_attached(c->source)->list;
     engine_extra extra = {.policy = &policy, .news = note, .news_user = c};
     vlm_request_options options = *start->options;
     for (int i = 0; i < c->n; i++) {
@@ -299,7 +300,7 @@ call *call_begin(const call_start *start, refusal *why)
         refuse_memory(why);
         return NULL;
     }
-    *c = (call){.server = start->server, .x = start->x, .resident = start->resident, .form = start->form, .stream = start->stream,
+    *c = (call){.server = start->server, .x = start->x, .source = start->x ? start->x : start->queued, .resident = start->resident, .form = start->form, .stream = start->stream,
                 .usage_wanted = start->usage_wanted, .count_only = start->count_only, .spoke = http_now(), .n = start->n, .choices = choices, .state = start->state, .created = (int64_t)time(NULL)};
     c->logprobs_wanted = start->options->sampling.logprobs;
     c->job = (job){.run = call_run, .user = c};
@@ -330,10 +331,8 @@ call *call_begin(const call_start *start, refusal *why)
         *start->memory = (arena){0};
     }
     if (start->queued) start->form->queued(c, start->queued);
-    if (c->x) {
-        exchange_ref(c->x);
-        exchange_on_gone(c->x, on_gone, c);
-    }
+    exchange_ref(c->source);
+    if (c->x) exchange_on_gone(c->x, on_gone, c);
     jobs_push(s->jobs, &c->job);
     return c;
 }

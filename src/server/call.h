@@ -44,6 +44,7 @@ typedef struct call_form {
 struct call {
     struct server *server;
     exchange *x;                   /* NULL: nobody listens; whole() is still made, and fail() called */
+    exchange *source;              /* the request; its body holds media until the end */
     resident *resident;
     const call_form *form;
     bool stream, usage_wanted, logprobs_wanted, count_only;

@@ -189,7 +189,6 @@ void route_chat(server *s, exchange *x, const char *argument)
     json_t *body = body_object(x, &why);
     bool ok = body && body_read(body, fields, &own, "", &why) && generation_read(s, x, body, &g, &why) && chat_messages(own.messages, &g, &why);
     if (ok) {
-        exchange_drop_body(x);
         g.options.sampling.logprobs = own.logprobs || own.top_logprobs > 0;
         g.options.sampling.top_logprobs = own.top_logprobs;
         call_start start = {.server = s, .x = x, .resident = g.resident, .form = &chat_form, .options = &g.options, .stream = g.stream,

@@ -140,7 +140,6 @@ static void run(server *s, exchange *x, const call_form *how, bool count_only)
     if (ok && g.n != 1) ok = refuse(&why, 400, "n", "'n': this API gives one answer.");
     if (ok && !(state = arena_alloc(&g.memory, sizeof *state))) ok = refuse_memory(&why);
     if (ok) {
-        exchange_drop_body(x);
         call_start start = {.server = s, .x = x, .resident = g.resident, .form = how, .options = &g.options, .stream = g.stream && !count_only, .count_only = count_only,
                             .n = 1, .id_prefix = "msg_", .model = g.model, .state = state, .memory = &g.memory};
         if (call_begin(&start, &why)) g.resident = NULL;

@@ -341,7 +341,6 @@ static void run(server *s, exchange *x, bool count_only)
     bool background = own.background && !g.stream && !count_only;
     if (ok && !(state = new_state(&g, &own, body, chat, id, tenant))) ok = refuse_memory(&why);
     if (ok) {
-        exchange_drop_body(x);
         if (background) state->store = true;
         call_start start = {.server = s, .x = background ? NULL : x, .resident = g.resident, .form = count_only ? &count_form : &form, .options = &g.options,
                             .stream = g.stream && !count_only, .count_only = count_only, .n = 1, .id = id, .model = g.model, .state = state, .memory = &g.memory, .tenant = tenant,

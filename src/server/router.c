@@ -16,7 +16,14 @@ const route routes[] = {
 enum { MAX_ARGUMENT = 256, TENANT_BYTES = 40 };
 
 /* What is known of an exchange once its head was read. */
-typedef struct visit { const route *route; char argument[MAX_ARGUMENT], tenant[TENANT_BYTES]; } visit;
+typedef struct visit { const route *route; char argument[MAX_ARGUMENT], tenant[TENANT_BYTES]; attached attached; } visit;
+
+static void visit_free(void *user)
+{
+    visit *v = user;
+    attached_free(&v->attached);
+    mem_free(v);
+}
 
 /* Does the path fit the pattern? What stands for {name} is copied to argument. */
 static bool fits(const char *pattern, const char *path, char argument[MAX_ARGUMENT])
@@ -102,7 +109,7 @@ static bool remember(const server *s, exchange *x, const route *r, const char *a
     if (!v) return false;
     v->route = r;
     snprintf(v->argument, sizeof v->argument, "%s", argument);
-    exchange_set_user(x, v, mem_free);
+    exchange_set_user(x, v, visit_free);
     const char *key = s->n_keys ? key_of(x) : NULL, *header = exchange_header(x, "X-APC-Tenant");
     if (!header) header = exchange_header(x, "X-Tenant-Id");
     if (!key && !header) return true;
@@ -122,6 +129,8 @@ const char *exchange_tenant(const exchange *x)
     const visit *v = exchange_user(x);
     return v ? v->tenant : "";
 }
+
+attached *exchange_attached(exchange *x) { return &((visit *)exchange_user(x))->attached; }
 
 /* ---- the two hooks of http.h ---- */
 

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "base/hash.h"
+#include "server/attached.h"
 #include "server/body.h"
 #include "server/call.h"
 #include "server/jobs.h"
@@ -47,6 +48,8 @@ extern const route routes[];       /* ends with a zero row */
 void router_accept(void *server, exchange *x, size_t *body_limit);
 void router_serve(void *server, exchange *x);
 
+/* What was taken out of its body. */
+attached *exchange_attached(exchange *x);
 /* Whose caches and stored responses an exchange may use: its API key and its tenant header, hashed; "" when it has neither. */
 const char *exchange_tenant(const exchange *x);
 
