@@ -1,26 +1,30 @@
 /* combinations_test.c - every feature with every other: a covering array of pairs over the axes below, each row run and compared.
  *
- * What decides the answer (medium, sampling, what it is held to) is run once alone with nothing else: the base. Every row must give the
+ * What decides the answer (medium, sampling, what it is held to, adapter) is run once alone with nothing else: the base. Every row must give the
  * base's tokens, reasoning and calls, whatever chunk, batch, cache, preemption or page budget it runs with; a stop string cuts the base's
  * text, a cancelled request has a prefix of it, log-probabilities come once for each token and agree with the base's. Bases that are
  * held to a grammar must keep to it (their texts are looked at, too).
  *
- *     combinations_test MODEL MEDIA [-v] */
+ *     combinations_test MODEL MEDIA [-v]
+ *
+ * Adapters lie in MODEL_adapters; a model without that folder has none. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "engine/engine.h"
 #include "models/model.h"
 
-enum { MEDIUM, SAMPLING, HELD, STOP, LOGPROBS, BESIDE, CHUNK, CACHE, PREEMPT, PAGES, ENDING, AXES, MAX_VALUES = 6, FREE_TOKENS = 20, MAX_TOKENS = 150 };
+enum { MEDIUM, SAMPLING, HELD, ADAPTER, STOP, LOGPROBS, BESIDE, CHUNK, CACHE, PREEMPT, PAGES, ENDING, AXES, MAX_VALUES = 6, FREE_TOKENS = 20, MAX_TOKENS = 150 };
 enum { FREE, SCHEMA, REGEX, BUDGET, BUDGET_SCHEMA, CALL };
 static const struct { const char *name; int n; const char *value[MAX_VALUES]; } axis[AXES] = {
     [MEDIUM] = {"medium", 6, {"text", "image", "two images", "audio", "video", "image then text"}},
     [SAMPLING] = {"sampling", 4, {"greedy", "seeded", "penalties", "all filters"}},
     [HELD] = {"held to", 6, {"nothing", "JSON schema", "regex", "a thinking budget", "budget and schema", "a tool call"}},
+    [ADAPTER] = {"adapter", 2, {"none", "one"}},
     [STOP] = {"stop", 2, {"none", "string"}},
     [LOGPROBS] = {"logprobs", 2, {"off", "on"}},
     [BESIDE] = {"beside", 2, {"alone", "three others"}},
@@ -32,6 +36,8 @@ static const struct { const char *name; int n; const char *value[MAX_VALUES]; } 
 };
 
 static const char *media_dir;
+static const char *const adapter_names[] = {"", "tower", "text"};     /* none, the one of the axis, another that runs beside */
+static bool has_adapters;
 static bool verbose;
 static int failures;
 
@@ -109,6 +115,7 @@ static vlm_request_options options_of(const int *row, const char *messages)
     }
     if (row[LOGPROBS]) { o.sampling.logprobs = 1; o.sampling.top_logprobs = 3; }
     if (row[ENDING] == 2) o.timeout_seconds = 600;
+    if (has_adapters) o.adapter = adapter_names[row[ADAPTER]];
     hold(row[HELD], prompt_end, &o);
     return o;
 }
@@ -245,7 +252,7 @@ static void run_row(vlm_model *m, const int *row, const answer *base)
     vlm_request *beside[3] = {0};
     char *others[3] = {0};
     for (int i = 0; i < 3 && row[BESIDE]; i++) {
-        int other[AXES] = {[MEDIUM] = i, [SAMPLING] = (row[SAMPLING] + i) % 4, [HELD] = (row[HELD] + i) % axis[HELD].n};
+        int other[AXES] = {[MEDIUM] = i, [SAMPLING] = (row[SAMPLING] + i) % 4, [HELD] = (row[HELD] + i) % axis[HELD].n, [ADAPTER] = (row[ADAPTER] + i) % 3};
         others[i] = messages_of(i);
         vlm_request_options other_options = options_of(other, others[i]);
         beside[i] = vlm_submit(e, &other_options, NULL);
@@ -347,39 +354,58 @@ static char *end_of_prompt(const vlm_model *m)
     return word;
 }
 
+static answer bases[MAX_VALUES][MAX_VALUES][MAX_VALUES][2];
+
+/* The answer alone, computed when it is first asked for. */
+static const answer *base_of(vlm_model *m, const int *row)
+{
+    answer *b = &bases[row[MEDIUM]][row[SAMPLING]][row[HELD]][row[ADAPTER]];
+    if (b->result.finish_reason || b->error.code) return b;
+    char *messages = messages_of(row[MEDIUM]);
+    vlm_request_options o = options_of(row, messages);
+    vlm_generate(m, &o, see, b, &b->result, &b->error);
+    check_base(row, b);
+    if (verbose) { say_row(row); printf("    %s|%s|%s\n", b->result.reasoning ? b->result.reasoning : "", b->result.text ? b->result.text : "", b->result.tool_calls ? b->result.tool_calls : ""); }
+    if (row[ADAPTER] && !strcmp(b->result.text, bases[row[MEDIUM]][row[SAMPLING]][row[HELD]][0].result.text) && row[HELD] == FREE && row[MEDIUM])
+        complain(row, "base: the adapter changes nothing", NULL);
+    mem_free(messages);
+    return b;
+}
+
+/* {"tower": "MODEL_adapters/adapters/tower", ...}; NULL: the model has none. */
+static char *adapters_of(const char *model)
+{
+    char *folder = mem_printf("%s_adapters/adapters", model);
+    has_adapters = folder && file_is_directory(folder);
+    char *text = has_adapters ? mem_printf("{\"%s\": \"%s/%s\", \"%s\": \"%s/%s\"}", adapter_names[1], folder, adapter_names[1], adapter_names[2], folder, adapter_names[2]) : NULL;
+    mem_free(folder);
+    return text;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) return fprintf(stderr, "usage: combinations_test MODEL MEDIA [-v]\n"), 2;
     vlm_error error = {0};
     vlm_load_options load = vlm_load_options_default();
     load.precision = "exact";
+    char *adapters = adapters_of(argv[1]);
+    load.adapters = adapters;
     vlm_model *m = vlm_load(argv[1], &load, &error);
+    mem_free(adapters);
     if (!m) return fprintf(stderr, "%s\n", error.message), 1;
     media_dir = argv[2];
     verbose = argc > 3;
     if (!(prompt_end = end_of_prompt(m))) return fprintf(stderr, "no end of the prompt\n"), 1;
-    static answer base[MAX_VALUES][MAX_VALUES][MAX_VALUES];
     for (int medium = 0; medium < axis[MEDIUM].n; medium++)
         for (int sampling = 0; sampling < axis[SAMPLING].n && takes(m, medium); sampling++)
-            for (int held = 0; held < axis[HELD].n; held++) {
-                int row[AXES] = {[MEDIUM] = medium, [SAMPLING] = sampling, [HELD] = held, [LOGPROBS] = 1};
-                char *messages = messages_of(medium);
-                vlm_request_options o = options_of(row, messages);
-                answer *b = &base[medium][sampling][held];
-                vlm_generate(m, &o, see, b, &b->result, &b->error);
-                check_base(row, b);
-                if (verbose) { say_row(row); printf("    %s|%s|%s\n", b->result.reasoning ? b->result.reasoning : "", b->result.text ? b->result.text : "", b->result.tool_calls ? b->result.tool_calls : ""); }
-                mem_free(messages);
-            }
+            for (int held = 0; held < axis[HELD].n; held++) base_of(m, (int[AXES]){[MEDIUM] = medium, [SAMPLING] = sampling, [HELD] = held, [LOGPROBS] = 1});
     int rows = 0, row[AXES];
     while (!failures && next_row(row)) {
-        if (!takes(m, row[MEDIUM])) continue;
-        run_row(m, row, &base[row[MEDIUM]][row[SAMPLING]][row[HELD]]);
+        if (!takes(m, row[MEDIUM]) || (row[ADAPTER] && !has_adapters)) continue;
+        run_row(m, row, base_of(m, (int[AXES]){[MEDIUM] = row[MEDIUM], [SAMPLING] = row[SAMPLING], [HELD] = row[HELD], [ADAPTER] = row[ADAPTER], [LOGPROBS] = 1}));
         rows++;
     }
-    for (int i = 0; i < MAX_VALUES; i++)
-        for (int k = 0; k < MAX_VALUES; k++)
-            for (int h = 0; h < MAX_VALUES; h++) vlm_result_clear(&base[i][k][h].result);
+    for (size_t i = 0; i < sizeof bases / sizeof(answer); i++) vlm_result_clear(&(&bases[0][0][0][0])[i].result);
     mem_free((char *)prompt_end);
     vlm_model_free(m);
     printf("%d combinations, %d failures\n", rows, failures);

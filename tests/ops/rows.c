@@ -229,6 +229,25 @@ static void check_scatter_add(ops_test *t)
     t_same(t, part, got);
 }
 
+static void check_adapt(ops_test *t)
+{
+    tensor out = t_random(t, t_size(t, ROWS), t_size(t, COLS), 1), none = {NULL, DT_F32, 0, 0, 0};
+    int64_t n = 0;
+    int32_t *index = t_alloc(t, (size_t)(out.rows + 1) * sizeof *index);
+    for (int64_t i = 0; i < out.rows; i++)
+        if (t_below(t, 3)) index[n++] = (int32_t)i;
+    tensor u = t_below(t, 4) ? t_random(t, n, out.cols, 1) : none;
+    const float *columns = t_below(t, 2) ? t_values(t, out.cols, 1) : NULL, *from = t_below(t, 2) ? t_values(t, out.cols, 1) : NULL;
+    const float *to = t_below(t, 2) ? t_values(t, out.cols, 1) : NULL;
+    tensor want = t_copy(t, out), got = t_copy(t, out), part = t_copy(t, out);
+    t_shape(t, "%lld of %lld x %lld%s%s%s%s", (long long)n, (long long)out.rows, (long long)out.cols, u.data ? ", u" : "", columns ? ", columns" : "", from ? ", from" : "", to ? ", to" : "");
+    ON(t, ref, adapt, want, u, index, n, 0.7f, columns, from, to);
+    ON(t, dev, adapt, got, u, index, n, 0.7f, columns, from, to);
+    t_near(t, got, want, 20 * EPS, 8 * EPS);
+    ON(t, one, adapt, part, u, index, n, 0.7f, columns, from, to);
+    t_same(t, part, got);
+}
+
 /* Some way to choose: softmax or sigmoid, bias, groups of which only some count. */
 static route_spec random_route(ops_test *t, int64_t cols)
 {
@@ -325,6 +344,6 @@ const op_case row_cases[] = {
     {"mul", check_mul, NULL, false}, {"scale", check_scale, NULL, false}, {"clip", check_clip, NULL, false},
     {"softcap", check_softcap, bench_softcap, false}, {"activate", check_activate, bench_activate, false}, {"glu", check_glu, bench_glu, false},
     {"rope", check_rope, bench_rope, false}, {"gather", check_gather, NULL, false}, {"scatter", check_scatter, NULL, false},
-    {"scatter_add", check_scatter_add, NULL, false}, {"route", check_route, bench_route, false}, {"conv1d_depthwise", check_conv1d, NULL, false},
+    {"scatter_add", check_scatter_add, NULL, false}, {"adapt", check_adapt, NULL, false}, {"route", check_route, bench_route, false}, {"conv1d_depthwise", check_conv1d, NULL, false},
     {NULL, NULL, NULL, false},
 };
