@@ -176,7 +176,8 @@ typedef struct vlm_request_options {
     const char *prompt;            /* ... a prompt text that is used as it is (no template); exactly one of the two */
     const char *media;             /* with `prompt`: JSON array of media parts in order of their placeholders, or NULL */
     vlm_chat_options chat;
-    const char *media_options;     /* JSON object: fps, num_frames, min_frames, max_frames, min_pixels, max_pixels, resize_shape ... */
+    const char *media_options;     /* JSON object: fps, num_frames, min_frames, max_frames, min_pixels, max_pixels, max_tiles, max_soft_tokens, detail,
+                                    * resize_shape ...; a media part may have such members of its own (docs/media.md) */
     vlm_sampling sampling;
     int max_tokens;                /* 2048 */
     const char *stop;              /* JSON array of stop strings, or NULL; looked for in the text, not in reasoning and calls */
@@ -217,7 +218,8 @@ typedef enum vlm_event_type {
     VLM_EVENT_ERROR,               /* error is set; last event */
     VLM_EVENT_PROGRESS,            /* progress_* are set (only when asked for) */
     VLM_EVENT_REASONING,           /* new whole UTF-8 text of the reasoning */
-    VLM_EVENT_TOOL_CALL            /* call_* are set: a call begins, goes on with a piece of its arguments, or ends */
+    VLM_EVENT_TOOL_CALL,           /* call_* are set: a call begins, goes on with a piece of its arguments, or ends */
+    VLM_EVENT_NOTICE               /* text, a line for people: something asked for is done otherwise (a video shown as stills, an option without effect) */
 } vlm_event_type;
 
 typedef struct vlm_top_logprob { int32_t token; float logprob; } vlm_top_logprob;
@@ -263,6 +265,7 @@ typedef struct vlm_result {
     vlm_usage usage;
     char *reasoning;               /* NULL: none */
     char *tool_calls;              /* JSON array as in OpenAI's API: [{"id", "type": "function", "function": {"name", "arguments"}}]; NULL: none */
+    char *notices;                 /* lines of VLM_EVENT_NOTICE; NULL: none */
 } vlm_result;
 VLM_API void vlm_result_clear(vlm_result *result);
 

@@ -77,7 +77,7 @@ class RequestOptions(c.Structure):
                 ("stop_token_ids", c.c_char_p), ("include_stop", c.c_int), ("adapter", c.c_char_p)]
 
 
-EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS, EVENT_REASONING, EVENT_TOOL_CALL = range(8)
+EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS, EVENT_REASONING, EVENT_TOOL_CALL, EVENT_NOTICE = range(9)
 CALL_START, CALL_ARGUMENTS, CALL_END = range(3)
 
 

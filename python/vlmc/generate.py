@@ -1,9 +1,10 @@
 """generate, stream_generate, batch_generate: keyword arguments of mlx-vlm become a request of the engine, its events become results."""
 import ctypes as c
+import warnings
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from . import _media
-from ._library import (CALL_ARGUMENTS, CALL_START, EVENT_DONE, EVENT_REASONING, EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_TOOL_CALL, Event,
+from ._library import (CALL_ARGUMENTS, CALL_START, EVENT_DONE, EVENT_NOTICE, EVENT_REASONING, EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_TOOL_CALL, Event,
                        RequestOptions, lib)
 from .model import Model, Processor, Request, as_json, encoded
 from .prompt import apply_chat_template
@@ -14,7 +15,8 @@ SAMPLING = {"temperature": "temperature", "temp": "temperature", "top_p": "top_p
             "top_n_sigma": "top_n_sigma", "seed": "seed", "repetition_penalty": "repetition_penalty", "repetition_context_size": "repetition_context",
             "presence_penalty": "presence_penalty", "presence_context_size": "presence_context", "frequency_penalty": "frequency_penalty",
             "frequency_context_size": "frequency_context", "top_logprobs": "top_logprobs"}
-MEDIA = ("resize_shape", "fps", "min_pixels", "max_pixels", "num_frames", "min_frames", "max_frames")
+MEDIA = ("resize_shape", "fps", "min_pixels", "max_pixels", "num_frames", "min_frames", "max_frames", "max_soft_tokens", "max_tiles", "detail", "size",
+         "images_kwargs", "videos_kwargs")
 NUMBERS = {"max_tokens": "max_tokens", "skip_special_tokens": "skip_special_tokens", "ignore_eos": "ignore_eos", "priority": "priority", "parse": "parse",
            "parallel_tool_calls": "parallel_tool_calls", "thinking_budget": "thinking_budget", "min_tokens": "min_tokens", "include_stop": "include_stop"}
 TEXTS = {"adapter": "adapter", "tool_format": "tool_format", "thinking_start_token": "thinking_start", "thinking_end_token": "thinking_end"}
@@ -61,7 +63,8 @@ def _request_options(model: Model, prompt: Any, media: list, given: Dict[str, An
             raise TypeError(f"prompt is text (see apply_chat_template), not {type(prompt).__name__}")
         options.prompt, options.media = text(encoded(prompt)), text(as_json(media or None))
     given.pop("enable_thinking", None)                          # with a prompt text it has done its work in the template
-    settings = {name: given.pop(name) for name in MEDIA if given.get(name) is not None}
+    settings = dict(given.pop("media_options", None) or {})
+    settings.update({name: given.pop(name) for name in MEDIA if given.get(name) is not None})
     options.media_options = text(as_json(settings or None))
     for name, target in NUMBERS.items():
         if given.get(name) is not None:
@@ -154,6 +157,8 @@ def _results(request: Request, wants_logprobs: bool) -> Iterator[GenerationResul
             yield from answer.text(event, "text" if event.type == EVENT_TEXT else "reasoning")
         elif event.type == EVENT_TOOL_CALL:
             answer.call(event)
+        elif event.type == EVENT_NOTICE:
+            warnings.warn(c.string_at(event.text, event.text_bytes).decode("utf-8", "replace"), stacklevel=4)
         elif event.type == EVENT_DONE:
             yield from answer.take()
             yield answer.last(event)
@@ -199,8 +204,9 @@ def generate(model: Model, processor: Processor, prompt: Optional[str] = None, i
 
     kwargs: max_tokens 2048, temperature, top_p, top_k, min_p, typical_p, top_n_sigma, the penalties and their context sizes, logit_bias, seed,
     logprobs, top_logprobs, stop, stop_token_ids, include_stop, eos_tokens, min_tokens, skip_special_tokens, response_format, thinking_budget, fps,
-    num_frames, min_pixels, max_pixels, resize_shape, tenant, timeout; with messages=[...] instead of a prompt also tools, tool_choice,
-    parallel_tool_calls, enable_thinking, template_kwargs. adapter: name of one of load()'s adapters, "a,b" of several, "" of none. parse=True takes reasoning and tool calls out of the text; so it is with messages."""
+    num_frames, min_pixels, max_pixels, max_tiles, max_soft_tokens, detail, resize_shape, media_options, tenant, timeout; with messages=[...] instead of
+    a prompt also tools, tool_choice, parallel_tool_calls, enable_thinking, template_kwargs. adapter: name of one of load()'s adapters, "a,b" of several,
+    "" of none. parse=True takes reasoning and tool calls out of the text; so it is with messages."""
     show = (lambda text: print(text, end="", flush=True)) if verbose else None
     result = _whole(stream_generate(model, processor, prompt, image, audio, video, **kwargs), show)
     if verbose:

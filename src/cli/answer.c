@@ -144,6 +144,7 @@ void printer_event(printer *p, const vlm_event *event)
             out(p, event->text, event->text_bytes);
         }
     } else {
+        if (event->type == VLM_EVENT_NOTICE) fprintf(stderr, "vlm: note: %.*s\n", (int)event->text_bytes, event->text);
         return;
     }
     fflush(stdout);

@@ -39,9 +39,14 @@ json_t *result_json(const vlm_result *result)
     for (size_t i = 0; i < result->token_count; i++) json_array_append_new(ids, json_integer(result->tokens[i]));
     const char *text = result->text ? result->text : "";
     json_t *calls = result->tool_calls ? json_loads(result->tool_calls, 0, NULL) : NULL;
-    return json_pack("{s:s, s:s?, s:s?, s:o?, s:o, s:s, s:o, s:o}", "text", text, "content", *text || !calls ? text : NULL, "reasoning", result->reasoning,
-                     "tool_calls", calls, "token_ids", ids, "finish_reason", result->finish_reason ? result->finish_reason : "", "usage", usage,
-                     "timings", timings);
+    json_t *out = json_pack("{s:s, s:s?, s:s?, s:o?, s:o, s:s, s:o, s:o}", "text", text, "content", *text || !calls ? text : NULL, "reasoning", result->reasoning,
+                            "tool_calls", calls, "token_ids", ids, "finish_reason", result->finish_reason ? result->finish_reason : "", "usage", usage,
+                            "timings", timings);
+    json_t *notices = out && result->notices ? json_array() : NULL;
+    for (const char *line = result->notices; notices && line && *line; line += strcspn(line, "\n") + 1)
+        json_array_append_new(notices, json_stringn(line, strcspn(line, "\n")));
+    if (notices) json_object_set_new(out, "notices", notices);
+    return out;
 }
 
 vlm_status request_run(vlm_engine *engine, const vlm_request_options *options, vlm_event_fn on_event, void *user, vlm_result *result, vlm_error *error)
@@ -60,14 +65,37 @@ static bool line_error(vlm_error *error, int line, const char *what)
     return err_set(error, VLM_INVALID, "line %d of the batch file: %s", line, what);
 }
 
+/* A source, or an object with its source and options: {"image": "a.jpg", "detail": "low"}. */
+static json_t *part_of(const json_t *source, const char *type)
+{
+    json_t *part = json_pack("{s:s}", "type", type);
+    if (json_is_object(source)) json_object_update_missing(part, (json_t *)(uintptr_t)source);
+    else json_object_set(part, type, (json_t *)(uintptr_t)source);
+    return part;
+}
+
 static void add_sources(json_t *content, const json_t *line, const char *type)
 {
     json_t *value = json_object_get(line, type);
-    size_t n = json_is_array(value) ? json_array_size(value) : json_is_string(value);
-    for (size_t i = 0; i < n; i++) {
-        json_t *source = json_is_array(value) ? json_array_get(value, i) : value;
-        json_array_append_new(content, json_pack("{s:s, s:O}", "type", type, type, source));
+    size_t n = json_is_array(value) ? json_array_size(value) : json_is_string(value) || json_is_object(value);
+    for (size_t i = 0; i < n; i++) json_array_append_new(content, part_of(json_is_array(value) ? json_array_get(value, i) : value, type));
+}
+
+/* media_options of the line, and members of the line that are such by their names, over those of the flags. */
+static bool take_media_options(const json_t *line, const char **out, kept *keep)
+{
+    static const char *const names[] = {"detail", "min_pixels", "max_pixels", "resize_shape", "fps", "num_frames", "min_frames", "max_frames", "max_soft_tokens",
+                                        "max_tiles", "max_image_tiles"};
+    const json_t *own = json_object_get(line, "media_options");
+    json_t *merged = *out ? json_loads(*out, 0, NULL) : json_object();
+    bool any = json_is_object(own) && json_object_update(merged, (json_t *)(uintptr_t)own) == 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        json_t *value = json_object_get(line, names[i]);
+        if (value) any |= json_object_set(merged, names[i], value) == 0;
     }
+    if (any) return (*out = keep_json(keep, merged)) != NULL;
+    json_decref(merged);
+    return true;
 }
 
 static json_t *messages_of_line(const json_t *line)
@@ -140,13 +168,13 @@ static bool request_of_line(const json_t *line, int number, vlm_request_options 
     if (json_is_integer(seed)) request->sampling.seed = (uint64_t)json_integer_value(seed);
     struct { const char *key; bool string; const char **field; } texts_of[] = {
         {"stop", false, &request->stop}, {"tools", false, &request->chat.tools}, {"template_kwargs", false, &request->chat.template_kwargs},
-        {"logit_bias", false, &request->sampling.logit_bias}, {"media_options", false, &request->media_options},
+        {"logit_bias", false, &request->sampling.logit_bias},
         {"response_format", false, &request->response_format}, {"tool_choice", true, &request->tool_choice},
         {"tool_format", true, &request->tool_format}, {"stop_token_ids", false, &request->stop_token_ids},
         {"adapter", true, &request->adapter}, {"thinking_start_token", true, &request->thinking_start}, {"thinking_end_token", true, &request->thinking_end}};
     for (size_t i = 0; i < sizeof texts_of / sizeof *texts_of; i++)
         if (!take_text(line, texts_of[i].key, texts_of[i].string, texts_of[i].field, keep)) return err_memory(error, 0);
-    return true;
+    return take_media_options(line, &request->media_options, keep) || err_memory(error, 0);
 }
 
 /* ---- the file ---- */

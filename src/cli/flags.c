@@ -125,6 +125,8 @@ static json_t *media_object(const media_flags *m)
     set_int(object, "min_pixels", m->min_pixels);
     set_int(object, "max_pixels", m->max_pixels);
     set_int(object, "max_soft_tokens", m->max_soft_tokens);
+    set_int(object, "max_tiles", m->max_tiles);
+    if (m->detail) json_object_set_new(object, "detail", json_string(m->detail));
     if (m->resize_shape.count > 2) {
         usage_error("--resize-shape takes one or two numbers");
         json_decref(object);

@@ -69,7 +69,8 @@ void sampling_flags_default(sampling_flags *f);
 
 typedef struct media_flags {
     double fps;
-    int64_t num_frames, min_frames, max_frames, min_pixels, max_pixels, max_soft_tokens;
+    int64_t num_frames, min_frames, max_frames, min_pixels, max_pixels, max_soft_tokens, max_tiles;
+    const char *detail;
     texts resize_shape;
     const char *processor_kwargs;
 } media_flags;
@@ -83,7 +84,9 @@ typedef struct media_flags {
     {OPT_INT, "min-pixels", "N", "smallest image, for families that take it", offsetof(type, field.min_pixels), NULL, 0},               \
     {OPT_INT, "max-pixels", "N", "largest image, for families that take it", offsetof(type, field.max_pixels), NULL, 0},                \
     {OPT_INT, "max-soft-tokens", "N", "tokens of an image, for Gemma 4: 70, 140, 280, 560, 1120", offsetof(type, field.max_soft_tokens), NULL, 0}, \
-    {OPT_TEXTS, "resize-shape", "N", "one or two numbers (width height): resize images first", offsetof(type, field.resize_shape), NULL, 0}, \
+    {OPT_INT, "max-tiles", "N", "tiles of an image, for families that cut it into tiles", offsetof(type, field.max_tiles), NULL, 0},   \
+    {OPT_TEXT, "detail", "HOW", "low: few tokens of an image; high: all that the processor offers; auto", offsetof(type, field.detail), "auto|low|high", 0}, \
+    {OPT_TEXTS, "resize-shape", "N", "one or two numbers (width height): images are made to fit, in proportion, first", offsetof(type, field.resize_shape), NULL, 0}, \
     {OPT_TEXT, "processor-kwargs", "JSON", "further processor options", offsetof(type, field.processor_kwargs), NULL, 0}
 
 /* Fills a request's options from the flags. What must stay alive (JSON texts) is collected in `keep`, an array of strings. False after a message. */

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "engine/engine.h"
+#include "models/media_options.h"
 
 vlm_status vlm_generate(vlm_model *m, const vlm_request_options *options, vlm_event_fn on_event, void *user, vlm_result *result,
                         vlm_error *error)
@@ -52,6 +53,7 @@ char *vlm_apply_chat_template(const vlm_model *m, const char *messages, const vl
             if ((marks[n] = m->arch->placeholder(m, (media_kind)kind))) n++;
         chat_options c = {.add_generation_prompt = o.add_generation_prompt, .tools = tools, .kwargs = kwargs, .placeholders = marks};
         for (int kind = MEDIA_IMAGE; kind <= MEDIA_AUDIO && m->arch->placeholder; kind++) c.marks[kind] = m->arch->placeholder(m, (media_kind)kind);
+        c.video_as_stills = stills_wanted(m);
         if (chat_render(m->chat, m->tok, list, &c, &chat, error) && !(text = chat_prompt_plain(&chat))) err_memory(error, strlen(chat.text));
     }
     chat_prompt_free(&chat);

@@ -16,7 +16,9 @@ static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
         .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant, .adapters = r->media_adapters,
         .media_done = media_done, .user = r,
     };
-    return prompt_build(e->m, &source, &r->prompt, error) && engine_guide(e, r, error);
+    if (!prompt_build(e->m, &source, &r->prompt, error)) return false;
+    if (!request_emit_notices(r, r->prompt.notices.data)) return err_memory(error, r->prompt.notices.size);
+    return engine_guide(e, r, error);
 }
 
 /* Was the template told to think (1), not to think (0), or nothing (-1)? */

@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/thread.h"
+#include "models/media_options.h"
 
 enum { MAX_MEDIA = 1024, MAX_MEDIA_THREADS = 8, KINDS = 3 };
 static const media_kind kinds[KINDS] = {MEDIA_IMAGE, MEDIA_VIDEO, MEDIA_AUDIO};
@@ -45,6 +46,7 @@ void prompt_free(prompt *p)
     mem_free(p->memory.parts);
     mem_free(p->memory.from);
     mem_free(p->memory.to);
+    buf_free(&p->notices);
     *p = (prompt){0};
 }
 
@@ -56,6 +58,7 @@ typedef struct media_work {
     const chat_prompt *chat;
     prompt *out;
     vlm_error *errors;             /* [count] */
+    buf *notices;                  /* [count] */
     atomic_size_t next;
     pthread_mutex_t lock;
     size_t done;                   /* under lock */
@@ -65,7 +68,8 @@ static void *media_worker(void *arg)
 {
     media_work *w = arg;
     for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->chat->media_count;) {
-        w->out->media[i] = prompt_process_media(w->m, w->source, &w->chat->media[i], &w->out->rows[i], &w->errors[i]);
+        if (!w->out->media[i])                           /* else a still, which is there already */
+            w->out->media[i] = prompt_process_media(w->m, w->source, &w->chat->media[i], &w->out->rows[i], &w->notices[i], &w->errors[i]);
         pthread_mutex_lock(&w->lock);
         w->done++;
         if (w->source->media_done) w->source->media_done(w->source->user, w->done, w->chat->media_count);
@@ -74,18 +78,44 @@ static void *media_worker(void *arg)
     return NULL;
 }
 
-static bool build_media(const vlm_model *m, const prompt_source *source, const chat_prompt *chat, prompt *out, vlm_error *error)
+/* A line that is not there yet. */
+static void add_notices(buf *to, const buf *lines)
+{
+    for (const char *line = lines->data; line && *line;) {
+        size_t n = strcspn(line, "\n") + 1;
+        bool seen = false;
+        for (const char *old = to->data; old && *old && !seen; old += strcspn(old, "\n") + 1) seen = !strncmp(old, line, n);
+        if (!seen) buf_add(to, line, n);
+        line += n;
+    }
+}
+
+/* Families that look at one image, or some. */
+static bool few_enough(const vlm_model *m, const chat_prompt *chat, vlm_error *error)
+{
+    int n = 0, pictures = 0;
+    for (size_t i = 0; i < chat->media_count; i++) n += chat->media[i].kind == MEDIA_IMAGE, pictures += chat->media[i].still > 0;
+    if (!m->arch->max_images || n <= m->arch->max_images) return true;
+    err_set(error, VLM_UNSUPPORTED, "this model (%s) takes %d image%s, %d were given", m->arch->title, m->arch->max_images, m->arch->max_images == 1 ? "" : "s", n);
+    return err_hint(error, "%s", pictures ? "ask for fewer pictures of the video (num_frames)" : "ask about one after the other, or put them together in one picture");
+}
+
+static bool build_media(const vlm_model *m, const prompt_source *source, const chat_prompt *chat, stills *pictures, prompt *out, vlm_error *error)
 {
     size_t n = chat->media_count;
     if (!n) return true;
     if (n > MAX_MEDIA) return err_set(error, VLM_LIMIT, "%zu media in one request; at most %d are taken", n, MAX_MEDIA);
     double start = now();
+    if (!few_enough(m, chat, error)) return false;
     vlm_error *errors = MEM_ARRAY(n, vlm_error);
+    buf *notices = MEM_ARRAY(n, buf);
     out->media = MEM_ARRAY(n, media_input *);
     out->rows = MEM_ARRAY(n, vision_entry *);
-    if (!errors || !out->media || !out->rows) return mem_free(errors), err_memory(error, n * sizeof *errors);
+    if (!errors || !notices || !out->media || !out->rows) return mem_free(errors), mem_free(notices), err_memory(error, n * sizeof *errors);
     out->n_media = (int)n;
-    media_work work = {.m = m, .source = source, .chat = chat, .out = out, .errors = errors};
+    for (size_t i = 0; i < n; i++)
+        if (chat->media[i].still) out->media[i] = stills_take(pictures, &out->rows[i]);
+    media_work work = {.m = m, .source = source, .chat = chat, .out = out, .errors = errors, .notices = notices};
     pthread_mutex_init(&work.lock, NULL);
     pthread_t threads[MAX_MEDIA_THREADS];
     int wanted = cpu_count() < MAX_MEDIA_THREADS ? cpu_count() : MAX_MEDIA_THREADS, started = 0;
@@ -101,7 +131,12 @@ static bool build_media(const vlm_model *m, const prompt_source *source, const c
         if (error) *error = errors[i];
         if (n > 1) err_prefix(error, "%s (medium %zu of %zu)", media_kind_name(chat->media[i].kind), i + 1, n);
     }
+    for (size_t i = 0; i < n; i++) {
+        add_notices(&out->notices, &notices[i]);
+        buf_free(&notices[i]);
+    }
     mem_free(errors);
+    mem_free(notices);
     out->media_seconds = now() - start;
     return ok;
 }
@@ -153,12 +188,22 @@ static bool count_mismatch(const vlm_model *m, const char *text, const prompt *p
     return err_set(error, VLM_INVALID, "media and placeholders of the prompt do not agree");
 }
 
+/* Does one placeholder stand for all the pictures of a video? In a prompt text that was rendered before anybody knew how many there would be. */
+static bool stills_share(const vlm_model *m, const char *text, const chat_prompt *chat)
+{
+    const char *mark = placeholder(m, MEDIA_IMAGE);
+    int images = 0, pictures = 0;
+    for (size_t i = 0; i < chat->media_count; i++) images += chat->media[i].kind == MEDIA_IMAGE && chat->media[i].still <= 1, pictures += chat->media[i].still > 1;
+    return mark && pictures && places_of(m, text, mark) == images;
+}
+
 /* Expanded text; order[k] = the medium at the k-th placeholder. */
-static bool expand(const vlm_model *m, const char *text, prompt *p, int *order, buf *out, vlm_error *error)
+static bool expand(const vlm_model *m, const char *text, const chat_prompt *chat, prompt *p, int *order, buf *out, vlm_error *error)
 {
     uint8_t used[MAX_MEDIA] = {0};
     int n = 0;
     const char *which;
+    bool share = stills_share(m, text, chat);
     for (const char *at; (at = find_placeholder(m, text, &which)); text = at + strlen(which)) {
         int i = 0;
         for (; i < p->n_media; i++) {
@@ -166,10 +211,12 @@ static bool expand(const vlm_model *m, const char *text, prompt *p, int *order, 
             if (!used[i] && own && !strcmp(own, which)) break;
         }
         if (i == p->n_media) return false;               /* the caller words it */
-        used[i] = 1;
-        order[n++] = i;
         buf_add(out, text, (size_t)(at - text));
-        if (m->arch->expand ? !m->arch->expand(m, p->media[i], out, error) : !buf_adds(out, which)) return false;
+        do {
+            used[i] = 1;
+            order[n++] = i;
+            if (m->arch->expand ? !m->arch->expand(m, p->media[i], out, error) : !buf_adds(out, which)) return false;
+        } while (share && ++i < p->n_media && chat->media[i].still > 1);
     }
     buf_adds(out, text);
     if (n != p->n_media || !m->arch->finish) return n == p->n_media;
@@ -364,6 +411,27 @@ bool prompt_place(const vlm_model *m, prompt *p, vlm_error *error) { return plac
 
 /* ---- the whole ---- */
 
+static int videos_among(const json_t *parts)
+{
+    size_t i;
+    const json_t *part;
+    int n = 0;
+    json_array_foreach(parts, i, part) {
+        const char *type = json_string_value(json_object_get(part, "type"));
+        n += type ? strstr(type, "video") != NULL : json_object_get(part, "video") != NULL;
+    }
+    return n;
+}
+
+static int count_videos(const prompt_source *source)
+{
+    size_t i;
+    const json_t *message;
+    int n = videos_among(source->media);
+    json_array_foreach(source->messages, i, message) n += videos_among(json_object_get(message, "content"));
+    return n;
+}
+
 /* Begin and end tokens of the tokenizer's post-processor are added as the references' processors do: always to a plain prompt, to a
  * rendered one when the model takes media; not when the text begins with the begin token already. */
 static bool tokenize(const vlm_model *m, const char *text, const char *guard, bool rendered, prompt *out, vlm_error *error)
@@ -377,7 +445,7 @@ static bool tokenize(const vlm_model *m, const char *text, const char *guard, bo
 }
 
 /* Media parts of a plain prompt: chat_render reads them, its text is not used. */
-static bool render(const vlm_model *m, const prompt_source *source, chat_prompt *chat, vlm_error *error)
+static bool render(const vlm_model *m, const prompt_source *source, stills *pictures, chat_prompt *chat, vlm_error *error)
 {
     if (source->messages) {
         const char *marks[KINDS + 1] = {NULL};
@@ -387,12 +455,15 @@ static bool render(const vlm_model *m, const prompt_source *source, chat_prompt 
         if (!options.placeholders) options.placeholders = marks;
         options.typed = m->arch->typed;
         for (int k = 0; k < KINDS; k++) options.marks[kinds[k]] = placeholder(m, kinds[k]);
+        options.video_as_stills = stills_wanted(m);
+        options.stills = stills_add;
+        options.stills_user = pictures;
         return chat_render(m->chat, m->tok, source->messages, &options, chat, error);
     }
     if (!source->media || !json_array_size(source->media)) return true;
     json_t *messages = json_pack("[{s:s,s:O}]", "role", "user", "content", (json_t *)source->media);
     if (!messages) return err_memory(error, 64);
-    chat_options plain = {.add_generation_prompt = false};
+    chat_options plain = {.add_generation_prompt = false, .video_as_stills = stills_wanted(m), .stills = stills_add, .stills_user = pictures};
     bool ok = chat_render(NULL, m->tok, messages, &plain, chat, error);
     json_decref(messages);
     return ok;
@@ -402,6 +473,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
 {
     *out = (prompt){0};
     chat_prompt chat = {0};
+    stills pictures = {.m = m, .source = source, .videos = count_videos(source), .notices = &out->notices};
     buf expanded = {.limit = 256 << 20}, rewritten = {.limit = 256 << 20};
     int *order = NULL;
     bool ok = false;
@@ -413,7 +485,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
         err_set(error, VLM_INVALID, "a request has either messages or a prompt text");
         goto done;
     }
-    if (!render(m, source, &chat, error) || !build_media(m, source, &chat, out, error)) goto done;
+    if (!render(m, source, &pictures, &chat, error) || !build_media(m, source, &chat, &pictures, out, error)) goto done;
     const char *text = source->messages ? chat.text : source->text, *guard = source->messages ? chat.guard : "";
     if (!text) { err_memory(error, 64); goto done; }
     if (out->n_media && !(order = MEM_ARRAY((size_t)out->n_media, int))) { err_memory(error, 64); goto done; }
@@ -422,7 +494,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
         if (!m->arch->rewrite(m, text, &rewritten, error)) goto done;
         if (rewritten.failed) { err_memory(error, rewritten.size); goto done; }
     }
-    if (!expand(m, m->arch->rewrite ? rewritten.data : text, out, order, &expanded, &why)) {
+    if (!expand(m, m->arch->rewrite ? rewritten.data : text, &chat, out, order, &expanded, &why)) {
         if (!why.code) count_mismatch(m, text, out, error);
         else if (error) *error = why;
         goto done;
@@ -434,6 +506,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     ok = tokenize(m, expanded.data ? expanded.data : "", guard, source->messages && m->chat, out, error) && place(m, out, order, error);
 done:
     chat_prompt_free(&chat);
+    stills_free(&pictures);
     buf_free(&expanded);
     buf_free(&rewritten);
     mem_free(order);

@@ -22,6 +22,7 @@ typedef struct prompt {
     ids start;                     /* encoder-decoder: what the decoder begins with; ids are the encoder's, which reads them as the last medium */
     memory_plan memory;            /* what cross-attention reads */
     double media_seconds;          /* spent on fetching, decoding and processing media */
+    buf notices;                   /* lines: what was asked for and is done otherwise */
 } prompt;
 
 typedef struct prompt_source {
@@ -47,7 +48,31 @@ void prompt_free(prompt *p);
 static inline const ids *prompt_tokens(const prompt *p) { return p->start.count ? &p->start : &p->ids; }
 
 /* One medium: fetched, decoded, processed (prompt_media.c). *rows: set when the cache had it (then large tensors have no data). */
-media_input *prompt_process_media(const vlm_model *m, const prompt_source *source, const chat_media *part, vision_entry **rows,
+media_input *prompt_process_media(const vlm_model *m, const prompt_source *source, const chat_media *part, vision_entry **rows, buf *notices,
                                   vlm_error *error);
+
+/* Its parts, which stills (prompt_stills.c) are made of, too. */
+bool prompt_takes(const vlm_model *m, media_kind kind, vlm_error *error);
+bool prompt_fetch(const prompt_source *source, const chat_media *part, char **path, buf *bytes, bool *folder, vlm_error *error);
+bool prompt_media_key(media_kind kind, const digest *bytes, const json_t *options, bool folder, digest *out);
+bool prompt_reshape(const json_t *options, image *img, vlm_error *error);
+/* The medium is decoded: the family's tensors under `key`. */
+media_input *prompt_process_item(const vlm_model *m, const media_item *item, const json_t *options, const digest *key, vlm_error *error);
+
+/* Pictures out of videos, for models that see images only; in the order in which the conversation names them. */
+typedef struct stills {
+    const vlm_model *m;
+    const prompt_source *source;
+    int videos;                    /* of the request: they share the number of pictures */
+    media_input **input;
+    vision_entry **rows;
+    int n, taken;
+    buf *notices;
+} stills;
+/* chat_options.stills; user is a struct stills. */
+bool stills_add(void *user, const chat_media *video, int *count, vlm_error *error);
+/* The next one, moved out. */
+media_input *stills_take(stills *s, vision_entry **rows);
+void stills_free(stills *s);
 
 #endif

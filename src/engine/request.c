@@ -237,6 +237,18 @@ bool request_emit_started(vlm_request *r)
     return true;
 }
 
+bool request_emit_notices(vlm_request *r, const char *lines)
+{
+    for (size_t n; lines && *lines; lines += n + (lines[n] == '\n')) {
+        n = strcspn(lines, "\n");
+        event_node *node = MEM_NEW(event_node);
+        if (!node || !buf_add(&node->text, lines, n)) return node_free(node), false;
+        node->event = (vlm_event){.type = VLM_EVENT_NOTICE, .text = node->text.data, .text_bytes = n};
+        push(r, node);
+    }
+    return true;
+}
+
 bool request_emit_piece(void *user, const toolcall_event *piece)
 {
     event_node *node = MEM_NEW(event_node);

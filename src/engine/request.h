@@ -81,6 +81,7 @@ void request_unref(vlm_request *r);
 
 /* Events. False: out of memory. piece: text, reasoning or a part of a call; an output_sink's emit. */
 bool request_emit_started(vlm_request *r);
+bool request_emit_notices(vlm_request *r, const char *lines);
 bool request_emit_piece(void *r, const toolcall_event *piece);
 bool request_emit_token(vlm_request *r, const sampled *token);
 /* Only when asked for, and not more often than PROGRESS_MS. One that cannot be allocated is left out. */

@@ -17,7 +17,7 @@ static bool keep_tokens(const vlm_request *r, vlm_result *result)
 
 /* The answer put together from its events. */
 typedef struct collected {
-    buf text, reasoning, arguments;
+    buf text, reasoning, notices, arguments;
     json_t *calls;                 /* the last one's arguments are still in the buffer */
     bool open, failed;
 } collected;
@@ -36,6 +36,10 @@ static void collect(collected *c, const vlm_event *event)
 {
     if (event->type == VLM_EVENT_TEXT) buf_add(&c->text, event->text, event->text_bytes);
     if (event->type == VLM_EVENT_REASONING) buf_add(&c->reasoning, event->text, event->text_bytes);
+    if (event->type == VLM_EVENT_NOTICE) {
+        buf_add(&c->notices, event->text, event->text_bytes);
+        buf_addc(&c->notices, '\n');
+    }
     if (event->type != VLM_EVENT_TOOL_CALL) return;
     if (event->call_event == VLM_CALL_ARGUMENTS) { buf_add(&c->arguments, event->text, event->text_bytes); return; }
     close_call(c);
@@ -49,7 +53,8 @@ static void collect(collected *c, const vlm_event *event)
 static bool take_collected(collected *c, vlm_result *result)
 {
     close_call(c);
-    bool ok = !c->failed && (result->text = buf_take(&c->text)) && (!c->reasoning.size || (result->reasoning = buf_take(&c->reasoning)));
+    bool ok = !c->failed && (result->text = buf_take(&c->text)) && (!c->reasoning.size || (result->reasoning = buf_take(&c->reasoning))) &&
+              (!c->notices.size || (result->notices = buf_take(&c->notices)));
     char *calls = ok && c->calls ? json_dumps(c->calls, JSON_COMPACT) : NULL;
     ok = ok && (!c->calls || (calls && (result->tool_calls = mem_strdup(calls))));
     free(calls);                                  /* jansson's */
@@ -73,6 +78,7 @@ vlm_status vlm_request_collect(vlm_request *r, vlm_event_fn on_event, void *user
     }
     buf_free(&c.text);
     buf_free(&c.reasoning);
+    buf_free(&c.notices);
     buf_free(&c.arguments);
     json_decref(c.calls);
     if (!failure.code) return VLM_OK;
@@ -88,5 +94,6 @@ void vlm_result_clear(vlm_result *result)
     mem_free(result->tokens);
     mem_free(result->reasoning);
     mem_free(result->tool_calls);
+    mem_free(result->notices);
     *result = (vlm_result){0};
 }

@@ -83,10 +83,19 @@ typedef struct video {
 } video;
 /* Chooses frames: fills *indices (rising, may repeat; mem_* memory, the caller of pick frees) and *count. */
 typedef bool (*video_pick_fn)(void *user, const video_info *info, int64_t **indices, int *count, vlm_error *error);
+/* Sees each picked frame as soon as it is decoded, may make it smaller or take its pixels away (rgb NULL): so a long video never lies in memory as a
+ * whole. index: which of the picked ones; each comes once (a damaged file may
+ * begin again, with another pick). out's info, count, indices and seconds are there. */
+typedef bool (*video_frame_fn)(void *user, int index, image *frame, vlm_error *error);
 /* Decodes only what the picked frames need (seeks to key frames). */
 bool video_decode(const void *data, size_t size, const media_policy *policy, video_pick_fn pick, void *user, video *out, vlm_error *error);
 /* A folder of numbered images as a video of `fps` frames per second. */
 bool video_from_folder(const char *path, double fps, const media_policy *policy, video_pick_fn pick, void *user, video *out, vlm_error *error);
+/* The same, frame by frame; max_video_pixels counts what `frame` leaves of them. */
+bool video_decode_each(const void *data, size_t size, const media_policy *policy, video_pick_fn pick, video_frame_fn frame, void *user, video *out,
+                       vlm_error *error);
+bool video_from_folder_each(const char *path, double fps, const media_policy *policy, video_pick_fn pick, video_frame_fn frame, void *user, video *out,
+                            vlm_error *error);
 void video_free(video *v);
 
 /* ---- audio: mono float32, channels averaged, resampled (libsoxr, high quality) when the rate differs ---- */

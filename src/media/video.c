@@ -22,6 +22,7 @@ enum { MAX_PACKETS = 2000000, MAX_HOURS = 6 };
 typedef struct reader {
     av_input in;
     const media_policy *policy;
+    video_plan plan;
     video *out;
     struct SwsContext *scaler;
     int orientation;               /* as in EXIF */
@@ -155,8 +156,11 @@ static bool store(reader *r, AVFrame *frame, vlm_error *error)
     bool turned = r->orientation >= 5;
     if (!image_start(to, turned ? v->info.height : v->info.width, turned ? v->info.width : v->info.height, r->policy, error)) return false;
     if (!av_to_rgb(&r->scaler, frame, to, error) || !image_orient(to, r->orientation, error)) return false;
-    for (r->next++; r->next < v->count && v->indices[r->next] == v->indices[r->next - 1]; r->next++)
-        if (!image_copy(&v->frames[r->next - 1], &v->frames[r->next], error)) return false;
+    int first = r->next, end = first + 1;
+    for (; end < v->count && v->indices[end] == v->indices[first]; end++)
+        if (!image_copy(to, &v->frames[end], error)) return false;
+    for (; r->next < end; r->next++)
+        if (!video_keep(v, r->next, r->policy, &r->plan, error)) return false;
     return true;
 }
 
@@ -231,21 +235,22 @@ static void forget_choice(video *v)
     v->info = info;
 }
 
-static bool decode_counted(reader *r, video_pick_fn pick, void *user, vlm_error *error)
+static bool decode_counted(reader *r, vlm_error *error)
 {
     forget_choice(r->out);
     r->next = 0;
+    r->plan.pixels = 0;
     if (!decode_all(r, take_none, error)) return false;
     r->out->info.total_frames = r->seen;
     if (r->seen == 0) return err_set(error, VLM_FORMAT, "no frame of the video can be decoded (%zu packets)", r->count);
-    if (!describe_time(r, error) || !video_choose(r->out, r->policy, pick, user, error)) return false;
+    if (!describe_time(r, error) || !video_choose(r->out, r->policy, &r->plan, error)) return false;
     if (!decode_all(r, take_by_count, error)) return false;
     if (r->next < r->out->count)
         return err_set(error, VLM_FORMAT, "frame %lld of the video cannot be decoded", (long long)r->out->indices[r->next]);
     return true;
 }
 
-static bool run(reader *r, const void *data, size_t size, video_pick_fn pick, void *user, vlm_error *error)
+static bool run(reader *r, const void *data, size_t size, vlm_error *error)
 {
     if (size == 0) return err_set(error, VLM_FORMAT, "empty (0 bytes)");
     bool sure;
@@ -253,18 +258,24 @@ static bool run(reader *r, const void *data, size_t size, video_pick_fn pick, vo
         !list_times(r, &sure, error))
         return false;
     if (sure) {
-        if (!describe_time(r, error) || !video_choose(r->out, r->policy, pick, user, error) || !decode_picked(r, error)) return false;
+        if (!describe_time(r, error) || !video_choose(r->out, r->policy, &r->plan, error) || !decode_picked(r, error)) return false;
         if (!r->missed) return true;
     }
-    return decode_counted(r, pick, user, error);
+    return decode_counted(r, error);
 }
 
 bool video_decode(const void *data, size_t size, const media_policy *policy, video_pick_fn pick, void *user, video *out, vlm_error *error)
 {
+    return video_decode_each(data, size, policy, pick, NULL, user, out, error);
+}
+
+bool video_decode_each(const void *data, size_t size, const media_policy *policy, video_pick_fn pick, video_frame_fn frame, void *user, video *out,
+                       vlm_error *error)
+{
     *out = (video){0};
     media_policy standard = media_policy_default();
-    reader r = {.policy = policy ? policy : &standard, .out = out};
-    bool ok = run(&r, data, size, pick, user, error);
+    reader r = {.policy = policy ? policy : &standard, .plan = {pick, frame, user, 0}, .out = out};
+    bool ok = run(&r, data, size, error);
     reader_close(&r);
     if (ok) return true;
     video_free(out);

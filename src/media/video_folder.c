@@ -10,7 +10,14 @@
 
 /* ---- choosing frames ---- */
 
-static bool check_indices(const video *v, const media_policy *policy, vlm_error *error)
+static bool too_large(const video *v, const media_policy *policy, vlm_error *error)
+{
+    err_set(error, VLM_LIMIT, "%d frames of %d x %d pixels: %lld pixels in all are kept at most", v->count, v->info.width, v->info.height,
+            (long long)policy->max_video_pixels);
+    return err_hint(error, "take fewer frames");
+}
+
+static bool check_indices(const video *v, const media_policy *policy, bool kept_whole, vlm_error *error)
 {
     if (v->count > policy->max_frames)
         return err_set(error, VLM_LIMIT, "%d frames of a video were asked for, %d at most are kept", v->count, policy->max_frames);
@@ -19,10 +26,7 @@ static bool check_indices(const video *v, const media_policy *policy, vlm_error 
             return err_set(error, VLM_INVALID, "frame %lld was asked for, of %lld (in rising order)", (long long)v->indices[i],
                            (long long)v->info.total_frames);
     int64_t pixels = (int64_t)v->info.width * v->info.height;
-    if (pixels == 0 || v->count <= policy->max_video_pixels / pixels) return true;
-    err_set(error, VLM_LIMIT, "%d frames of %d x %d pixels: %lld pixels in all are kept at most", v->count, v->info.width,
-            v->info.height, (long long)policy->max_video_pixels);
-    return err_hint(error, "take fewer frames");
+    return !kept_whole || pixels == 0 || v->count <= policy->max_video_pixels / pixels || too_large(v, policy, error);
 }
 
 static bool all_indices(video *v, const media_policy *policy, vlm_error *error)
@@ -36,17 +40,25 @@ static bool all_indices(video *v, const media_policy *policy, vlm_error *error)
     return true;
 }
 
-bool video_choose(video *out, const media_policy *policy, video_pick_fn pick, void *user, vlm_error *error)
+bool video_choose(video *out, const media_policy *policy, video_plan *plan, vlm_error *error)
 {
     if (out->info.total_frames < 1) return err_set(error, VLM_FORMAT, "the video has no frames");
-    if (!(pick ? pick(user, &out->info, &out->indices, &out->count, error) : all_indices(out, policy, error))) return false;
+    if (!(plan->pick ? plan->pick(plan->user, &out->info, &out->indices, &out->count, error) : all_indices(out, policy, error))) return false;
     if (out->count < 1 || !out->indices) return err_set(error, VLM_INVALID, "no frame of the video was chosen");
-    if (!check_indices(out, policy, error)) return false;
+    if (!check_indices(out, policy, !plan->frame, error)) return false;
     out->frames = MEM_ARRAY((size_t)out->count, image);
     out->seconds = MEM_ARRAY((size_t)out->count, double);
     if (!out->frames || !out->seconds) return err_memory(error, (size_t)out->count * sizeof(image));
     for (int i = 0; i < out->count; i++) out->seconds[i] = out->info.fps > 0 ? (double)out->indices[i] / out->info.fps : 0;
     return true;
+}
+
+bool video_keep(video *out, int index, const media_policy *policy, video_plan *plan, vlm_error *error)
+{
+    image *frame = &out->frames[index];
+    if (plan->frame && !plan->frame(plan->user, index, frame, error)) return false;
+    if (frame->rgb) plan->pixels += (int64_t)frame->width * frame->height;
+    return plan->pixels <= policy->max_video_pixels || too_large(out, policy, error);
 }
 
 bool image_copy(const image *from, image *to, vlm_error *error)
@@ -146,6 +158,13 @@ static bool probe_first(const char *folder, const char *name, const media_policy
 bool video_from_folder(const char *path, double fps, const media_policy *policy, video_pick_fn pick, void *user, video *out,
                        vlm_error *error)
 {
+    return video_from_folder_each(path, fps, policy, pick, NULL, user, out, error);
+}
+
+bool video_from_folder_each(const char *path, double fps, const media_policy *policy, video_pick_fn pick, video_frame_fn frame, void *user, video *out,
+                            vlm_error *error)
+{
+    video_plan plan = {pick, frame, user, 0};
     *out = (video){0};
     media_policy standard = media_policy_default();
     if (!policy) policy = &standard;
@@ -158,12 +177,10 @@ bool video_from_folder(const char *path, double fps, const media_policy *policy,
         out->info.fps = fps > 0 ? fps : 24;
         out->info.folder = true;
         out->info.duration = (double)list.count / out->info.fps;
-        ok = probe_first(path, list.name[0], policy, &out->info, error) && video_choose(out, policy, pick, user, error);
+        ok = probe_first(path, list.name[0], policy, &out->info, error) && video_choose(out, policy, &plan, error);
     }
     for (int i = 0; ok && i < out->count; i++)
-        ok = i > 0 && out->indices[i] == out->indices[i - 1]
-                 ? image_copy(&out->frames[i - 1], &out->frames[i], error)
-                 : load_frame(path, list.name[out->indices[i]], policy, &out->info, &out->frames[i], error);
+        ok = load_frame(path, list.name[out->indices[i]], policy, &out->info, &out->frames[i], error) && video_keep(out, i, policy, &plan, error);
     names_free(&list);
     if (!ok) video_free(out);
     return ok;

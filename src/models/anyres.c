@@ -26,6 +26,23 @@ bool anyres_config(anyres *a, config *processor, config *c, int side)
     return a->n > 0 || config_fail(c, VLM_FORMAT, "image_grid_pinpoints is missing; pairs of height and width were expected");
 }
 
+const media_rules anyres_rules = {.image = "max_tiles", .low = "{\"max_tiles\": 1}"};
+
+anyres anyres_asked(const anyres *a, const media_item *item, const json_t *options, int side)
+{
+    double most = media_option(item->part, options, "max_tiles", 0), tile = (double)side * side;
+    anyres left = {0};
+    int smallest = 0;
+    if (!(most > 0)) return *a;
+    for (int i = 0; i < a->n; i++) {
+        double area = (double)a->size[i][0] * a->size[i][1];
+        if (area < (double)a->size[smallest][0] * a->size[smallest][1]) smallest = i;
+        if (area <= floor(most) * tile) memcpy(left.size[left.n++], a->size[i], sizeof *a->size);
+    }
+    if (!left.n) memcpy(left.size[left.n++], a->size[smallest], sizeof *a->size);
+    return left;
+}
+
 static void choose(const anyres *a, int height, int width, int *best_height, int *best_width)
 {
     int64_t most = 0, least_waste = INT64_MAX, whole = (int64_t)height * width;

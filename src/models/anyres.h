@@ -10,6 +10,9 @@ typedef struct anyres { int n, size[ANYRES_MAX][2]; } anyres;              /* he
 
 /* image_grid_pinpoints; the processor's files first, then config.json. All are to be made of tiles of `side` pixels. */
 bool anyres_config(anyres *a, config *processor, config *c, int side);
+extern const media_rules anyres_rules;
+/* The sizes that a request leaves: those of at most max_tiles tiles, the smallest if there is none. */
+anyres anyres_asked(const anyres *a, const media_item *item, const json_t *options, int side);
 /* out->grid = 1, tiles down, tiles across: of the size that keeps most of the picture and wastes least. */
 void anyres_grid(const anyres *a, const image *img, int side, media_input *out);
 /* "image_sizes" [1, 2] and "pixel_values" [1, 1 + tiles, 3, side, side]: the picture squeezed, then the tiles of the grid. */

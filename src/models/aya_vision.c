@@ -99,6 +99,7 @@ const vlm_arch vlm_arch_aya_vision = {
     .name = "aya_vision",
     .title = "Aya Vision",
     .model_types = types,
+    .rules = &media_rules_tiles,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

@@ -2,6 +2,7 @@
 #include "models/common.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 const char *const text_prefixes[] = {"text_config.", "", NULL};
@@ -36,8 +37,18 @@ static const json_t *find_option(const chat_media *part, const json_t *options, 
 
 double media_option(const chat_media *part, const json_t *options, const char *key, double fallback)
 {
-    const json_t *v = find_option(part, options, key);
-    return v ? json_number_value(v) : fallback;
+    const json_t *v = find_option(part, options, key), *most;
+    double value = v ? json_number_value(v) : fallback;
+    char ceiling[80];
+    if (!options || snprintf(ceiling, sizeof ceiling, MEDIA_AT_MOST "%s", key) >= (int)sizeof ceiling) return value;
+    most = json_object_get(options, ceiling);
+    return json_is_number(most) ? fmin(value, json_number_value(most)) : value;
+}
+
+bool media_switch(const json_t *options, const char *key, bool fallback)
+{
+    const json_t *v = options ? json_object_get(options, key) : NULL;
+    return json_is_boolean(v) ? json_is_true(v) : fallback;
 }
 
 bool media_has_option(const chat_media *part, const json_t *options, const char *key) { return find_option(part, options, key) != NULL; }

@@ -16,6 +16,8 @@ void model_use_decoder(vlm_model *m, const decoder *d);
 /* A number from the media part itself ("max_pixels": 50176 beside "image"), else from the request's media options, else `fallback`.
  * Anything but a finite number is as if it were not there. */
 double media_option(const chat_media *part, const json_t *options, const char *key, double fallback);
+/* true or false, likewise. */
+bool media_switch(const json_t *options, const char *key, bool fallback);
 bool media_has_option(const chat_media *part, const json_t *options, const char *key);
 
 #endif

@@ -109,6 +109,7 @@ const vlm_arch vlm_arch_deepseek_vl = {
     .name = "deepseek_vl",
     .title = "DeepSeek-VL 1.3B",
     .model_types = types,
+    .rules = &media_rules_fixed,
     .takes = TAKES_IMAGE,
     .configure = configure,
     .bind = bind,

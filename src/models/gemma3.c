@@ -59,15 +59,18 @@ static bool bind(vlm_model *m, binder *b)
 /* ---- processor ---------------------------------------------------------------------------------------------------- */
 
 /* How many crops across and down: a picture that is much longer than wide, as squares side by side. */
-static int plan_crops(const gemma3 *v, int longer, int shorter)
+static int plan_crops(const gemma3 *v, const media_item *item, const json_t *options, int longer, int shorter)
 {
-    if ((double)longer / shorter < v->crop_ratio) return 0;
-    int n = (int)floor((double)longer / shorter + 0.5), most = longer / v->least_crop;
+    double ratio = media_option(item->part, options, "pan_and_scan_min_ratio_to_activate", v->crop_ratio);
+    int least = (int)fmin(fmax(media_option(item->part, options, "pan_and_scan_min_crop_size", v->least_crop), 1), 1 << 14);
+    int most_crops = (int)fmin(fmax(media_option(item->part, options, "pan_and_scan_max_num_crops", v->most_crops), 1), 64);
+    if ((double)longer / shorter < ratio) return 0;
+    int n = (int)floor((double)longer / shorter + 0.5), most = longer / least;
     if (n > most) n = most;
     if (n < 2) n = 2;
-    if (n > v->most_crops) n = v->most_crops;
+    if (n > most_crops) n = most_crops;
     int side = (longer + n - 1) / n;
-    return (side < shorter ? side : shorter) < v->least_crop ? 0 : n;
+    return (side < shorter ? side : shorter) < least ? 0 : n;
 }
 
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
@@ -75,9 +78,8 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     const gemma3 *v = m->family;
     const image *img = &item->image;
     if (!tower_lm_only_images(m, item, error)) return false;
-    const json_t *asked = options ? json_object_get(options, "do_pan_and_scan") : NULL;
-    bool wide = img->width >= img->height, crop = json_is_boolean(asked) ? json_is_true(asked) : v->crop;
-    int n = !crop ? 0 : wide ? plan_crops(v, img->width, img->height) : plan_crops(v, img->height, img->width), side = v->base.tower.image;
+    bool wide = img->width >= img->height, crop = media_switch(options, "do_pan_and_scan", v->crop);
+    int n = !crop ? 0 : wide ? plan_crops(v, item, options, img->width, img->height) : plan_crops(v, item, options, img->height, img->width), side = v->base.tower.image;
     out->kind = item->kind;
     out->tokens = v->tokens * (1 + n);
     out->grid[0] = 1 + n;
@@ -155,10 +157,15 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"gemma3", NULL};
 
+static const media_rules rules = {
+    .image = "do_pan_and_scan? pan_and_scan_min_crop_size pan_and_scan_max_num_crops pan_and_scan_min_ratio_to_activate",
+    .low = "{\"do_pan_and_scan\": false}", .high = "{\"do_pan_and_scan\": true}"};
+
 const vlm_arch vlm_arch_gemma3 = {
     .name = "gemma3",
     .title = "Gemma 3 (4B, 12B, 27B)",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

@@ -187,16 +187,21 @@ static tensor forward(run *r, const vlm_model *m, const batch *b)
 
 static const char *const MODEL_TYPES[] = {"gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text", NULL};
 
+static const media_rules rules = {.image = "max_soft_tokens", .video = "max_soft_tokens", .low = "{\"max_soft_tokens\": 70}",
+                                  .high = "{\"max_soft_tokens\": 1120}"};
+
 const vlm_arch vlm_arch_gemma4 = {
     .name = "gemma4",
     .title = "Gemma 4 (E2B, E4B, 12B unified, 26B-A4B, 31B)",
     .model_types = MODEL_TYPES,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE | TAKES_VIDEO | TAKES_AUDIO,
     .configure = configure,
     .bind = bind,
     .process = gemma4_process,
     .pick_frames = gemma4_pick_frames,
+    .frame_size = gemma4_frame_size,
     .audio_rate = gemma4_audio_rate,
     .placeholder = gemma4_placeholder,
     .media_token = gemma4_media_token,

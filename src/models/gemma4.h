@@ -44,6 +44,7 @@ bool gemma4_size(int width, int height, int patch, int max_patches, int pool, in
 bool gemma4_media_configure(vlm_model *m, gemma4 *g);
 
 bool gemma4_process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error);
+bool gemma4_frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error);
 bool gemma4_pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
                         int *count, vlm_error *error);
 int gemma4_audio_rate(const vlm_model *m);

@@ -141,12 +141,14 @@ static bool add_frame(const gemma4_image_settings *s, const image *img, int side
 }
 
 /* Frames of one size, each padded with zero patches at position (-1, -1) to the same number. */
-static bool process_frames(const vlm_model *m, const gemma4_image_settings *s, int soft_tokens, const image *frames, int count, bool moving,
-                           media_input *out, vlm_error *error)
+static bool process_frames(const vlm_model *m, const gemma4_image_settings *s, int soft_tokens, const media_item *item, media_input *out, vlm_error *error)
 {
+    bool moving = item->kind == MEDIA_VIDEO;
+    const image *frames = moving ? item->video.frames : &item->image;
+    int count = moving ? item->video.count : 1, from_width = moving ? item->video.info.width : frames->width, from_height = moving ? item->video.info.height : frames->height;
     const gemma4 *g = m->family;
     int width, height, max_patches = soft_tokens * s->pool * s->pool, side = g->unified ? s->patch * s->pool : s->patch;
-    if (!gemma4_size(frames[0].width, frames[0].height, s->patch, max_patches, s->pool, &width, &height, error)) return false;
+    if (!gemma4_size(from_width, from_height, s->patch, max_patches, s->pool, &width, &height, error)) return false;
     int64_t slots = g->unified ? soft_tokens : max_patches, values = 3LL * side * side;
     int columns = width / side, rows = height / side, positions = g->unified ? g->embedder.positions : g->vision.positions;
     if (columns > positions || rows > positions) {
@@ -164,9 +166,6 @@ static bool process_frames(const vlm_model *m, const gemma4_image_settings *s, i
     if (pixels == NULL || place == NULL) return err_memory(error, (size_t)count * (size_t)slots * (size_t)values * sizeof(float));
     for (int f = 0; f < count; f++) {
         int64_t *xy = (int64_t *)place->data + f * slots * 2;
-        if (frames[f].width != frames[0].width || frames[f].height != frames[0].height) {
-            return err_set(error, VLM_FORMAT, "frames of a video differ in size");
-        }
         if (!add_frame(s, &frames[f], side, width, height, (float *)pixels->data + f * slots * values, error)) return false;
         for (int64_t i = 0; i < slots; i++) {
             bool real = i < (int64_t)columns * rows;
@@ -181,19 +180,18 @@ static bool process_frames(const vlm_model *m, const gemma4_image_settings *s, i
     return true;
 }
 
-/* An option of the request or of the part itself: {"max_soft_tokens": 560}, also inside "images_kwargs" or "videos_kwargs". */
-static const json_t *option(const json_t *options, const chat_media *part, const char *group, const char *key)
+/* An option of the request or of the part itself: {"max_soft_tokens": 560}. */
+static const json_t *option(const json_t *options, const chat_media *part, const char *key)
 {
     const json_t *value = part != NULL ? json_object_get(part->options, key) : NULL;
-    if (value == NULL) value = json_object_get(json_object_get(options, group), key);
     if (value == NULL) value = json_object_get(options, key);
     return json_is_null(value) ? NULL : value;
 }
 
-static bool wanted_tokens(const gemma4_image_settings *s, const json_t *options, const chat_media *part, const char *group, int *tokens,
+static bool wanted_tokens(const gemma4_image_settings *s, const json_t *options, const chat_media *part, int *tokens,
                           vlm_error *error)
 {
-    const json_t *value = option(options, part, group, "max_soft_tokens");
+    const json_t *value = option(options, part, "max_soft_tokens");
     *tokens = value == NULL ? s->soft_tokens : (int)json_integer_value(value);
     if (value == NULL || (json_is_integer(value) && soft_tokens_known(*tokens))) return true;
     return err_set(error, VLM_INVALID, "max_soft_tokens: 70, 140, 280, 560 or 1120 was expected");
@@ -204,7 +202,7 @@ static bool process_video(const vlm_model *m, const media_item *item, int tokens
     const gemma4 *g = m->family;
     const video *v = &item->video;
     if (v->count < 1) return err_set(error, VLM_FORMAT, "the video has no frames");
-    if (!process_frames(m, &g->video, tokens, v->frames, v->count, true, out, error)) return false;
+    if (!process_frames(m, &g->video, tokens, item, out, error)) return false;
     processed *frames = media_input_add(out, "num_frames_per_video", DT_I64, 1, (int64_t[]){1});
     out->seconds = arena_alloc(&out->memory, (size_t)v->count * sizeof *out->seconds);
     if (frames == NULL || out->seconds == NULL) return err_memory(error, (size_t)v->count * sizeof *out->seconds);
@@ -218,8 +216,8 @@ static bool process_video(const vlm_model *m, const media_item *item, int tokens
  * refuses to take when the video is shorter). */
 static int64_t wanted_frames(const gemma4 *g, const chat_media *part, const json_t *options, const video_info *info)
 {
-    const json_t *wanted = option(options, part, "videos_kwargs", "num_frames"), *rate = option(options, part, "videos_kwargs", "fps");
-    const json_t *most = option(options, part, "videos_kwargs", "max_frames"), *least = option(options, part, "videos_kwargs", "min_frames");
+    const json_t *wanted = option(options, part, "num_frames"), *rate = option(options, part, "fps");
+    const json_t *most = option(options, part, "max_frames"), *least = option(options, part, "min_frames");
     double fps = json_is_number(rate) ? json_number_value(rate) : 0;
     int64_t n = g->video.num_frames > 0 ? g->video.num_frames : info->total_frames;
     if (wanted != NULL) return json_is_integer(wanted) ? json_integer_value(wanted) : 0;
@@ -229,6 +227,15 @@ static int64_t wanted_frames(const gemma4 *g, const chat_media *part, const json
     if (json_integer_value(least) > n) n = json_integer_value(least);
     if (json_integer_value(most) > 0 && json_integer_value(most) < n) n = json_integer_value(most);
     return n;
+}
+
+bool gemma4_frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error)
+{
+    const gemma4_image_settings *s = &((const gemma4 *)m->family)->video;
+    int tokens;
+    *filter = s->filter;
+    return wanted_tokens(s, options, item->part, &tokens, error) &&
+           gemma4_size(item->video.info.width, item->video.info.height, s->patch, tokens * s->pool * s->pool, s->pool, width, height, error);
 }
 
 bool gemma4_pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
@@ -294,10 +301,10 @@ bool gemma4_process(const vlm_model *m, const media_item *item, const json_t *op
     out->kind = item->kind;
     if (!(m->takes & takes[item->kind])) return err_set(error, VLM_UNSUPPORTED, "this model takes no %s", media_kind_name(item->kind));
     if (item->kind == MEDIA_IMAGE) {
-        ok = wanted_tokens(&g->image, options, item->part, "images_kwargs", &tokens, error) &&
-             process_frames(m, &g->image, tokens, &item->image, 1, false, out, error);
+        ok = wanted_tokens(&g->image, options, item->part, &tokens, error) &&
+             process_frames(m, &g->image, tokens, item, out, error);
     } else if (item->kind == MEDIA_VIDEO) {
-        ok = wanted_tokens(&g->video, options, item->part, "videos_kwargs", &tokens, error) && process_video(m, item, tokens, out, error);
+        ok = wanted_tokens(&g->video, options, item->part, &tokens, error) && process_video(m, item, tokens, out, error);
     } else {
         ok = g->unified ? process_samples(m, &item->audio, out, error) : process_mel(g, &item->audio, out, error);
     }

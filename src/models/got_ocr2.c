@@ -185,10 +185,13 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"got_ocr2", NULL};
 
+static const media_rules rules = {.image = "crop_to_patches? min_patches max_patches format? color* box*", .low = "{\"crop_to_patches\": false}"};
+
 const vlm_arch vlm_arch_got_ocr2 = {
     .name = "got_ocr2",
     .title = "GOT-OCR 2.0",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .chat = chat,

@@ -181,10 +181,10 @@ static bool bind(vlm_model *m, binder *b)
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const granite4_vision *v = m->family;
-    (void)options;
+    anyres sizes = anyres_asked(&v->sizes, item, options, v->base.tower.image);
     if (!tower_lm_only_images(m, item, error)) return false;
     out->kind = item->kind;
-    anyres_grid(&v->sizes, &item->image, v->base.tower.image, out);
+    anyres_grid(&sizes, &item->image, v->base.tower.image, out);
     anyres_field f = anyres_field_of(item->image.height, item->image.width, unit_of(v), out->grid[1], out->grid[2]);
     out->tokens = anyres_tokens(&f, unit_of(v));
     return tower_lm_fits(m, item, out->tokens, error) && anyres_process(&v->base.norm, &item->image, v->base.tower.image, out, error);
@@ -303,6 +303,7 @@ const vlm_arch vlm_arch_granite4_vision = {
     .name = "granite4_vision",
     .title = "Granite 4 Vision",
     .model_types = types,
+    .rules = &anyres_rules,
     .takes = TAKES_IMAGE,
     .configure = configure,
     .bind = bind,

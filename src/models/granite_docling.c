@@ -241,10 +241,13 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"granite_docling", NULL};
 
+static const media_rules rules = {.image = "crop_to_patches? min_patches max_patches fine_route?", .low = "{\"crop_to_patches\": false}"};
+
 const vlm_arch vlm_arch_granite_docling = {
     .name = "granite_docling",
     .title = "Granite for Docling",
     .model_types = types,
+    .rules = &rules,
     .takes = TAKES_IMAGE,
     .configure = configure,
     .bind = bind,

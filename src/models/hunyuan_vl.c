@@ -214,6 +214,7 @@ const vlm_arch vlm_arch_hunyuan_vl = {
     .name = "hunyuan_vl",
     .title = "HunyuanOCR",
     .model_types = types,
+    .rules = &media_rules_pixels,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

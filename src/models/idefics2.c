@@ -93,18 +93,18 @@ static bool bind(vlm_model *m, binder *b)
 /* ---- processor ---------------------------------------------------------------------------------------------------- */
 
 /* Into longest x longest, no side below shortest. */
-static void fit_view(const idefics2 *v, int *height, int *width)
+static void fit_view(int shortest, int longest, int *height, int *width)
 {
     double ratio = (double)*width / *height;
-    if (*width >= *height && *width > v->longest) {
-        *width = v->longest;
+    if (*width >= *height && *width > longest) {
+        *width = longest;
         *height = (int)(*width / ratio);
-    } else if (*height > *width && *height > v->longest) {
-        *height = v->longest;
+    } else if (*height > *width && *height > longest) {
+        *height = longest;
         *width = (int)(*height * ratio);
     }
-    if (*height < v->shortest) *height = v->shortest;
-    if (*width < v->shortest) *width = v->shortest;
+    if (*height < shortest) *height = shortest;
+    if (*width < shortest) *width = shortest;
 }
 
 /* A part of the picture, resized; normalised into out [3][rows][columns] and mask [rows][columns], zeros below and to the right. */
@@ -131,7 +131,9 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     const idefics2 *v = m->family;
     const image *img = &item->image;
     if (!tower_lm_only_images(m, item, error)) return false;
-    bool split = v->split && img->width > 1 && img->height > 1;
+    int longest = (int)fmin(fmax(media_option(item->part, options, "longest_edge", v->longest), v->base.tower.patch), v->base.tower.image);
+    int shortest = (int)fmin(fmax(media_option(item->part, options, "shortest_edge", v->shortest), v->base.tower.patch), longest);
+    bool split = media_switch(options, "do_image_splitting", v->split) && img->width > 1 && img->height > 1;
     int n = split ? VIEWS : 1, middle_y = img->height / 2, middle_x = img->width / 2, rows = 0, columns = 0;
     view_sizes *sizes = out->family = arena_alloc(&out->memory, sizeof *sizes);
     if (!sizes) return err_memory(error, sizeof *sizes);
@@ -144,7 +146,7 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
         height[i] = whole ? img->height : i < 2 ? middle_y : img->height - middle_y;
         width[i] = whole ? img->width : i % 2 == 0 ? middle_x : img->width - middle_x;
         sizes->height[i] = height[i], sizes->width[i] = width[i];
-        fit_view(v, &sizes->height[i], &sizes->width[i]);
+        fit_view(shortest, longest, &sizes->height[i], &sizes->width[i]);
         if (sizes->height[i] > rows) rows = sizes->height[i];
         if (sizes->width[i] > columns) columns = sizes->width[i];
     }
@@ -272,10 +274,13 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"idefics2", NULL};
 
+static const media_rules rules = {.image = "do_image_splitting? shortest_edge longest_edge", .low = "{\"do_image_splitting\": false}"};
+
 const vlm_arch vlm_arch_idefics2 = {
     .name = "idefics2",
     .title = "Idefics2",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

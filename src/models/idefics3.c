@@ -100,7 +100,7 @@ static void whole_tiles(int *height, int *width, int tile)
     if (*width < tile) *width = tile;
 }
 
-/* Squeezed into one tile by way of the size that keeps its shape. */
+/* Squeezed into one tile by way of the size that keeps its shape (which frames of a video have already). */
 static bool one_tile(const picture_norm *n, const image *img, int longest, int tile, float *out, vlm_error *error)
 {
     image first;
@@ -139,9 +139,8 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     out->kind = item->kind;
     if (item->kind == MEDIA_VIDEO && (m->takes & TAKES_VIDEO)) return process_video(m, v, item, out, error);
     if (!tower_lm_only_images(m, item, error)) return false;
-    const json_t *asked = options ? json_object_get(options, "do_image_splitting") : NULL;
     double wanted = media_option(item->part, options, "longest_edge", v->longest);
-    bool split = json_is_boolean(asked) ? json_is_true(asked) : v->split;
+    bool split = media_switch(options, "do_image_splitting", v->split);
     int height = item->image.height, width = item->image.width, tile = v->tile;
     fit_longest(&height, &width, (int)fmin(fmax(wanted, 1), 1 << 14));
     int field_height = height, field_width = width;
@@ -166,13 +165,24 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     return ok;
 }
 
+static bool frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error)
+{
+    const idefics3 *v = m->family;
+    (void)options, (void)error;
+    *height = item->video.info.height, *width = item->video.info.width, *filter = v->frames.filter;
+    fit_longest(height, width, v->tile);
+    return true;
+}
+
 static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
                         vlm_error *error)
 {
     const idefics3 *v = m->family;
     double seconds = info->duration > 0 ? info->duration : (double)info->total_frames / (info->fps > 0 ? info->fps : 24);
     double most = info->folder ? (double)info->total_frames : nearbyint(media_option(part, options, "fps", v->fps) * seconds);
-    return tower_lm_pick(NULL, NULL, info, (int)fmax(1, fmin(most, media_option(part, options, "num_frames", v->most_frames))), indices, count, error);
+    double exact = media_option(part, options, "num_frames", 0);
+    most = fmin(fmax(most, media_option(part, options, "min_frames", 1)), media_option(part, options, "max_frames", v->most_frames));
+    return tower_lm_pick(NULL, NULL, info, (int)fmax(1, fmin(exact > 0 ? exact : most, 1 << 20)), indices, count, error);
 }
 
 /* ---- prompt ------------------------------------------------------------------------------------------------------- */
@@ -264,16 +274,20 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"idefics3", "smolvlm", NULL};
 
+static const media_rules rules = {.image = "do_image_splitting? longest_edge", .low = "{\"do_image_splitting\": false}"};
+
 const vlm_arch vlm_arch_idefics3 = {
     .name = "idefics3",
     .title = "Idefics3, SmolVLM, SmolVLM2",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,
     .bind = bind,
     .process = process,
     .pick_frames = pick_frames,
+    .frame_size = frame_size,
     .placeholder = placeholder,
     .media_token = tower_lm_media_token,
     .expand = expand,

@@ -82,6 +82,13 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     return tower_lm_only_images(m, item, error) && tile_grid_process(m, &v->grid, &v->base, item, options, v->tokens, out, error);
 }
 
+static bool frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error)
+{
+    const internvl *v = m->family;
+    (void)item, (void)options, (void)error;
+    return tower_lm_frame_size(&v->frames, v->base.tower.image, width, height, filter);
+}
+
 /* The middles of equal parts. */
 static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
                         vlm_error *error)
@@ -135,12 +142,14 @@ const vlm_arch vlm_arch_internvl = {
     .name = "internvl",
     .title = "InternVL 2.5, 3, 3.5",
     .model_types = types,
+    .rules = &media_rules_tiles,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,
     .bind = bind,
     .process = process,
     .pick_frames = pick_frames,
+    .frame_size = frame_size,
     .placeholder = placeholder,
     .media_token = tower_lm_media_token,
     .expand = expand,

@@ -138,7 +138,7 @@ static bool bind(vlm_model *m, binder *b)
 static void shrink(const kimi *v, const media_item *item, const json_t *options, int *width, int *height)
 {
     int patch = v->base.processor.patch.patch;
-    double most = v->most_patches, asked = media_option(item->part, options, "max_pixels", 0), scale = 1;
+    double most = v->most_patches, asked = media_option(item->part, options, "max_pixels", most * patch * patch), scale = 1;
     if (asked >= 1) most = fmin(most, fmax(asked / (patch * patch), 1));
     double rows = *height / patch, columns = *width / patch, side = v->most_side * patch;
     if (v->k25) {
@@ -223,10 +223,13 @@ static bool expand(const vlm_model *m, const media_input *in, buf *text, vlm_err
 
 static const char *const types[] = {"kimi_vl", "kimi_k25", NULL};
 
+static const media_rules rules = {.image = "max_pixels", .low = "{\"" MEDIA_AT_MOST "max_pixels\": 262144}"};
+
 const vlm_arch vlm_arch_kimi = {
     .name = "kimi",
     .title = "Kimi-VL, Kimi K2.5",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

@@ -107,21 +107,21 @@ static bool fit(int height, int width, double unit, double least, double most, l
 
 static bool lay_out(const lfm2_vl *v, const media_item *item, const json_t *options, layout *l, vlm_error *error)
 {
-    const json_t *asked = options ? json_object_get(options, "do_image_splitting") : NULL;
-    bool split = json_is_boolean(asked) ? json_is_true(asked) : v->split;
+    bool split = media_switch(options, "do_image_splitting", v->split);
     int height = item->image.height, width = item->image.width, patch = v->base.tower.patch, per_side = v->tile / patch;
     double unit = (double)patch * v->factor, token = unit * unit;
     double most = fmin(fmax(media_option(item->part, options, "max_image_tokens", v->most_tokens), 1), 1 << 16);
     double least = fmin(fmax(media_option(item->part, options, "min_image_tokens", v->least_tokens), 1), most);
-    int most_tiles = (int)fmin(fmax(media_option(item->part, options, "max_tiles", v->most_tiles), v->least_tiles), 256);
+    int least_tiles = (int)fmin(fmax(media_option(item->part, options, "min_tiles", v->least_tiles), 1), 256);
+    int most_tiles = (int)fmin(fmax(media_option(item->part, options, "max_tiles", v->most_tiles), least_tiles), 256);
     *l = (layout){.rows = 1, .columns = 1, .pictures = 1, .most_patches = (int)most * v->factor * v->factor};
     if (split && per_side * per_side > l->most_patches) l->most_patches = per_side * per_side;
     if (!fit(height, width, unit, floor(least) * token, floor(most) * token, l, error)) return false;
     double h = fmax(patch, (double)round_half_even(height / unit) * unit), w = fmax(patch, (double)round_half_even(width / unit) * unit);
     if (!split || most_tiles == 1 || h * w <= floor(most) * token * v->tolerance) return true;
-    tile_grid_choose(&(tile_grid){.least = v->least_tiles}, height, width, v->tile, most_tiles, &l->rows, &l->columns);
+    tile_grid_choose(&(tile_grid){.least = least_tiles}, height, width, v->tile, most_tiles, &l->rows, &l->columns);
     l->pictures = l->rows * l->columns;
-    if (l->pictures > 1 && v->thumbnail) l->pictures++;
+    if (l->pictures > 1 && media_switch(options, "use_thumbnail", v->thumbnail)) l->pictures++;
     if (l->pictures == 1) l->height = l->width = v->tile;
     return true;
 }
@@ -232,10 +232,14 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"lfm2_vl", NULL};
 
+static const media_rules rules = {.image = "do_image_splitting? min_tiles max_tiles use_thumbnail? min_image_tokens max_image_tokens",
+                                  .low = "{\"do_image_splitting\": false}"};
+
 const vlm_arch vlm_arch_lfm2_vl = {
     .name = "lfm2_vl",
     .title = "LFM2-VL",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .no_special_tokens = true,

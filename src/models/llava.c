@@ -27,6 +27,7 @@ static bool configure(vlm_model *m, config *c)
     v->is_pixtral = !strcmp(config_string(c, "vision_config.model_type", ""), "pixtral");
     v->connector.act = config_activation(c, "projector_hidden_act", "gelu");
     if (!tower_lm_config(&v->base, m, c) || !image_tower_config_features(&v->base.tower, &m->memory, c, -2, "default")) return false;
+    if (v->is_pixtral) m->rules = &pixtral_rules;
     if (v->is_pixtral) return pixtral_config(&v->pixtral, &v->base, m->processor, 1);
     return picture_config(&v->base.norm, m->processor, "image_processor", picture_clip, RESIZE_BICUBIC) &&
            picture_middle_config(&v->middle, m->processor, "image_processor", v->base.tower.image, v->base.tower.patch);
@@ -75,6 +76,7 @@ const vlm_arch vlm_arch_llava = {
     .name = "llava",
     .title = "LLaVA 1.5, Pixtral",
     .model_types = types,
+    .rules = &media_rules_fixed,
     .takes = TAKES_IMAGE,
     .configure = configure,
     .bind = bind,

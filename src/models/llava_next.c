@@ -90,11 +90,11 @@ static bool process_video(const vlm_model *m, const llava_next *v, const media_i
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const llava_next *v = m->family;
-    (void)options;
+    anyres sizes = anyres_asked(&v->sizes, item, options, v->base.tower.image);
     out->kind = item->kind;
     if (item->kind == MEDIA_VIDEO && (m->takes & TAKES_VIDEO)) return process_video(m, v, item, out, error);
     if (!tower_lm_only_images(m, item, error)) return false;
-    anyres_grid(&v->sizes, &item->image, v->base.tower.image, out);
+    anyres_grid(&sizes, &item->image, v->base.tower.image, out);
     anyres_field f = field_of(v, item->image.height, item->image.width, out->grid);
     out->tokens = anyres_tokens(&f, unit_of(v));
     if (!tower_lm_fits(m, item, out->tokens, error)) return false;
@@ -102,6 +102,13 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     if (number) *(int64_t *)number->data = 1;
     else if (v->most_tiles) return err_memory(error, 8);
     return anyres_process(&v->base.norm, &item->image, v->base.tower.image, out, error);
+}
+
+static bool frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error)
+{
+    const llava_next *v = m->family;
+    (void)item, (void)options, (void)error;
+    return tower_lm_frame_size(&v->frames, v->base.tower.image, width, height, filter);
 }
 
 static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
@@ -154,11 +161,13 @@ const vlm_arch vlm_arch_llava_next = {
     .name = "llava_next",
     .title = "LLaVA-NeXT (1.6), LLaVA-OneVision, Granite Vision 3",
     .model_types = types,
+    .rules = &anyres_rules,
     .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,
     .bind = bind,
     .process = process,
     .pick_frames = pick_frames,
+    .frame_size = frame_size,
     .encode = encode,
     TOWER_LM_ARCH,
 };

@@ -369,10 +369,14 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"minicpmv4_6", NULL};
 
+static const media_rules rules = {.image = "slice_mode? max_slice_nums downsample_mode* use_image_id?", .video = "slice_mode? max_slice_nums downsample_mode* use_image_id?",
+                                  .low = "{\"slice_mode\": false}"};
+
 const vlm_arch vlm_arch_minicpmv4_6 = {
     .name = "minicpmv4_6",
     .title = "MiniCPM-V 4.6",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,

@@ -79,6 +79,7 @@ const vlm_arch vlm_arch_mistral3 = {
     .name = "mistral3",
     .title = "Mistral Small 3, Ministral 3",
     .model_types = types,
+    .rules = &pixtral_rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

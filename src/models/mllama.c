@@ -153,7 +153,7 @@ static bool bind(vlm_model *m, binder *b)
 /* ---- processor ------------------------------------------------------------------------------------------------------ */
 
 /* The grid (rows x columns of tiles) that enlarges the picture least, else shrinks it least; of equal ones the smaller. Returns its number, from 1. */
-static int choose_grid(const mllama *v, const image *img, int *rows, int *columns)
+static int choose_grid(const mllama *v, const image *img, double most, int *rows, int *columns)
 {
     double best = 0;
     int chosen = 0, id = 0;
@@ -161,6 +161,7 @@ static int choose_grid(const mllama *v, const image *img, int *rows, int *column
         for (int b = 1; a * b <= v->tiles; b++) {
             double down = (double)(a * v->side) / img->height, across = (double)(b * v->side) / img->width, scale = across > down ? down : across;
             id++;
+            if (a * b > fmax(most, 1)) continue;
             bool better = !chosen || (scale >= 1 ? best < 1 || scale < best : best < 1 && scale > best);
             if (!better && !(scale == best && a * b < *rows * *columns)) continue;
             best = scale, chosen = id, *rows = a, *columns = b;
@@ -184,10 +185,9 @@ static void fit_canvas(const image *img, int side, int rows, int columns, int *h
 static bool process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const mllama *v = m->family;
-    (void)options;
     if (item->kind != MEDIA_IMAGE) return err_set(error, VLM_UNSUPPORTED, "%s takes images, no %s", m->arch->title, media_kind_name(item->kind));
     const image *img = &item->image;
-    int rows = 1, columns = 1, height, width, side = v->side, id = choose_grid(v, img, &rows, &columns);
+    int rows = 1, columns = 1, height, width, side = v->side, id = choose_grid(v, img, media_option(item->part, options, "max_image_tiles", v->tiles), &rows, &columns);
     fit_canvas(img, side, rows, columns, &height, &width);
     float *pixels = picture_tiles(out, v->tiles, side, side, error);
     processed *ratio = media_input_add(out, "aspect_ratio_ids", DT_I64, 2, (const int64_t[]){1, 1});
@@ -375,10 +375,13 @@ static tensor forward(run *r, const vlm_model *m, const batch *b) { return decod
 
 static const char *const types[] = {"mllama", NULL};
 
+static const media_rules rules = {.image = "max_image_tiles", .low = "{\"max_image_tiles\": 1}"};
+
 const vlm_arch vlm_arch_mllama = {
     .name = "mllama",
     .title = "Llama 3.2 Vision",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

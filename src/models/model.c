@@ -157,6 +157,7 @@ static bool load_weights(vlm_model *m, const vlm_load_options *o, vlm_error *err
     if (!o->dummy_weights && !(m->files = checkpoint_open(m->path, error))) return false;
     if (!choose_precision(o, m->files, &p, error) || !choose_kv(o, p, &kv, error)) return false;
     m->takes = m->arch->takes;
+    m->rules = m->arch->rules ? m->arch->rules : &media_rules_fixed;
     m->rope_axes = 1;
     bool ok = m->arch->configure(m, m->cfg);
     if (!config_ok(m->cfg, error) || !config_ok(m->processor, error)) return err_prefix(error, "%s", m->path);

@@ -110,6 +110,19 @@ bool memory_plan_add(memory_plan *p, int media, int row, int count);        /* f
 
 /* ---- family ------------------------------------------------------------------------------------------------------- */
 
+/* What a request may say about a medium of each kind, as far as the family's processor knows it: names of options with blanks between; `name?` is
+ * true or false, `name*` any JSON, others are numbers > 0. "": none. Which frames of a video are taken (fps, num_frames, min_frames, max_frames) and
+ * resize_shape need no mention. Options of other families are refused by a notice, see media_options.h. */
+typedef struct media_rules {
+    const char *image, *video, *audio;
+    const char *low, *high;        /* detail "low", "high" of an image: a JSON object of options; NULL: makes no difference. {"at_most_NAME": n} is a
+                                    * ceiling of what media_option() gives for NAME */
+} media_rules;
+#define MEDIA_AT_MOST "at_most_"
+extern const media_rules media_rules_fixed;                /* every picture becomes one size */
+extern const media_rules media_rules_pixels;               /* min_pixels, max_pixels: Qwen's way */
+extern const media_rules media_rules_tiles;                /* crop_to_patches, min_patches, max_patches: InternVL's */
+
 typedef struct vlm_arch {
     const char *name;              /* of the file */
     const char *title;             /* for people: "Gemma 4 (E2B, E4B, 26B-A4B, 31B)" */
@@ -118,6 +131,8 @@ typedef struct vlm_arch {
     vlm_task task;
     unsigned takes;                /* TAKES_*: what the family can take; configure() may narrow it per checkpoint */
     const char *chat;              /* Jinja template for checkpoints that bring none: the prompt that the reference's processor writes; NULL: text/chat_fallback.h */
+    const media_rules *rules;      /* configure() may set others (m->rules). NULL: media_rules_fixed */
+    int max_images;                /* in one request; 0: any number. 1: video cannot be shown as stills either */
 
     /* config -> m->family (from m->memory), m->hidden, vocab, context, cache shape ... Failures through the config's sticky error. */
     bool (*configure)(vlm_model *m, config *c);
@@ -129,6 +144,10 @@ typedef struct vlm_arch {
     /* Which frames of a video to decode. */
     bool (*pick_frames)(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
                         int *count, vlm_error *error);
+    /* The size that process() gives each frame first: frames are resized to it as they are decoded and never kept as they were. item->video has
+     * info, count, indices and seconds; process() must ask item->video.info for the size that frames had. NULL: frames are kept whole. */
+    bool (*frame_size)(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter,
+                       vlm_error *error);
     int (*audio_rate)(const vlm_model *m);                            /* NULL: 16000 */
     /* The placeholder text that the chat template writes for a kind (NULL: the kind is not taken), and the token id that is
      * replaced by rows, -1 if none. */
@@ -185,6 +204,7 @@ struct vlm_model {
     /* set by configure() */
     int hidden, vocab, layers, context;
     unsigned takes;
+    const media_rules *rules;      /* never NULL */
     int rope_axes;                 /* 1, or 3 for M-RoPE */
     bool whole_prompt;             /* the whole prompt sees itself (a prefix language model); goes with bidirectional_media */
     bool bidirectional_media;      /* media blocks see themselves whole: their tokens must be computed in one step */

@@ -264,10 +264,13 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"ovis2", NULL};
 
+static const media_rules rules = {.image = "crop_to_patches? max_patches", .low = "{\"crop_to_patches\": false}"};
+
 const vlm_arch vlm_arch_ovis2 = {
     .name = "ovis2",
     .title = "Ovis2",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

@@ -138,6 +138,7 @@ const vlm_arch vlm_arch_paddleocr_vl = {
     .name = "paddleocr_vl",
     .title = "PaddleOCR-VL",
     .model_types = types,
+    .rules = &media_rules_pixels,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
     .configure = configure,

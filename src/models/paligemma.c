@@ -78,6 +78,7 @@ const vlm_arch vlm_arch_paligemma = {
     .name = "paligemma",
     .title = "PaliGemma 1, 2",
     .model_types = types,
+    .rules = &media_rules_fixed,
     .takes = TAKES_IMAGE,
     .configure = configure,
     .bind = bind,

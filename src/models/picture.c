@@ -131,17 +131,23 @@ void picture_middle_size(const picture_middle *f, int *height, int *width)
 /* How far the window lies inside; negative: outside. */
 static int middle(int side, int crop) { return side >= crop ? (side - crop) / 2 : -((crop - side) / 2); }
 
+bool picture_middle_resized(const picture_middle *f, int from_width, int from_height, int *width, int *height, vlm_error *error)
+{
+    *width = f->width, *height = f->height;
+    if (!f->shortest) return true;
+    bool wide = from_width > from_height;
+    double ratio = wide ? (double)from_width / from_height : (double)from_height / from_width;
+    if (ratio > 200) return err_set(error, VLM_UNSUPPORTED, "image of %d x %d: one side is more than 200 times the other", from_width, from_height);
+    int64_t longer = wide ? (int64_t)f->shortest * from_width / from_height : (int64_t)f->shortest * from_height / from_width;
+    *width = wide ? (int)longer : f->shortest;
+    *height = wide ? f->shortest : (int)longer;
+    return true;
+}
+
 bool picture_middle_write(const picture_middle *f, const picture_norm *n, const image *img, float *out, vlm_error *error)
 {
-    int height = f->height, width = f->width, crop_height, crop_width;
+    int height, width, crop_height, crop_width;
     picture_middle_size(f, &crop_height, &crop_width);
-    if (f->shortest) {
-        bool wide = img->width > img->height;
-        double ratio = wide ? (double)img->width / img->height : (double)img->height / img->width;
-        if (ratio > 200) return err_set(error, VLM_UNSUPPORTED, "image of %d x %d: one side is more than 200 times the other", img->width, img->height);
-        int64_t longer = wide ? (int64_t)f->shortest * img->width / img->height : (int64_t)f->shortest * img->height / img->width;
-        width = wide ? (int)longer : f->shortest;
-        height = wide ? f->shortest : (int)longer;
-    }
+    if (!picture_middle_resized(f, img->width, img->height, &width, &height, error)) return false;
     return picture_resized(n, img, width, height, middle(width, crop_width), middle(height, crop_height), crop_width, crop_height, out, error);
 }

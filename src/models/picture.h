@@ -37,6 +37,7 @@ typedef struct picture_middle {
 bool picture_middle_config(picture_middle *f, config *processor, const char *where, int side, int patch);
 /* Of what comes out. */
 void picture_middle_size(const picture_middle *f, int *height, int *width);
+bool picture_middle_resized(const picture_middle *f, int from_width, int from_height, int *width, int *height, vlm_error *error);
 bool picture_middle_write(const picture_middle *f, const picture_norm *n, const image *img, float *out, vlm_error *error);
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "base/err.h"
 
+const media_rules pixtral_rules = {.image = "longest_edge", .low = "{\"" MEDIA_AT_MOST "longest_edge\": 512}"};
+
 bool pixtral_config(pixtral_processor *p, tower_lm *base, config *c, int merge)
 {
     const image_tower *t = &base->tower;

@@ -9,6 +9,7 @@ typedef struct pixtral_processor {
     const char *end_of_row, *end;  /* marks */
 } pixtral_processor;
 
+extern const media_rules pixtral_rules;                   /* of models whose pictures these are */
 /* merge: patches side by side in a token. Also sets base->norm. */
 bool pixtral_config(pixtral_processor *p, tower_lm *base, config *processor, int merge);
 bool pixtral_process(const vlm_model *m, const pixtral_processor *p, const picture_norm *norm, const media_item *item, const json_t *options, media_input *out,

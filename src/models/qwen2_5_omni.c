@@ -89,13 +89,9 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
 {
     const omni *q = m->family;
     if (item->kind == MEDIA_AUDIO) return whisper_process(m, &q->audio, item, out, error);
-    qwen_vl_processor p = q->vl.processor;
-    const json_t *size = json_object_get(json_object_get(options, "videos_kwargs"), "size");
-    int64_t least = json_integer_value(json_object_get(size, "shortest_edge")), most = json_integer_value(json_object_get(size, "longest_edge"));
-    if (least > 0) p.video.min_pixels = least;
-    if (most > 0) p.video.max_pixels = most;
-    if (!qwen_vl_process(m, &p, item, options, out, error)) return false;
-    if (item->kind == MEDIA_VIDEO) tell_time(&p, item, options, out);
+    const qwen_vl_processor *p = &q->vl.processor;
+    if (!qwen_vl_process(m, p, item, options, out, error)) return false;
+    if (item->kind == MEDIA_VIDEO) tell_time(p, item, options, out);
     return true;
 }
 
@@ -150,12 +146,14 @@ const vlm_arch vlm_arch_qwen2_5_omni = {
     .name = "qwen2_5_omni",
     .title = "Qwen2.5-Omni (3B, 7B; the thinker)",
     .model_types = types,
+    .rules = &media_rules_pixels,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE | TAKES_VIDEO | TAKES_AUDIO,
     .configure = configure,
     .bind = bind,
     .process = process,
     .pick_frames = qwen_vl_arch_pick_frames,
+    .frame_size = qwen_vl_arch_frame_size,
     .audio_rate = audio_rate,
     .placeholder = placeholder,
     .media_token = media_token,

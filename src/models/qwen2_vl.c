@@ -53,6 +53,7 @@ const vlm_arch vlm_arch_qwen2_vl = {
     .name = "qwen2_vl",
     .title = "Qwen2-VL (2B, 7B, 72B), QVQ",
     .model_types = types,
+    .rules = &media_rules_pixels,
     .configure = configure,
     .bind = bind,
     QWEN_VL_ARCH,

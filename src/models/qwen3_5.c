@@ -66,6 +66,7 @@ const vlm_arch vlm_arch_qwen3_5 = {
     .name = "qwen3_5",
     .title = "Qwen3.5 (dense, experts)",
     .model_types = types,
+    .rules = &media_rules_pixels,
     .configure = configure,
     .bind = bind,
     QWEN_VL_ARCH,

@@ -39,6 +39,7 @@ const vlm_arch vlm_arch_qwen3_vl = {
     .name = "qwen3_vl",
     .title = "Qwen3-VL (2B to 235B-A22B)",
     .model_types = types,
+    .rules = &media_rules_pixels,
     .configure = configure,
     .bind = bind,
     QWEN_VL_ARCH,

@@ -74,9 +74,12 @@ static bool enlarge_thin(int factor, int *height, int *width, vlm_error *error)
 }
 
 /* The size that frames of width x height get. A video that would not fit the context shares it out among its frames, as qwen-vl-utils does. */
-static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const media_item *item, const json_t *options, int frames, int width, int height,
-                        int *out_width, int *out_height, vlm_error *error)
+static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const media_item *item, const json_t *options, int *out_width, int *out_height,
+                        vlm_error *error)
 {
+    bool film = item->kind == MEDIA_VIDEO;
+    int frames = film ? item->video.count : 1, width = film ? item->video.info.width : item->image.width;
+    int height = film ? item->video.info.height : item->image.height;
     const qwen_vl_limits *limits = item->kind == MEDIA_VIDEO ? &p->video : &p->image;
     int factor = p->patch.patch * p->patch.merge;
     double given_min = media_option(item->part, options, "min_pixels", (double)limits->min_pixels);
@@ -103,17 +106,28 @@ static bool target_size(const vlm_model *m, const qwen_vl_processor *p, const me
     return true;
 }
 
-/* Resized copies; frames that repeat are resized once. */
+bool qwen_vl_frame_size(const vlm_model *m, const qwen_vl_processor *p, const media_item *item, const json_t *options, int *width, int *height,
+                        resize_filter *filter, vlm_error *error)
+{
+    *filter = RESIZE_BICUBIC;
+    return target_size(m, p, item, options, width, height, error);
+}
+
+static void free_resized(image *resized, const image *frames, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (resized[i].rgb != frames[i].rgb) image_free(&resized[i]);
+    mem_free(resized);
+}
+
+/* Resized copies. Frames of a video come in their size already and are taken as they are. */
 static image *resize_frames(const image *frames, int count, int width, int height, vlm_error *error)
 {
     image *out = MEM_ARRAY((size_t)count, image);
     if (!out) return err_memory(error, (size_t)count * sizeof *out), NULL;
     for (int i = 0; i < count; i++)
-        if (!image_resize(&frames[i], width, height, RESIZE_BICUBIC, &out[i], error)) {
-            for (int k = 0; k < i; k++) image_free(&out[k]);
-            mem_free(out);
-            return NULL;
-        }
+        if (frames[i].width == width && frames[i].height == height && !frames[i].gray) out[i] = frames[i];
+        else if (!image_resize(&frames[i], width, height, RESIZE_BICUBIC, &out[i], error)) return free_resized(out, frames, i), NULL;
     return out;
 }
 
@@ -147,16 +161,13 @@ bool qwen_vl_process(const vlm_model *m, const qwen_vl_processor *p, const media
     const image *frames = is_video ? item->video.frames : &item->image;
     int count = is_video ? item->video.count : 1, width, height;
     if (count < 1) return err_set(error, VLM_INVALID, "video without frames");
-    for (int i = 1; i < count; i++)
-        if (frames[i].width != frames[0].width || frames[i].height != frames[0].height)
-            return err_set(error, VLM_UNSUPPORTED, "frames of a video differ in size (%d x %d, %d x %d)", frames[0].width, frames[0].height, frames[i].width, frames[i].height);
-    if (!target_size(m, p, item, options, count, frames[0].width, frames[0].height, &width, &height, error)) return false;
+    if (!target_size(m, p, item, options, &width, &height, error)) return false;
 
     const patch_spec *s = &p->patch;
     int64_t groups = (count + s->temporal - 1) / s->temporal, rows = height / s->patch, columns = width / s->patch, n = groups * rows * columns;
     int64_t tokens = n / (s->merge * s->merge), values = (int64_t)PATCH_CHANNELS * s->temporal * s->patch * s->patch;
     if (tokens > m->context || tokens > TOKENS_LIMIT) {
-        err_set(error, VLM_LIMIT, "%s of %d x %d becomes %lld tokens, the model's context has %d", media_kind_name(item->kind), frames[0].width, frames[0].height,
+        err_set(error, VLM_LIMIT, "%s of %d x %d becomes %lld tokens, the model's context has %d", media_kind_name(item->kind), is_video ? item->video.info.width : frames[0].width, is_video ? item->video.info.height : frames[0].height,
                 (long long)tokens, m->context);
         return err_hint(error, "give a smaller max_pixels%s", is_video ? " or fewer frames (fps, num_frames)" : "");
     }
@@ -174,8 +185,7 @@ bool qwen_vl_process(const vlm_model *m, const qwen_vl_processor *p, const media
     image *resized = resize_frames(frames, count, width, height, error);
     if (!resized) return false;
     patchify(resized, count, width, height, s, patches->data);
-    for (int i = 0; i < count; i++) image_free(&resized[i]);
-    mem_free(resized);
+    free_resized(resized, frames, count);
     return true;
 }
 
@@ -332,6 +342,11 @@ static const qwen_vl *family(const vlm_model *m) { return m->family; }
 bool qwen_vl_arch_process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     return qwen_vl_process(m, &family(m)->processor, item, options, out, error);
+}
+
+bool qwen_vl_arch_frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error)
+{
+    return qwen_vl_frame_size(m, &family(m)->processor, item, options, width, height, filter, error);
 }
 
 bool qwen_vl_arch_pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,

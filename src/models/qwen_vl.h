@@ -27,6 +27,8 @@ bool qwen_vl_configure(qwen_vl_processor *p, config *processor, config *c);
 
 bool qwen_vl_process(const vlm_model *m, const qwen_vl_processor *p, const media_item *item, const json_t *options, media_input *out,
                      vlm_error *error);
+bool qwen_vl_frame_size(const vlm_model *m, const qwen_vl_processor *p, const media_item *item, const json_t *options, int *width, int *height,
+                        resize_filter *filter, vlm_error *error);
 bool qwen_vl_pick_frames(const qwen_vl_processor *p, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
                          int *count, vlm_error *error);
 const char *qwen_vl_placeholder(const qwen_vl_processor *p, media_kind kind);
@@ -54,6 +56,8 @@ bool qwen3_vl_configure(qwen_vl *q, config *processor, config *c);
 extern const qwen_tower_names qwen3_vl_tower_names;
 
 bool qwen_vl_arch_process(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error);
+bool qwen_vl_arch_frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter,
+                             vlm_error *error);
 bool qwen_vl_arch_pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
                               vlm_error *error);
 const char *qwen_vl_arch_placeholder(const vlm_model *m, media_kind kind);
@@ -67,7 +71,7 @@ tensor qwen_vl_arch_forward(run *r, const vlm_model *m, const batch *b);
 
 /* The members of a vlm_arch that are alike in families whose m->family is a qwen_vl. */
 #define QWEN_VL_ARCH \
-    .task = TASK_GENERATE, .takes = TAKES_IMAGE | TAKES_VIDEO, .process = qwen_vl_arch_process, .pick_frames = qwen_vl_arch_pick_frames, \
+    .task = TASK_GENERATE, .takes = TAKES_IMAGE | TAKES_VIDEO, .process = qwen_vl_arch_process, .pick_frames = qwen_vl_arch_pick_frames, .frame_size = qwen_vl_arch_frame_size, \
     .placeholder = qwen_vl_arch_placeholder, .media_token = qwen_vl_arch_media_token, .expand = qwen_vl_arch_expand, \
     .positions = qwen_vl_arch_positions, .encode_start = qwen_vl_arch_encode_start, .encode = qwen_vl_arch_encode, .forward = qwen_vl_arch_forward
 

@@ -64,13 +64,21 @@ bool tower_lm_pick(const chat_media *part, const json_t *options, const video_in
     double total = (double)info->total_frames, native = info->fps > 0 ? info->fps : 24;
     if (total < 1) return err_set(error, VLM_INVALID, "video without frames");
     double fps = info->folder ? 0 : media_option(part, options, "fps", 0);
-    double n = media_option(part, options, "num_frames", fps > 0 ? fmin(floor(total / native * fps), media_option(part, options, "max_frames", most)) : most);
+    double n = fps > 0 ? floor(total / native * fps) : most;
+    n = media_option(part, options, "num_frames", fmin(fmax(n, media_option(part, options, "min_frames", 1)), media_option(part, options, "max_frames", most)));
     n = fmin(fmax(floor(n), 1), total);
     int64_t *list = n <= INT32_MAX ? MEM_ARRAY((size_t)n, int64_t) : NULL;
     if (!list) return err_memory(error, (size_t)n * sizeof *list);
     for (int64_t i = 0; i < (int64_t)n; i++) list[i] = n > 1 ? (int64_t)nearbyint((double)i * (total - 1) / (n - 1)) : 0;
     *indices = list;
     *count = (int)n;
+    return true;
+}
+
+bool tower_lm_frame_size(const picture_norm *n, int side, int *width, int *height, resize_filter *filter)
+{
+    *width = *height = side;
+    *filter = n->filter;
     return true;
 }
 
@@ -128,10 +136,11 @@ bool tile_grid_process(const vlm_model *m, const tile_grid *g, const tower_lm *v
                        vlm_error *error)
 {
     const image *img = &item->image;
-    const json_t *asked = options ? json_object_get(options, "crop_to_patches") : NULL;
     int side = v->tower.image, rows = 1, columns = 1;
     double most = fmin(fmax(media_option(item->part, options, "max_patches", g->most), 1), 256);
-    if (json_is_boolean(asked) ? json_is_true(asked) : g->tiled) tile_grid_choose(g, img->height, img->width, side, (int)most, &rows, &columns);
+    tile_grid grid = *g;
+    grid.least = (int)fmin(fmax(media_option(item->part, options, "min_patches", g->least), 1), most);
+    if (media_switch(options, "crop_to_patches", g->tiled)) tile_grid_choose(&grid, img->height, img->width, side, (int)most, &rows, &columns);
     int n = rows * columns, tiles = n > 1 ? n + 1 : 1;
     out->tokens = tiles * tokens;
     out->grid[0] = 1, out->grid[1] = rows, out->grid[2] = columns;

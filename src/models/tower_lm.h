@@ -34,6 +34,9 @@ bool tower_lm_fits(const vlm_model *m, const media_item *item, int64_t tokens, v
 /* Frames of a video for families without a rule of their own: num_frames of them, or fps a second, evenly; all of them up to `most` by default. */
 bool tower_lm_pick(const chat_media *part, const json_t *options, const video_info *info, int most, int64_t **indices, int *count, vlm_error *error);
 
+/* For vlm_arch.frame_size: frames become squares, as `n` resizes. */
+bool tower_lm_frame_size(const picture_norm *n, int side, int *width, int *height, resize_filter *filter);
+
 /* x [height * width, d], a field of features, resampled to [to_height * to_width, d]: bilinear, not smoothed, pixel centres aligned. */
 tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height, int to_width);
 

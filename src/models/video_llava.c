@@ -85,6 +85,14 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
     return true;
 }
 
+static bool frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error)
+{
+    const video_llava *v = m->family;
+    (void)options;
+    *filter = v->frames.filter;
+    return picture_middle_resized(&v->video_middle, item->video.info.width, item->video.info.height, width, height, error);
+}
+
 /* The first of equal parts each. */
 static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
                         vlm_error *error)
@@ -115,12 +123,14 @@ const vlm_arch vlm_arch_video_llava = {
     .name = "video_llava",
     .title = "Video-LLaVA",
     .model_types = types,
+    .rules = &media_rules_fixed,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,
     .bind = bind,
     .process = process,
     .pick_frames = pick_frames,
+    .frame_size = frame_size,
     .placeholder = tower_lm_placeholder,
     .media_token = tower_lm_media_token,
     .expand = tower_lm_expand,

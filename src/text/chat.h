@@ -29,6 +29,7 @@ typedef struct chat_media {
     media_kind kind;
     char *source;                  /* path, URL, data:; NULL when the part names none (the media come from elsewhere) */
     double fps;                    /* of a video part, 0: not given */
+    int still;                     /* > 0: this image is the still-th picture out of a video; the first names the video's source, the others none */
     json_t *options;               /* the part's other members (num_frames, max_pixels ...), owned */
 } chat_media;
 
@@ -51,6 +52,10 @@ typedef struct chat_options {
     const char *const *typed;         /* NULL-terminated control tokens that people may type: they mean something in a prompt and structure nothing; or NULL */
     const char *marks[3];          /* by media_kind: what stands for a medium in a template that takes only text, or NULL */
     const struct tm *now;          /* the clock of strftime_now; NULL: the local time */
+    /* For models that see images but no video: a video part becomes so many image parts where it stands. stills tells how many (NULL: one). */
+    bool video_as_stills;
+    bool (*stills)(void *user, const chat_media *video, int *count, vlm_error *error);
+    void *stills_user;
 } chat_options;
 /* messages: array as in vlm.h; they are not changed. What is made of them before the template sees them:
  *   - OpenAI spellings of parts become text, image, video, audio; a string in a list of parts is a text part

@@ -120,7 +120,7 @@ static int tokens_of(int width, int height, int count, const char *options, int 
     vlm_model m = {.arch = &arch, .context = context};
     image frames[16];
     for (int i = 0; i < 16; i++) frames[i] = (image){.width = width, .height = height, .rgb = MEM_ARRAY((size_t)width * (size_t)height * 3, uint8_t)};
-    media_item item = {.kind = count ? MEDIA_VIDEO : MEDIA_IMAGE, .image = frames[0], .video = {.frames = frames, .count = count, .info = {.fps = 4, .total_frames = count}}};
+    media_item item = {.kind = count ? MEDIA_VIDEO : MEDIA_IMAGE, .image = frames[0], .video = {.frames = frames, .count = count, .info = {.width = width, .height = height, .fps = 4, .total_frames = count}}};
     json_t *o = options ? json_loads(options, 0, NULL) : NULL;
     media_input *in = MEM_NEW(media_input);
     vlm_error error = {0};

@@ -197,7 +197,7 @@ bool chat_render(const chat_template *t, const tokenizer *tok, const json_t *mes
     const json_t *values[] = {messages ? messages : json_null(), o.tools ? o.tools : json_null(), o.kwargs ? o.kwargs : json_null(), NULL};
     ok = ok && (v || !t) && chat_guard_init(&guard, t, v, j, tok, o.placeholders, values, error);
     guard.typed = o.typed;
-    ok = ok && (normal = chat_normalize(v, j, messages, guard.mark, &media, error));
+    ok = ok && (normal = chat_normalize(v, j, messages, guard.mark, &o, &media, error));
     if (ok && open) ok = mark_final(normal, json_is_string(final) ? json_string_value(final) : "content", error);
     if (ok && j) ok = render_template(j, normal, &o, tok, &guard, &text, error);
     else if (ok) {

@@ -46,7 +46,8 @@ void chat_list_free(chat_list *l);
 
 /* A normalised deep copy of the messages; media in order. v may be NULL (no template), j is what renders. mark: stands with a
  * digit for media in templates that take only strings. */
-json_t *chat_normalize(const chat_variant *v, const jinja *j, const json_t *messages, const char *mark, chat_list *media, vlm_error *error);
+json_t *chat_normalize(const chat_variant *v, const jinja *j, const json_t *messages, const char *mark, const chat_options *o, chat_list *media,
+                       vlm_error *error);
 /* chat/fit.c; false: out of memory. */
 bool chat_fit(const chat_form *f, json_t *messages);
 /* {"thinking": r, **message, "reasoning_content": r} as transformers makes it, or a plain copy; NULL: out of memory. */

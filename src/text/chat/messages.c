@@ -116,23 +116,50 @@ static json_t *media_part(const jinja *j, media_kind kind)
     return nested ? json_pack("{s:s, s:{s:s}}", "type", type, type, "url", media_kind_name(kind)) : json_pack("{s:s, s:s}", "type", type, type, media_kind_name(kind));
 }
 
-static json_t *normalize_media(const jinja *j, const json_t *part, media_kind kind, chat_list *media, vlm_error *error)
+static bool read_media(const json_t *part, media_kind kind, chat_media *m, vlm_error *error)
 {
     const char *used = "";
-    chat_media m = {.kind = kind};
-    if (!find_source(part, kind, &m.source, &used, error)) return NULL;
+    *m = (chat_media){.kind = kind};
+    if (!find_source(part, kind, &m->source, &used, error)) return false;
     const json_t *fps = json_object_get(part, "fps");
-    if (json_is_number(fps)) m.fps = json_number_value(fps);
-    if (m.fps < 0) {
-        mem_free(m.source);
-        err_set(error, VLM_INVALID, "fps of a video must be positive");
-        return NULL;
+    if (json_is_number(fps)) m->fps = json_number_value(fps);
+    if (m->fps < 0) {
+        mem_free(m->source);
+        return err_set(error, VLM_INVALID, "fps of a video must be positive");
     }
-    m.options = part_options(part, used);
-    if (!add_media(media, m, error)) return NULL;
-    json_t *out = media_part(j, kind);
-    if (!out) err_memory(error, 0);
-    return out;
+    m->options = part_options(part, used);
+    return true;
+}
+
+static bool append_new(json_t *list, json_t *part, vlm_error *error)
+{
+    return (part && json_array_append_new(list, part) == 0) || err_memory(error, 0);
+}
+
+/* A video that is shown as pictures. */
+static bool add_stills(const jinja *j, chat_media clip, const chat_options *o, json_t *out, chat_list *media, vlm_error *error)
+{
+    int count = 1;
+    if (o->stills && !o->stills(o->stills_user, &clip, &count, error)) {
+        mem_free(clip.source);
+        json_decref(clip.options);
+        return false;
+    }
+    clip.kind = MEDIA_IMAGE;
+    for (int i = 1; i <= count; i++) {
+        chat_media still = i == 1 ? clip : (chat_media){.kind = MEDIA_IMAGE};
+        still.still = i;
+        if (!add_media(media, still, error) || !append_new(out, media_part(j, MEDIA_IMAGE), error)) return false;
+    }
+    return true;
+}
+
+static bool add_medium(const jinja *j, const json_t *part, media_kind kind, const chat_options *o, json_t *out, chat_list *media, vlm_error *error)
+{
+    chat_media m;
+    if (!read_media(part, kind, &m, error)) return false;
+    if (kind == MEDIA_VIDEO && o->video_as_stills) return add_stills(j, m, o, out, media, error);
+    return add_media(media, m, error) && append_new(out, media_part(j, kind), error);
 }
 
 static part_kind kind_of_part(const json_t *part, const char **type, media_kind *media)
@@ -148,33 +175,29 @@ static part_kind kind_of_part(const json_t *part, const char **type, media_kind 
     return PART_UNKNOWN;
 }
 
-static json_t *normalize_part(const jinja *j, const json_t *part, chat_list *media, vlm_error *error)
+/* Appends what the part becomes to `out`. */
+static bool normalize_part(const jinja *j, const json_t *part, const chat_options *o, json_t *out, chat_list *media, vlm_error *error)
 {
     const char *type;
     media_kind kind;
-    json_t *out = NULL;
-    if (json_is_string(part)) return json_pack("{s:s, s:O}", "type", "text", "text", part);
-    if (!json_is_object(part)) {
-        err_set(error, VLM_INVALID, "a part must be an object like {\"type\": \"text\", \"text\": ...}");
-        return NULL;
-    }
+    if (json_is_string(part)) return append_new(out, json_pack("{s:s, s:O}", "type", "text", "text", part), error);
+    if (!json_is_object(part)) return err_set(error, VLM_INVALID, "a part must be an object like {\"type\": \"text\", \"text\": ...}");
     switch (kind_of_part(part, &type, &kind)) {
     case PART_TEXT: {
         const json_t *text = json_object_get(part, "text");
         if (!text) text = json_object_get(part, "refusal");
-        if (!json_is_string(text)) err_set(error, VLM_INVALID, "a text part needs \"text\", a string");
-        else out = json_pack("{s:s, s:O}", "type", "text", "text", text);
-    } break;
-    case PART_MEDIA: return normalize_media(j, part, kind, media, error);
-    case PART_KEPT: return json_deep_copy(part);
-    case PART_UNKNOWN:
-        err_set(error, VLM_INVALID, "part type \"%.60s\" is not known", type ? type : "(none)");
-        err_hint(error, "text, image, image_url, video, video_url, audio and input_audio are");
+        if (!json_is_string(text)) return err_set(error, VLM_INVALID, "a text part needs \"text\", a string");
+        return append_new(out, json_pack("{s:s, s:O}", "type", "text", "text", text), error);
     }
-    return out;
+    case PART_MEDIA: return add_medium(j, part, kind, o, out, media, error);
+    case PART_KEPT: return append_new(out, json_deep_copy(part), error);
+    case PART_UNKNOWN: break;
+    }
+    err_set(error, VLM_INVALID, "part type \"%.60s\" is not known", type ? type : "(none)");
+    return err_hint(error, "text, image, image_url, video, video_url, audio and input_audio are");
 }
 
-static json_t *normalize_parts(const jinja *j, const json_t *parts, chat_list *media, vlm_error *error)
+static json_t *normalize_parts(const jinja *j, const json_t *parts, const chat_options *o, chat_list *media, vlm_error *error)
 {
     json_t *out = json_array();
     if (json_array_size(parts) > MAX_PARTS) {
@@ -183,8 +206,7 @@ static json_t *normalize_parts(const jinja *j, const json_t *parts, chat_list *m
         return NULL;
     }
     for (size_t i = 0; i < json_array_size(parts); i++) {
-        json_t *part = normalize_part(j, json_array_get(parts, i), media, error);
-        if (!part || json_array_append_new(out, part) != 0) {
+        if (!out || !normalize_part(j, json_array_get(parts, i), o, out, media, error)) {
             err_prefix(error, "content[%zu]", i);
             json_decref(out);
             return NULL;
@@ -221,7 +243,8 @@ static json_t *string_of_parts(const json_t *parts, const char *mark)
     return out;
 }
 
-static bool normalize_content(const chat_variant *t, const jinja *j, json_t *message, const char *mark, chat_list *media, vlm_error *error)
+static bool normalize_content(const chat_variant *t, const jinja *j, json_t *message, const char *mark, const chat_options *o, chat_list *media,
+                              vlm_error *error)
 {
     const json_t *content = json_object_get(message, "content");
     json_t *out = NULL;
@@ -233,7 +256,7 @@ static bool normalize_content(const chat_variant *t, const jinja *j, json_t *mes
         if (strlen(json_string_value(content)) != json_string_length(content)) return err_set(error, VLM_INVALID, "content has a zero character");
         out = t && !t->form.takes_strings && t->form.takes_parts ? parts_of_string(content) : json_incref((json_t *)content);
     } else if (json_is_array(content)) {
-        out = normalize_parts(j, content, media, error);
+        out = normalize_parts(j, content, o, media, error);
         if (!out) return false;
         if (t && t->form.takes_strings && !t->form.takes_parts) {
             json_t *joined = string_of_parts(out, mark);
@@ -261,7 +284,8 @@ static bool normalize_calls(json_t *message, vlm_error *error)
     return true;
 }
 
-static json_t *normalize_message(const chat_variant *t, const jinja *j, const json_t *message, const char *mark, chat_list *media, vlm_error *error)
+static json_t *normalize_message(const chat_variant *t, const jinja *j, const json_t *message, const char *mark, const chat_options *o, chat_list *media,
+                                 vlm_error *error)
 {
     if (!json_is_object(message)) {
         err_set(error, VLM_INVALID, "a message must be an object with \"role\" and \"content\"");
@@ -290,12 +314,13 @@ static json_t *normalize_message(const chat_variant *t, const jinja *j, const js
         out = NULL;
     }
     if (!out) err_memory(error, 0);
-    else if (normalize_content(t, j, out, mark, media, error) && normalize_calls(out, error)) return out;
+    else if (normalize_content(t, j, out, mark, o, media, error) && normalize_calls(out, error)) return out;
     json_decref(out);
     return NULL;
 }
 
-json_t *chat_normalize(const chat_variant *t, const jinja *j, const json_t *messages, const char *mark, chat_list *media, vlm_error *error)
+json_t *chat_normalize(const chat_variant *t, const jinja *j, const json_t *messages, const char *mark, const chat_options *o, chat_list *media,
+                       vlm_error *error)
 {
     size_t n = json_array_size(messages);
     if (!json_is_array(messages) || !n) {
@@ -308,7 +333,7 @@ json_t *chat_normalize(const chat_variant *t, const jinja *j, const json_t *mess
     }
     json_t *out = json_array();
     for (size_t i = 0; i < n; i++) {
-        json_t *message = normalize_message(t, j, json_array_get(messages, i), mark, media, error);
+        json_t *message = normalize_message(t, j, json_array_get(messages, i), mark, o, media, error);
         if (!message || json_array_append_new(out, message) != 0) {
             err_prefix(error, "messages[%zu]", i);
             json_decref(out);
