@@ -80,6 +80,10 @@ static void keep(call *c, choice *from, const vlm_event *event)
         from->usage = event->usage;
         from->over = true;
         break;
+    case VLM_EVENT_NOTICE:
+        if (!from->notices) from->notices = json_array();
+        json_array_append_new(from->notices, text_json(event->text, event->text_bytes));
+        break;
     case VLM_EVENT_PROGRESS: break;
     }
 }
@@ -185,6 +189,7 @@ static void call_free(call *c)
         buf_free(&from->arguments);
         json_decref(from->calls);
         json_decref(from->logprobs);
+        json_decref(from->notices);
     }
     if (c->form->release && c->begun) c->form->release(c);
     residents_return(c->resident);

@@ -23,6 +23,7 @@ typedef struct choice {
     buf text, reasoning, arguments;
     json_t *calls;                 /* [{"id", "type", "function": {"name", "arguments"}}], the arguments' text complete when the call is */
     json_t *logprobs;              /* [{token, logprob, bytes, top_logprobs}] when asked for */
+    json_t *notices;               /* lines for people: what was asked for and is done otherwise; NULL: none */
     const char *finish_reason, *stop_string;       /* once over */
     vlm_usage usage;
 } choice;

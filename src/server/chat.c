@@ -73,6 +73,7 @@ static json_t *chat_whole(call *c)
     json_object_set_new(answer, "usage", usage_json(&usage));
     json_object_set_new(answer, "timings", timings_json(&usage));
     json_object_set_new(answer, "system_fingerprint", json_null());
+    if (c->choices[0].notices) json_object_set(answer, "notices", c->choices[0].notices);
     return answer;
 }
 
@@ -130,6 +131,7 @@ static void chat_end(call *c)
         json_object_set_new(chunk, "choices", json_array());
         json_object_set_new(chunk, "usage", usage_json(&usage));
         json_object_set_new(chunk, "timings", timings_json(&usage));
+        if (c->choices[0].notices) json_object_set(chunk, "notices", c->choices[0].notices);
         call_send(c, NULL, chunk);
     }
     call_send_raw(c, "data: [DONE]\n\n");

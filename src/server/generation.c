@@ -52,6 +52,10 @@ static const field fields[] = {
     {"max_pixels", F_INT, AT(max_pixels), 1, INT_MAX},
     {"fps", F_NUMBER, AT(fps), 0.001, 1000},
     {"resize_shape", F_ARRAY, AT(resize_shape), 0, 0},
+    {"max_soft_tokens", F_INT, AT(max_soft_tokens), 1, INT_MAX},
+    {"max_image_tiles", F_INT, AT(max_tiles), 1, INT_MAX},
+    {"num_frames", F_INT, AT(num_frames), 1, INT_MAX},
+    {"media_options", F_OBJECT, AT(media_options), 0, 0},
     {"priority", F_INT, OPTION(priority), -1000, 1000},
     {0},
 };
@@ -119,13 +123,16 @@ static bool read_kwargs(const server *s, generation *g, refusal *why)
 
 static bool read_media_options(generation *g, refusal *why)
 {
-    json_t *options = json_object();
+    json_t *options = g->media_options ? json_copy((json_t *)(uintptr_t)g->media_options) : json_object();
     if (g->min_pixels && g->max_pixels && g->min_pixels > g->max_pixels) {
         json_decref(options);
         return refuse(why, 400, "min_pixels", "'min_pixels' is greater than 'max_pixels'.");
     }
     if (g->min_pixels) json_object_set_new(options, "min_pixels", json_integer(g->min_pixels));
     if (g->max_pixels) json_object_set_new(options, "max_pixels", json_integer(g->max_pixels));
+    if (g->max_soft_tokens) json_object_set_new(options, "max_soft_tokens", json_integer(g->max_soft_tokens));
+    if (g->max_tiles) json_object_set_new(options, "max_tiles", json_integer(g->max_tiles));
+    if (g->num_frames) json_object_set_new(options, "num_frames", json_integer(g->num_frames));
     if (g->fps > 0) json_object_set_new(options, "fps", json_real((double)g->fps));
     if (g->resize_shape) json_object_set(options, "resize_shape", (json_t *)(uintptr_t)g->resize_shape);
     bool ok = !json_object_size(options) || (g->options.media_options = body_text(&g->memory, options)) || refuse_memory(why);

@@ -12,10 +12,10 @@ typedef struct generation {
     resident *resident;            /* borrowed; the call's once it has begun */
     int logprobs;
     /* as they came; borrowed from the body */
-    const json_t *messages, *tools, *tool_choice, *response_format, *stop, *logit_bias, *stream_options, *kwargs, *reasoning, *seed, *resize_shape, *eos_tokens;
+    const json_t *messages, *tools, *tool_choice, *response_format, *stop, *logit_bias, *stream_options, *kwargs, *reasoning, *seed, *resize_shape, *eos_tokens, *media_options;
     const char *reasoning_effort;
     int enable_thinking;           /* -1: not said */
-    int max_completion_tokens, min_pixels, max_pixels;
+    int max_completion_tokens, min_pixels, max_pixels, max_soft_tokens, max_tiles, num_frames;
     float fps;
 } generation;
 
