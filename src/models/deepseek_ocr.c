@@ -448,10 +448,13 @@ static const char *const types[] = {"deepseek_ocr", "deepseekocr", "deepseek_ocr
 static const char *const typed[] = {"<|grounding|>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", NULL};
 static const char *const architectures[] = {"DeepseekOCRForCausalLM", "DeepseekOCR2ForCausalLM", NULL};
 
+static const media_rules rules = {.image = "mode* crop_to_patches? crop_mode? cropping? base_size image_size max_patches", .low = "{\"crop_to_patches\": false}"};
+
 const vlm_arch vlm_arch_deepseek_ocr = {
     .name = "deepseek_ocr",
     .title = "DeepSeek-OCR, DeepSeek-OCR 2",
     .model_types = types,
+    .rules = &rules,
     .architectures = architectures,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,

@@ -322,7 +322,8 @@ static tensor forward(run *r, const vlm_model *m, const batch *b) { return decod
 static const char *const types[] = {"gemma3n", "gemma3n_text", NULL};
 
 const vlm_arch vlm_arch_gemma3n = {
-    .name = "gemma3n", .title = "Gemma 3n (E2B, E4B)", .model_types = types, .task = TASK_GENERATE, .takes = TAKES_IMAGE | TAKES_AUDIO,
+    .name = "gemma3n", .title = "Gemma 3n (E2B, E4B)", .model_types = types, .rules = &media_rules_fixed, .task = TASK_GENERATE,
+    .takes = TAKES_IMAGE | TAKES_AUDIO,
     .configure = configure, .bind = bind, .process = process, .audio_rate = audio_rate, .placeholder = placeholder, .media_token = media_token,
     .expand = expand, .encode_start = encode_start, .encode = encode, .forward = forward,
 };

@@ -11,6 +11,7 @@
  * token. Resizing does not smooth. In the file up lies before gate. The layers that are named are counted from 0. */
 #include "models/molmo_vision.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -239,6 +240,13 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
            molmo_cut(&v->crops, &v->base.norm, &item->image, &l, (float *)pixels->data + across * across * values, error);
 }
 
+static bool frame_size(const vlm_model *m, const media_item *item, const json_t *options, int *width, int *height, resize_filter *filter, vlm_error *error)
+{
+    const molmo2 *v = m->family;
+    (void)item, (void)options, (void)error;
+    return tower_lm_frame_size(&v->frames, v->crops.side, width, height, filter);
+}
+
 /* The first of equal parts each; no more than max_fps of them a second. */
 static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices, int *count,
                         vlm_error *error)
@@ -246,8 +254,10 @@ static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t
     const molmo2 *v = m->family;
     double total = (double)info->total_frames, native = info->fps > 0 ? info->fps : v->most_fps, seconds = info->duration > 0 ? info->duration : total / native;
     double asked = info->folder ? 0 : media_option(part, options, "fps", 0), n = media_option(part, options, "num_frames", info->folder ? total : v->most_frames);
-    if (asked > 0) n = seconds * asked;
-    else if (!info->folder && native > v->most_fps && v->most_fps > 0 && n > seconds * v->most_fps) n = seconds * v->most_fps;
+    bool counted = media_has_option(part, options, "num_frames");
+    if (asked > 0 && !counted) n = seconds * asked;
+    else if (!counted && !info->folder && native > v->most_fps && v->most_fps > 0 && n > seconds * v->most_fps) n = seconds * v->most_fps;
+    if (!counted) n = fmin(fmax(n, media_option(part, options, "min_frames", 1)), media_option(part, options, "max_frames", INFINITY));
     n = n < 1 ? 1 : n > 1 << 14 ? 1 << 14 : n;
     if (!tower_lm_pick(NULL, NULL, info, (int)n, indices, count, error)) return false;
     for (int i = 0; i < *count; i++) (*indices)[i] = (int64_t)(float)(i * (total / *count));
@@ -320,16 +330,20 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 
 static const char *const types[] = {"molmo2", NULL};
 
+static const media_rules rules = {.image = "max_crops", .low = "{\"max_crops\": 1}"};
+
 const vlm_arch vlm_arch_molmo2 = {
     .name = "molmo2",
     .title = "Molmo 2",
     .model_types = types,
+    .rules = &rules,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE | TAKES_VIDEO,
     .configure = configure,
     .bind = bind,
     .process = process,
     .pick_frames = pick_frames,
+    .frame_size = frame_size,
     .placeholder = placeholder,
     .media_token = media_token,
     .rewrite = rewrite,

@@ -72,6 +72,7 @@ const vlm_arch vlm_arch_qwen2_audio = {
     .name = "qwen2_audio",
     .title = "Qwen2-Audio (7B)",
     .model_types = types,
+    .rules = &media_rules_fixed,
     .task = TASK_GENERATE,
     .takes = TAKES_AUDIO,
     .configure = configure,
