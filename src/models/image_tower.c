@@ -31,6 +31,9 @@ static const struct tower_kind kinds[] = {
     {.types = {"siglip_vision_model", "siglip"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 224, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
+    {.types = {"vision"}, .layers = "blocks", .embed = "patch_embed.proj", .table = "pos_embed", .post_norm = "norm",     /* timm's names of SigLIP */
+     .names = {"norm1", "norm2", "attn.qkv", "attn.proj", NULL, "mlp.fc1", "mlp.fc2", NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+     .hidden = 1152, .ffn = 4304, .n_layers = 27, .heads = 16, .image = 384, .patch = 14, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
     {.types = {"siglip2_vision_model"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 256, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f, .flat = 256},

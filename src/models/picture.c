@@ -2,6 +2,7 @@
 #include "models/picture.h"
 
 #include <stdio.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -90,6 +91,17 @@ bool picture_resized(const picture_norm *n, const image *img, int width, int hei
     picture_window(n, &resized, x, y, window_width, window_height, out);
     image_free(&resized);
     return true;
+}
+
+picture_place picture_contain(const image *img, int width, int height)
+{
+    picture_place p = {.width = width, .height = height};
+    double is = (double)img->width / img->height, wanted = (double)width / height;
+    if (is > wanted) p.height = (int)fmax(nearbyint((double)img->height / img->width * width), 1);
+    else if (is < wanted) p.width = (int)fmax(nearbyint((double)img->width / img->height * height), 1);
+    if (p.width != width) p.x = (int)nearbyint((width - p.width) * 0.5);
+    else p.y = (int)nearbyint((height - p.height) * 0.5);
+    return p;
 }
 
 float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error)

@@ -25,6 +25,9 @@ bool picture_resize(const picture_norm *n, const image *img, int width, int heig
 /* Resizes img to `width` x `height` and writes the window; width or height 0: as it is. */
 bool picture_resized(const picture_norm *n, const image *img, int width, int height, int x, int y, int window_width, int window_height, float *out,
                      vlm_error *error);
+/* Where a picture lies that is fitted into width x height, in the middle: as Pillow's ImageOps.pad rounds. */
+typedef struct picture_place { int x, y, width, height; } picture_place;
+picture_place picture_contain(const image *img, int width, int height);
 /* "pixel_values" (of a video, out->kind is set: "pixel_values_videos") [1, tiles, 3, height, width] in `out`, or [1, 3, height, width] when tiles is 0; NULL when out of memory. */
 float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error);
 

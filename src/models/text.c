@@ -9,7 +9,8 @@
 /* `defaults`: what the reference's config class fills in; configs nested in others often leave these fields out. */
 static const struct { const char *type; text_spec_fn spec; const char *defaults; } table[] = {
     {"cohere2", cohere2_spec, NULL},
-    {"deepseek_v2", deepseek_spec, NULL},
+    {"deepseek_v2", deepseek_spec, "{\"kv_lora_rank\":512,\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
+                                   "\"vocab_size\":102400,\"rms_norm_eps\":1e-6}"},
     {"deepseek_v3", deepseek_spec, NULL},
     {"ernie4_5", ernie4_5_spec, NULL},
     {"ernie4_5_moe", ernie4_5_spec, NULL},
