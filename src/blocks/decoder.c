@@ -191,7 +191,7 @@ static void scale_queries(step *s, tensor q)
     const decoder_spec *spec = &s->d->spec;
     tensor factor = run_tensor(s->r, q.rows, 1);
     for (int64_t t = 0; run_ok(s->r) && t < q.rows; t++)
-        *tensor_row(factor, t) = 1 + spec->query_beta * logf(1 + floorf((float)s->rows->token_position[t] / (float)spec->query_trained));
+        *tensor_row(factor, t) = 1 + spec->query_beta * logf(1 + floorf((float)(s->rows->token_position[t] + spec->query_first) / (float)spec->query_trained));
     op_scale_rows(s->r, q, factor);
 }
 
@@ -225,6 +225,7 @@ static void rotate(step *s, tensor x, int heads, const float *norm, const decode
         op_rope(s->r, x, heads, l->head_dim, 1, 2 * t->half, t->interleaved, s->cosine[l->rope], s->sine[l->rope]);
     }
     if (last) norm_heads(s, x, norm, l);
+    if (s->d->spec.qk_norm_plain && l->rope >= 0) op_rmsnorm_heads(s->r, x, NULL, 0, s->d->spec.eps, l->head_dim);
 }
 
 /* Query and gate of each head, side by side in q_proj's product, part: q keeps the queries, the gates are returned. */
@@ -304,7 +305,7 @@ static tensor attention(step *s, int i, tensor *x, tensor h)
     }
     tensor gate = spec->attn_gate ? split_gate(s, l, &q) : q;
     rotate(s, q, l->heads, w->q_norm, l);
-    if (spec->query_beta > 0) scale_queries(s, q);
+    if (spec->query_beta > 0 && !(spec->query_nope && l->rope >= 0)) scale_queries(s, q);
     attention_spec a = {.heads = l->heads, .kv_heads = l->kv_heads, .head_dim = l->head_dim, .softcap = spec->attn_softcap,
                         .scale = spec->attn_scale > 0 ? spec->attn_scale : (float)pow(l->head_dim, -0.5),
                         .group = l->group, .slot = l->slot, .bidirectional = l->bidirectional, .whole_blocks = l->whole_blocks,
@@ -348,6 +349,26 @@ static tensor mlp(step *s, int i, tensor h)
 }
 
 typedef struct expert_kind { const weight *router, *gate_up, *gate, *up, *down; const float *correction; } expert_kind;
+/* Each choice of an expert for itself, its share times what it reads. */
+static tensor experts_of_scaled(run *r, moe_spec m, tensor h, const int32_t *index, const float *share)
+{
+    tensor out = run_zeros(r, h.rows, h.cols), factor = run_tensor(r, h.rows, 1);
+    int choices = m.top_k;
+    int32_t *which = run_alloc(r, (size_t)(h.rows + 1) * sizeof *which);
+    float *ones = run_alloc(r, (size_t)(h.rows + 1) * sizeof *ones);
+    m.top_k = 1;
+    for (int k = 0; k < choices && run_ok(r); k++) {
+        for (int64_t i = 0; i < h.rows; i++) {
+            which[i] = index[i * choices + k];
+            *tensor_row(factor, i) = share[i * choices + k];
+            ones[i] = 1;
+        }
+        tensor x = copy_of(r, h);
+        op_scale_rows(r, x, factor);
+        op_add_inplace(r, out, op_moe(r, x, &m, which, ones));
+    }
+    return out;
+}
 
 /* router_in: what the router reads; h: what the experts read. */
 static tensor experts_of(step *s, const decoder_layer *w, const expert_kind *kind, tensor router_in, tensor h)
@@ -366,7 +387,7 @@ static tensor experts_of(step *s, const decoder_layer *w, const expert_kind *kin
                   .gate_up = kind->gate_up && kind->gate_up->data ? kind->gate_up : NULL,
                   .gate = kind->gate->data ? kind->gate : NULL, .up = kind->up->data ? kind->up : NULL,
                   .gate_up_bias = w->experts_bias, .down_bias = w->experts_down_bias, .limit = spec->moe_limit};
-    return op_moe(r, h, &m, index, share);
+    return spec->moe_scales_inputs ? experts_of_scaled(r, m, h, index, share) : op_moe(r, h, &m, index, share);
 }
 
 /* Row i of the present rows belongs to a medium, or to what stands around it. */

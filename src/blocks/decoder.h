@@ -55,6 +55,7 @@ typedef enum moe_names { MOE_USUAL, MOE_MIXTRAL, MOE_GPT_OSS } moe_names;
 typedef struct decoder_layer_spec {
     int heads, kv_heads, head_dim;
     int window;                    /* a token sees that many positions, itself included; 0: all before it */
+    bool chunked;                  /* ... or those of its own chunk of `window` positions */
     int kv_from;                   /* -1: own keys and values; else the earlier layer whose keys and values are read */
     int rope;                      /* index into spec.rope; -1: none */
     bool recurrent;                /* a gated delta net (spec.delta) or a short convolution (spec.conv) instead of attention */
@@ -89,6 +90,8 @@ typedef struct decoder_spec {
     float logit_scale;             /* 0: 1 */
     float query_beta;              /* queries are times 1 + beta ln(1 + floor(position / query_trained)); 0: they are not */
     int query_trained;
+    int query_first;               /* the number of the first position there: 0, or 1 */
+    bool query_nope;               /* only in layers without rope */
     bool tied;                     /* the head is the embedding, unless the file has one */
     bool qkv_bias, o_bias, mlp_bias;
     bool fused_qkv, fused_gate_up; /* the file holds q, k, v (gate, up) as one matrix, qkv_proj (gate_up_proj); or apart, as some converters write them */
@@ -97,6 +100,7 @@ typedef struct decoder_spec {
     bool qk_norm;                  /* rms norm of each head of q and k, before rope; weight [head_dim] */
     bool qk_norm_last;             /* ... after rope, named query_layernorm and key_layernorm (Hunyuan) */
     bool qk_norm_whole;            /* ... of all heads at once; weight [heads * head_dim] */
+    bool qk_norm_plain;            /* rms norm of each head of q and k behind rope, where there is rope, without weights (Llama 4) */
     bool v_norm;                   /* rms norm of each head of v, without a weight */
     bool lfm2_names;               /* self_attn.out_proj, q_layernorm, k_layernorm; feed_forward.w1, w3, w2; embedding_norm */
     bool attn_gate;                /* q_proj gives each head's query and gate side by side; attention's output is times sigmoid(gate) */
@@ -114,6 +118,7 @@ typedef struct decoder_spec {
     float moe_limit;               /* moe_spec.limit */
     int shared_ffn;                /* MOE_INSTEAD: width of an expert that every token takes, times sigmoid(shared_expert_gate x); 0: none */
     bool shared_plain;             /* ... times nothing, named mlp.shared_experts (DeepSeek) */
+    bool moe_scales_inputs;        /* shares multiply what experts read, not what they give (Llama 4) */
     bool experts_transposed;       /* fused experts lie as [experts, inputs, outputs] */
 
     delta_net_spec delta;          /* of recurrent layers ... */
@@ -136,6 +141,7 @@ typedef struct decoder_spec {
 
     /* Alternative prefixes of "embed_tokens", "layers.N", "norm", and of "lm_head"; NULL-terminated. */
     const char *prefix[7], *head_prefix[7];
+    const char *const *spellings;  /* binder.spellings */
 } decoder_spec;
 
 typedef struct decoder_layer {

@@ -195,6 +195,7 @@ bool decoder_bind(decoder *d, binder *b)
     const decoder_spec *s = &d->spec;
     if (s->mlx_adds_offset && bind_is_mlx(b)) d->spec.norm_offset = 0;
     b->in_decoder = true;
+    b->spellings = s->spellings;
     bind_prefixes(b, s->head_prefix);
     /* A head in the file wins over tie_word_embeddings: some configs say tied and carry another head. */
     bool own_head = false;
@@ -219,5 +220,6 @@ bool decoder_bind(decoder *d, binder *b)
         bind_adapters(b, &d->head, "lm_head");
     }
     b->in_decoder = false;
+    b->spellings = NULL;
     return !b->failed;
 }

@@ -230,10 +230,11 @@ static bool plan_layer(decoder *d, config *c, int i)
     }
     d->last_owner = i;
     int g = 0;
-    while (g < d->n_groups && (d->group[g].kv_heads != l->kv_heads || d->group[g].head_dim != l->head_dim || d->group[g].window != l->window)) g++;
+    while (g < d->n_groups && (d->group[g].kv_heads != l->kv_heads || d->group[g].head_dim != l->head_dim || d->group[g].window != l->window ||
+                               d->group[g].chunked != l->chunked)) g++;
     if (g == MAX_KV_GROUPS) return config_fail(c, VLM_UNSUPPORTED, "layers have more than %d kinds of keys and values", MAX_KV_GROUPS);
     if (g == d->n_groups)
-        d->group[d->n_groups++] = (kv_shape){.kv_heads = l->kv_heads, .head_dim = l->head_dim, .window = l->window, .latent = d->spec.mla.kv_rank};
+        d->group[d->n_groups++] = (kv_shape){.kv_heads = l->kv_heads, .head_dim = l->head_dim, .window = l->window, .chunked = l->chunked, .latent = d->spec.mla.kv_rank};
     l->group = g;
     l->slot = d->group[g].slots++;
     return true;

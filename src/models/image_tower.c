@@ -16,6 +16,7 @@ struct tower_kind {
     float eps;
     bool rms, gated, rope;
     bool norm_first;               /* pre_norm comes before the positions */
+    bool llama4;                   /* the class row is the last; rope in pairs, from 1 on, column first; a product instead of a convolution */
     bool patches;                  /* Molmo: pixels come as patches */
     bool quotients;                /* buckets: of i / n, not i * (1 / n) */
     int flat;                      /* SigLIP 2: rows of the table; pixels come as patches, the table is resampled to the picture */
@@ -53,6 +54,11 @@ static const struct tower_kind kinds[] = {
      .names = {"attention_norm", "ffn_norm", NULL, "attention.wo", NULL, "feed_forward.w1", "feed_forward.w2", "attention.wq", "attention.wk", "attention.wv",
                NULL, NULL, NULL, NULL},
      .hidden = 1152, .ffn = 4304, .n_layers = 25, .heads = 16, .image = 378, .patch = 14, .act = "gelu_pytorch_tanh", .eps = 1e-6f, .patches = true},
+    {.types = {"llama4_vision_model"}, .layers = "model.layers", .embed = "patch_embedding.linear", .table = "positional_embedding_vlm",
+     .class_row = "class_embedding", .pre_norm = "layernorm_pre", .post_norm = "layernorm_post",
+     .names = {"input_layernorm", "post_attention_layernorm", NULL, "self_attn.o_proj", NULL, "mlp.fc1", "mlp.fc2", "self_attn.q_proj", "self_attn.k_proj",
+               "self_attn.v_proj", NULL, NULL, NULL, NULL},
+     .hidden = 768, .ffn = 5632, .n_layers = 34, .heads = 16, .image = 448, .patch = 14, .act = "gelu", .eps = 1e-5f, .rope = true, .llama4 = true},
     {.types = {"internvl_vision"}, .layers = "encoder.layer", .embed = "embeddings.patch_embeddings.projection", .table = "embeddings.position_embeddings",
      .class_row = "embeddings.cls_token", .post_norm = "layernorm",
      .names = {"layernorm_before", "layernorm_after", NULL, "attention.projection_layer", NULL, "mlp.fc1", "mlp.fc2", "attention.q_proj", "attention.k_proj",
@@ -96,6 +102,14 @@ static bool make_rope(image_tower *t, arena *memory, config *c)
     if (c->failed || !(theta > 0) || t->vit.head_dim % 4) return config_fail(c, VLM_FORMAT, "vision_config: no 2-D rope for heads of %d, theta %g", t->vit.head_dim, theta);
     if (!rope_default(&all, memory, theta, t->vit.head_dim) || !rope_default(&t->rope, memory, theta, t->vit.head_dim)) return config_fail(c, VLM_MEMORY, "out of memory");
     int half = all.half / 2;
+    if (t->kind->llama4) {         /* each half of them the frequencies of half a head */
+        if (!rope_default(&all, memory, theta, t->vit.head_dim / 2)) return config_fail(c, VLM_MEMORY, "out of memory");
+        for (int i = 0; i < t->rope.half; i++) {
+            t->rope.inv_freq[i] = all.inv_freq[i % half];
+            t->rope.axis[i] = i < half;
+        }
+        return t->vit.rope_pairs = true;
+    }
     for (int i = 0; i < all.half; i++) {
         t->rope.inv_freq[i] = all.inv_freq[i < half ? 2 * i : 2 * (i - half) + 1];
         t->rope.axis[i] = i >= half;
@@ -187,7 +201,7 @@ void image_tower_bind(image_tower *t, binder *b, const char *const *p)
     int64_t d = t->vit.hidden;
     bind_prefix(b, p[0], p[1], p[1] ? p[2] : NULL, p[1] && p[2] ? p[3] : NULL, p[1] && p[2] && p[3] ? p[4] : NULL,
                 p[1] && p[2] && p[3] && p[4] ? p[5] : NULL, NULL);
-    if (t->flat) bind_linear(b, &t->embed, d, (int64_t)3 * t->patch * t->patch, "%s", k->embed);
+    if (t->flat || k->llama4) bind_linear(b, &t->embed, d, (int64_t)3 * t->patch * t->patch, "%s", k->embed);
     else bind_conv3d(b, &t->embed, d, 3, 1, t->patch, t->patch, "%s", k->embed);
     bind_vector_optional(b, &t->embed_bias, d, "%s.bias", k->embed);
     if (k->class_row) bind_vector(b, &t->class_row, d, "%s", k->class_row);
@@ -263,9 +277,12 @@ static void rope_tables(run *r, const image_tower *t, encode_job *job, tower_job
     j->cosine = keep(r, job->memory, n, t->rope.half);
     j->sine = keep(r, job->memory, n, t->rope.half);
     if (!run_ok(r)) return;
-    for (int i = 0; i < j->n; i++)
+    int from = t->kind->llama4;                            /* where counting begins; the class row stays as it is, at 0 */
+    for (int i = 0; i < j->n; i++) {
         for (int y = 0; y < j->image[i].height / t->patch; y++)
-            for (int x = 0; x < j->image[i].width / t->patch; x++) { *at++ = y; *to++ = x; }
+            for (int x = 0; x < j->image[i].width / t->patch; x++) { *at++ = y + from; *to++ = x + from; }
+        for (int k = 0; k < t->class_token; k++) { *at++ = 0; *to++ = 0; }
+    }
     const int32_t *axes[MAX_ROPE_AXES] = {row, column, column};
     rope_fill(&t->rope, axes, n, j->cosine, j->sine);
 }
@@ -319,6 +336,9 @@ static void cut_patches(const image_tower *t, const tower_image *img, tensor row
     }
 }
 
+/* 1 where the class row comes first. */
+static int first_patch(const image_tower *t) { return t->class_token && !t->kind->llama4; }
+
 static void add_row(float *x, const float *row, int64_t n)
 {
     for (int64_t c = 0; c < n; c++) x[c] += row[c];
@@ -336,17 +356,18 @@ static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
     int64_t d = x.cols;
     for (int i = 0; i < j->n && run_ok(r); i++) {
         arena_mark mark = arena_get_mark(r->scratch);
-        tensor rows = tensor_rows(x, j->starts[i], j->starts[i + 1] - j->starts[i]), patches = tensor_rows(rows, t->class_token, rows.rows - t->class_token);
+        tensor rows = tensor_rows(x, j->starts[i], j->starts[i + 1] - j->starts[i]), patches = tensor_rows(rows, first_patch(t), rows.rows - t->class_token);
         tensor pixels = {(void *)(uintptr_t)j->image[i].pixels, DT_F32, patches.rows, t->embed.cols, t->embed.cols};
         if (!t->flat) pixels = run_tensor(r, patches.rows, t->embed.cols);
         if (!t->flat && run_ok(r)) cut_patches(t, &j->image[i], pixels);
         op_linear_to(r, patches, pixels, &t->embed, t->embed_bias);
         if (t->kind->norm_first) norm_in_place(r, t, patches);
-        if (t->class_token) memcpy(tensor_row(rows, 0), t->class_row, (size_t)d * sizeof(float));
-        if (t->class_token && t->table) add_row(tensor_row(rows, 0), t->table, d);
+        int64_t last = first_patch(t) ? 0 : rows.rows - 1;                 /* the class's row, in the table too */
+        if (t->class_token) memcpy(tensor_row(rows, last), t->class_row, (size_t)d * sizeof(float));
+        if (t->class_token && t->table) add_row(tensor_row(rows, last), t->table + (last ? t->positions : 0) * d, d);
         if (t->side && run_ok(r)) op_add_inplace(r, patches, resample_table(r, t->table, t->side, d, j->image[i].height / t->patch, j->image[i].width / t->patch, false));
         for (int64_t k = 0; t->table && !t->side && run_ok(r) && k < patches.rows; k++)
-            add_row(tensor_row(patches, k), t->table + (t->class_token + (j->image[i].position ? j->image[i].position[k] : k)) * d, d);
+            add_row(tensor_row(patches, k), t->table + (first_patch(t) + (j->image[i].position ? j->image[i].position[k] : k)) * d, d);
         arena_release(r->scratch, mark);
     }
     if (t->pre_norm && !t->kind->norm_first) norm_in_place(r, t, x);
@@ -370,7 +391,7 @@ static tensor without_class(run *r, const image_tower *t, const tower_job *j, te
     int64_t n = 0;
     int32_t *index = run_alloc(r, (size_t)(x.rows + 1) * sizeof *index);
     for (int i = 0; index && i < j->n; i++)
-        for (int32_t k = j->starts[i] + 1; k < j->starts[i + 1]; k++) index[n++] = k;
+        for (int32_t k = j->starts[i]; k < j->starts[i + 1] - 1; k++) index[n++] = k + first_patch(t);
     return op_gather(r, x, index, x.rows - j->n);
 }
 

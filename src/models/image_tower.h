@@ -8,6 +8,7 @@
  *   SigLIP 2      table, resampled       no      layer norms, one behind           GELU tanh   the last
  *   InternViT     table                  yes     layer norms, scaled branches      GELU        the last
  *   AIMv2 (Ovis2) table                  no      rms norms, one before positions SiLU gate   the last
+ *   Llama 4       table, rope            last    layer norms, before and behind    GELU        the last
  *   Pixtral       rope (row, column)     no      rms norms, one before layers      SiLU gate   the last
  *
  * Pictures of one job may have different sizes; each is a segment of its own. */

@@ -45,12 +45,12 @@ static bool modern_config(config *c)
 {
     static const char *const vision[] = {"image_default_input_size", "image_size", "image_patch_size", "patch_size", "image_num_pos", "num_position_embeddings", NULL};
     static const char *const text[] = {"layer_norm_eps", "rms_norm_eps", "qkv_bias", "attention_bias", NULL};
-    static const char *const adapter[] = {"vit_layers", "vision_feature_layer", NULL};
+    static const char *const pooled[] = {"vit_layers", "vision_feature_layer", NULL};
     json_t *tower = json_object_get(c->root, "vit_config");
     if (tower && !json_object_get(c->root, "vision_config") && json_object_set(c->root, "vision_config", tower)) return config_fail(c, VLM_MEMORY, "out of memory");
     json_t *v = json_object_get(c->root, "vision_config");
     if (json_is_object(v) && !json_object_get(v, "model_type") && json_object_set_new(v, "model_type", json_string("molmo2"))) return config_fail(c, VLM_MEMORY, "out of memory");
-    return rename_members(c, "vision_config", vision) && rename_members(c, "text_config", text) && rename_members(c, "adapter_config", adapter);
+    return rename_members(c, "vision_config", vision) && rename_members(c, "text_config", text) && rename_members(c, "adapter_config", pooled);
 }
 
 static bool configure_text(molmo2 *v, vlm_model *m, config *c)
@@ -80,9 +80,13 @@ static bool configure_text(molmo2 *v, vlm_model *m, config *c)
         }
     }
     for (int i = 0; i < s->layers; i++) s->layer[i].bidirectional = true;
+    static const char *const names[] = {"layers", "blocks", "input_layernorm", "attn_norm", "post_attention_layernorm", "ff_norm", "self_attn.qkv_proj", "self_attn.att_proj",
+        "self_attn.o_proj", "self_attn.attn_out", "mlp.gate_up_proj", "mlp.ff_proj", "mlp.down_proj", "mlp.ff_out", "embed_tokens", "wte.embedding",
+        "norm.weight", "ln_f.weight", NULL};
     static const char *const prefix[] = {"model.transformer.", "language_model.model.", "model.language_model.", NULL};
     decoder_names(s);
     memcpy(s->prefix, prefix, sizeof prefix);
+    s->spellings = names;
     if (!decoder_plan(&v->base.text, &m->memory, c)) return false;
     model_use_decoder(m, &v->base.text);
     m->more_vocab = s->more_vocab;
@@ -169,13 +173,9 @@ static bool configure(vlm_model *m, config *c)
 
 static bool bind(vlm_model *m, binder *b)
 {
-    static const char *const names[] = {"layers", "blocks", "input_layernorm", "attn_norm", "post_attention_layernorm", "ff_norm", "self_attn.qkv_proj", "self_attn.att_proj",
-        "self_attn.o_proj", "self_attn.attn_out", "mlp.gate_up_proj", "mlp.ff_proj", "mlp.down_proj", "mlp.ff_out", "embed_tokens", "wte.embedding",
-        "norm.weight", "ln_f.weight", NULL};
     static const char *const tower_names[] = {"transformer.resblocks", "transformer", NULL};
     static const char *const tower[] = {"model.vision_backbone.image_vit.", "vision_tower.image_vit.", NULL};
     molmo2 *v = m->family;
-    b->spellings = names;
     if (!decoder_bind(&v->base.text, b)) return false;
     if (v->base.text.spec.more_vocab) bind_table(b, &v->base.text.embed_more, v->base.text.spec.more_vocab, m->hidden, "wte.new_embedding");
     b->spellings = tower_names;

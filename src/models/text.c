@@ -34,6 +34,8 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"kimi_k2", deepseek_spec, NULL},
     {"lfm2", lfm2_spec, NULL},
     {"llama", llama_spec, "{" LLAMA "}"},
+    {"llama4_text", llama4_spec, "{\"vocab_size\":202048,\"hidden_size\":5120,\"intermediate_size\":8192,\"num_hidden_layers\":48,\"num_attention_heads\":40,"
+                                 "\"num_key_value_heads\":8,\"head_dim\":128,\"rms_norm_eps\":1e-5,\"num_local_experts\":16,\"num_experts_per_tok\":1,\"rope_theta\":500000.0}"},
     {"ministral", llama_spec, NULL},
     {"ministral3", llama_spec, NULL},
     {"mistral", llama_spec, "{\"vocab_size\":32000,\"hidden_size\":4096,\"intermediate_size\":14336,\"num_hidden_layers\":32,\"num_attention_heads\":32,"

@@ -29,6 +29,7 @@ bool glm4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type
 bool gpt_oss_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool granite_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool lfm2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool llama4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool olmo2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool phi3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);

@@ -127,7 +127,7 @@ typedef struct ops {
     /* Keys and values [n, kv_heads * head_dim] of the batch into their pages. v is not looked at where the group keeps none (kv_shape.latent). */
     void (*kv_write)(run *r, const ragged *batch, int group, int slot, tensor k, tensor v);
     /* out[n, heads * head_dim] (heads * latent where values are latent): token t at position p attends to positions j with j < see (p + 1;
-     * see_to[t] when bidirectional) and, if the group has a window, j > p - window (whole_blocks: or j >= see_from[t]). ragged.joined leaves out what
+     * see_to[t] when bidirectional) and, if the group has a window, j > p - window, or j in p's chunk of that size (whole_blocks: or j >= see_from[t]). ragged.joined leaves out what
      * lies between blocks. */
     void (*attention)(run *r, tensor out, tensor q, const ragged *batch, const attention_spec *spec);
     /* Encoders: full attention inside segments; segment s is rows [starts[s], starts[s+1]) of q, k, v. */

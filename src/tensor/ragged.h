@@ -19,6 +19,7 @@ typedef struct kv_shape {
     int kv_heads, head_dim;                        /* of keys; values have the same, but for latent */
     int slots;                                     /* layers that own keys and values in this group */
     int window;                                    /* a query at p sees keys > p - window; 0: all */
+    bool chunked;                                  /* ... or keys of its own chunk of `window` positions (Llama 4) */
     int latent;                                    /* > 0: no values are kept, they are the first `latent` columns of keys (multi-head latent attention) */
     dtype type;                                    /* F32, BF16, F16 */
 } kv_shape;

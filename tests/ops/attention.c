@@ -137,6 +137,7 @@ static void check_attention(ops_test *t)
     bool deep = t_below(t, 5) == 0;                                        /* several parts */
     int n_runs = deep ? 1 : t_between(t, 1, 4);
     kv_shape shape = {.kv_heads = t_between(t, 1, 3), .head_dim = t_pick(t, deep ? 5 : 10, dims), .slots = t_between(t, 1, 2), .type = types[t_below(t, 3)]};
+    shape.chunked = t_below(t, 3) == 0;
     if (t_below(t, 2)) shape.window = deep ? t_between(t, 1, 1500) : t_between(t, 1, 150);
     if (t_below(t, 4) == 0) {
         if (t_below(t, 4) == 0) shape.kv_heads = 1, shape.head_dim = 576, shape.latent = 512;          /* DeepSeek's */

@@ -107,6 +107,7 @@ static void sees(const ragged *b, const attention_spec *s, int i, int32_t *first
     for (int k = 0; joined && *end > p + 1 && k < joined->count; k++)
         if (p >= joined->place[2 * k] && p < joined->place[2 * k + 1]) *end = joined->place[2 * k + 1];
     *first = window && p - window + 1 > 0 ? p - window + 1 : 0;
+    if (window && b->group[s->group].chunked) *first = p - p % window;
     if (s->whole_blocks && b->see_from && b->see_from[i] < *first) *first = b->see_from[i];
 }
 

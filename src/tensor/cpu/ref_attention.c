@@ -77,6 +77,7 @@ void ref_attention(run *r, tensor out, tensor q, const ragged *b, const attentio
     for (int i = 0; i < b->n_tokens && run_ok(r); i++) {
         int64_t p = b->token_position[i], see = (s->bidirectional || s->whole_blocks) && b->see_to ? b->see_to[i] : p + 1;
         int64_t first = shape->window && p - shape->window + 1 > 0 ? p - shape->window + 1 : 0;
+        if (shape->window && shape->chunked) first = p - p % shape->window;
         if (s->whole_blocks && b->see_from && b->see_from[i] < first) first = b->see_from[i];
         arena_mark mark = arena_get_mark(r->scratch);
         tensor k = run_tensor(r, see - first, cols), v = run_tensor(r, see - first, cols);
