@@ -13,12 +13,12 @@
 
 typedef struct options {
     model_flags model;
-    texts models, api_key, cors, media_paths;
+    texts models, model_dirs, api_key, cors, media_paths;
     const char *host, *api_key_file, *tls_cert, *tls_key, *log_format;
     int64_t port, max_tokens, max_body_mb, max_num_seqs, max_queue, prefill_step_size, max_kv_size, max_choices, drain;
     double timeout;
     bool thinking, no_thinking, network, private_network, quiet;
-    int64_t vision_cache_mb, kv_mb;
+    int64_t vision_cache_mb, kv_mb, max_models, max_model_mb;
 } options;
 
 #define FIELD(name) offsetof(options, name)
@@ -36,7 +36,10 @@ static const option options_table[] = {
     {OPT_SWITCH, "allow-private-network", NULL, "... also from private addresses (off)", FIELD(private_network), NULL, 0},
     {OPT_TEXTS, "allowed-media-path", "DIR", "media may be files below these (none)", FIELD(media_paths), NULL, 0},
     MODEL_OPTIONS(options, model),
-    {OPT_TEXTS, "models", "[NAME=]DIR", "several models; the first is the default", FIELD(models), NULL, 0},
+    {OPT_TEXTS, "models", "[NAME=]DIR", "several models, loaded at the start; the first is the default", FIELD(models), NULL, 0},
+    {OPT_TEXTS, "model-dir", "DIR", "checkpoints below these folders are loaded when a request names them", FIELD(model_dirs), NULL, 0},
+    {OPT_INT, "max-models", "N", "loaded at once; the one idle for longest makes room (any number)", FIELD(max_models), NULL, 0},
+    {OPT_INT, "max-model-mb", "N", "of weights loaded at once (any)", FIELD(max_model_mb), NULL, 0},
     {OPT_SECTION, .help = "Limits"},
     {OPT_INT, "max-tokens", "N", "of an answer, when a request does not say (2048)", FIELD(max_tokens), NULL, 0},
     {OPT_INT, "max-kv-size", "N", "longest prompt and answer together (the model's)", FIELD(max_kv_size), NULL, 0},
@@ -122,8 +125,11 @@ static bool read_pem(const char *path, arena *memory, const char **out, int *exi
 
 static bool take(const options *o, texts words, arena *memory, server_options *to, int *exit_code)
 {
-    const char *first = words.count ? words.item[0] : o->model.model ? o->model.model : o->models.count ? NULL : demo_model();
+    const char *first = words.count ? words.item[0] : o->model.model ? o->model.model : o->models.count || o->model_dirs.count ? NULL : demo_model();
     to->models = word_list(&o->models, first, memory);
+    to->model_folders = word_list(&o->model_dirs, NULL, memory);
+    to->max_loaded = (int)o->max_models;
+    to->max_model_bytes = (uint64_t)o->max_model_mb << 20;
     to->cors_origins = word_list(&o->cors, NULL, memory);
     to->media_paths = word_list(&o->media_paths, NULL, memory);
     to->load.threads = (int)o->model.threads;
@@ -182,7 +188,8 @@ static int run(const command *self, void *memory, texts words)
         else {
             printf("vlm server listens on %s://%s:%d\n", to.http.tls_cert ? "https" : "http", to.http.host, server_port(s));
             fflush(stdout);
-            wait_for_signal(&set, -1);
+            if (!server_load(s, &error)) exit_code = report(&error);
+            else wait_for_signal(&set, -1);
             pthread_sigmask(SIG_UNBLOCK, &set, NULL);
             signal(SIGINT, SIG_DFL);
             signal(SIGTERM, SIG_DFL);

@@ -5,8 +5,10 @@
 
 void route_health(server *s, exchange *x, const char *argument)
 {
-    json_t *models = residents_list(s->residents, NULL);
-    const char *first = json_string_value(json_object_get(json_array_get(models, 0), "id"));
+    json_t *models = residents_json(s->residents, NULL);
+    const char *first = NULL;
+    for (size_t i = 0; !first && i < json_array_size(models); i++)
+        if (json_is_true(json_object_get(json_array_get(models, i), "loaded"))) first = json_string_value(json_object_get(json_array_get(models, i), "id"));
     send_json(x, 200, json_pack("{s:s, s:s?, s:o, s:b}", "status", "healthy", "loaded_model", first, "models", models, "continuous_batching_enabled", 1));
 }
 
@@ -18,12 +20,12 @@ void route_ready(server *s, exchange *x, const char *argument)
 
 void route_models(server *s, exchange *x, const char *argument)
 {
-    send_json(x, 200, json_pack("{s:s, s:o}", "object", "list", "data", residents_list(s->residents, NULL)));
+    send_json(x, 200, json_pack("{s:s, s:o}", "object", "list", "data", residents_json(s->residents, NULL)));
 }
 
 void route_model(server *s, exchange *x, const char *name)
 {
-    json_t *found = residents_list(s->residents, name);
+    json_t *found = residents_json(s->residents, name);
     refusal why;
     if (json_array_size(found)) send_json(x, 200, json_incref(json_array_get(found, 0)));
     else {
@@ -50,6 +52,19 @@ static void add_stats(void *user, resident *r)
     json_t *stats = text ? json_loads(text, 0, NULL) : NULL;
     if (stats) json_object_set_new(user, r->name, stats);
     vlm_free(text);
+}
+
+void route_unload(server *s, exchange *x, const char *argument)
+{
+    json_t *names = json_array();
+    int n = residents_unload(s->residents, names);
+    const char *first = json_string_value(json_array_get(names, 0));
+    if (n) send_json(x, 200, json_pack("{s:s, s:s, s:{s:s?, s:n, s:o}}", "status", "success", "message", "Idle models are unloaded now, the others when they are idle.",
+                                       "unloaded", "model_name", first, "adapter_name", "models", names));
+    else {
+        json_decref(names);
+        send_json(x, 200, json_pack("{s:s, s:s}", "status", "no_model_loaded", "message", "No model is loaded."));
+    }
 }
 
 void route_cache_stats(server *s, exchange *x, const char *argument)

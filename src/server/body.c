@@ -84,11 +84,11 @@ json_t *body_object(exchange *x, refusal *why)
     const char *text = exchange_body(x, &size);
     json_error_t where;
     attached *a = exchange_attached(x);
+    attached_free(a);                                      /* of a first try, before the model was loaded */
     buf light = {0};
     bool lifted = attached_lift(text, size, a, &light);
     json_t *body = size && lifted ? json_loadb(light.data, light.size, 0, &where) : NULL;
     buf_free(&light);
-    if (a->list.count == 0) exchange_drop_body(x);
     if (!lifted) refuse_memory(why);
     else if (!size) refuse(why, 400, NULL, "The request has no body; a JSON object was expected.");
     else if (!body) refuse(why, 400, NULL, "The body is no JSON: %s (line %d, column %d).", where.text, where.line, where.column);

@@ -155,7 +155,7 @@ static bool read_texts(generation *g, refusal *why)
     return true;
 }
 
-bool generation_read(server *s, const exchange *x, const json_t *body, generation *g, refusal *why)
+bool generation_read(server *s, exchange *x, const json_t *body, generation *g, refusal *why)
 {
     *g = (generation){.options = vlm_request_options_default(), .n = 1, .enable_thinking = -1, .max_completion_tokens = -1};
     g->options.max_tokens = -1;
@@ -171,7 +171,7 @@ bool generation_read(server *s, const exchange *x, const json_t *body, generatio
     g->options.timeout_seconds = s->options.request_seconds;
     g->options.tenant = exchange_tenant(x);
     if (!read_seed(g, why) || !read_stop(g, why) || !read_kwargs(s, g, why) || !read_media_options(g, why) || !read_texts(g, why)) return false;
-    return (g->resident = residents_borrow(s->residents, g->model, why)) != NULL;
+    return (g->resident = residents_borrow(s->residents, g->model, x, why)) != NULL;
 }
 
 void generation_free(generation *g)

@@ -20,7 +20,7 @@ typedef struct generation {
 } generation;
 
 /* Reads the shared fields of the body and borrows the model. generation_free in any case. */
-bool generation_read(server *s, const exchange *x, const json_t *body, generation *g, refusal *why);
+bool generation_read(server *s, exchange *x, const json_t *body, generation *g, refusal *why);
 void generation_free(generation *g);
 
 #endif

@@ -123,6 +123,12 @@ static void serve_job(void *user)
     exchange_unref(x);
 }
 
+void exchange_serve_again(exchange *x)
+{
+    x->job = (job){.run = serve_job, .user = x};
+    jobs_push(x->http->jobs, &x->job);
+}
+
 static void hand_over(exchange *x, struct MHD_Connection *connection)
 {
     deadline(x->http, x->client, 0);
@@ -132,8 +138,7 @@ static void hand_over(exchange *x, struct MHD_Connection *connection)
     exchange_sleep(x);
     pthread_mutex_unlock(&x->lock);
     if (x->client) watch_exchange(x->http, x);
-    x->job = (job){.run = serve_job, .user = x};
-    jobs_push(x->http->jobs, &x->job);
+    exchange_serve_again(x);
 }
 
 static exchange *first_look(http *h, struct MHD_Connection *connection, const char *path, const char *method)

@@ -62,6 +62,9 @@ void exchange_drop_body(exchange *x);
 const char *exchange_id(const exchange *x);            /* ours, 32 hexadecimal digits: what logs and errors name it by */
 double exchange_started(const exchange *x);            /* monotonic seconds, when its head was complete */
 
+/* Calls serve(x) again, on a job thread; takes a reference over. */
+void exchange_serve_again(exchange *x);
+
 void exchange_ref(exchange *x);
 /* The last one gone without a reply: 500. */
 void exchange_unref(exchange *x);

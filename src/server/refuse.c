@@ -75,6 +75,7 @@ json_t *refusal_json(const refusal *why, dialect words)
 
 void refusal_send(exchange *x, const refusal *why, dialect words)
 {
+    if (!why->status) return;
     char seconds[16];
     snprintf(seconds, sizeof seconds, "%d", why->retry_after);
     if (why->retry_after) exchange_add_header(x, "Retry-After", seconds);

@@ -24,6 +24,7 @@ bool refuse_memory(refusal *why);
 
 /* {"error": {...}} or {"type": "error", "error": {...}}; NULL when out of memory. */
 json_t *refusal_json(const refusal *why, dialect words);
+/* status 0: nothing is sent (the exchange will be served again). */
 void refusal_send(exchange *x, const refusal *why, dialect words);
 
 /* value is taken over. False: not sent. */

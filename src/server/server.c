@@ -30,16 +30,40 @@ static bool take_keys(server *s, vlm_error *error)
 }
 
 /* "name=path"; without a name, the path's last part is it. */
-static bool add_model(server *s, const char *word, vlm_error *error)
+static char *model_name(const char *word, const char **path)
 {
-    const char *equals = strchr(word, '='), *path = equals ? equals + 1 : word;
-    size_t end = strlen(path);
-    while (end > 1 && path[end - 1] == '/') end--;
+    const char *equals = strchr(word, '=');
+    *path = equals ? equals + 1 : word;
+    if (equals) return mem_strndup(word, (size_t)(equals - word));
+    size_t end = strlen(word);
+    while (end > 1 && word[end - 1] == '/') end--;
     size_t begin = end;
-    while (begin > 0 && path[begin - 1] != '/') begin--;
-    char *name = equals ? mem_strndup(word, (size_t)(equals - word)) : mem_strndup(path + begin, end - begin);
-    bool ok = name ? residents_add(s->residents, name, path, error) : err_memory(error, 0);
-    mem_free(name);
+    while (begin > 0 && word[begin - 1] != '/') begin--;
+    return mem_strndup(word + begin, end - begin);
+}
+
+static bool list_models(server *s, vlm_error *error)
+{
+    bool ok = true;
+    for (const char *const *word = s->options.models; ok && word && *word; word++) {
+        const char *path;
+        char *name = model_name(*word, &path);
+        ok = name ? residents_list_model(s->residents, name, path, error) : err_memory(error, 0);
+        mem_free(name);
+    }
+    for (const char *const *dir = s->options.model_folders; ok && dir && *dir; dir++) ok = residents_list_folder(s->residents, *dir, error);
+    return ok;
+}
+
+bool server_load(server *s, vlm_error *error)
+{
+    bool ok = true;
+    for (const char *const *word = s->options.models; ok && word && *word; word++) {
+        const char *path;
+        char *name = model_name(*word, &path);
+        ok = name ? residents_load(s->residents, name, error) : err_memory(error, 0);
+        mem_free(name);
+    }
     return ok;
 }
 
@@ -74,9 +98,9 @@ server *server_start(const server_options *options, vlm_error *error)
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->stopping, NULL);
     bool ok = take_keys(s, error) && (s->jobs = jobs_new(4, error)) && (s->responses = response_store_new(RESPONSES, RESPONSE_BYTES, error)) &&
-              (s->residents = residents_new(&options->load, &options->engine, error)) &&
+              (s->residents = residents_new(&(residents_options){options->load, options->engine, options->max_loaded, options->max_model_bytes}, error)) &&
               start_ticker(s, error);
-    for (const char *const *word = options->models; ok && word && *word; word++) ok = add_model(s, *word, error);
+    ok = ok && list_models(s, error);
     if (ok) {
         s->options.http.accept = router_accept;
         s->options.http.serve = router_serve;

@@ -13,7 +13,10 @@ typedef struct server server;
 
 typedef struct server_options {
     http_options http;             /* accept, serve and user are the server's */
-    const char *const *models;     /* "path" or "name=path", NULL-terminated; the first is the default */
+    const char *const *models;     /* "path" or "name=path", NULL-terminated; the first is the default; loaded at the start */
+    const char *const *model_folders;      /* checkpoints below these are loaded when they are asked for; NULL-terminated */
+    int max_loaded;                /* models at once; 0: any number */
+    uint64_t max_model_bytes;      /* of weights at once; 0: any */
     vlm_load_options load;
     vlm_engine_options engine;
     const char *const *api_keys;   /* NULL-terminated; none: everybody may */
@@ -32,8 +35,10 @@ typedef struct server_options {
 } server_options;
 
 server_options server_options_default(void);
-/* Loads the models and listens. Options are used for as long as the server lives. NULL on failure. */
+/* Listens; requests wait for their models. Options are used for as long as the server lives. NULL on failure. */
 server *server_start(const server_options *options, vlm_error *error);
+/* Loads the models that were named, one after the other. */
+bool server_load(server *s, vlm_error *error);
 int server_port(const server *s);
 /* Not ready any more; new requests are refused (503), those under way end. Returns when they have, or after `seconds`. */
 void server_drain(server *s, double seconds);

@@ -26,7 +26,7 @@ static bool open_request(server *s, exchange *x, text_request *r, refusal *why)
     r->fields.add_special = r->fields.add_generation_prompt = 1;
     if (!(r->body = body_object(x, why)) || !body_read(r->body, fields, &r->fields, "", why)) return false;
     if (!r->fields.prompt) r->fields.prompt = r->fields.text;
-    return (r->resident = residents_borrow(s->residents, r->fields.model, why)) != NULL;
+    return (r->resident = residents_borrow(s->residents, r->fields.model, x, why)) != NULL;
 }
 
 static void close_request(text_request *r)

@@ -47,6 +47,9 @@ class Server:
     def get(self, path, **more):
         return self.request("GET", path, **more)
 
+    def get_json(self, path, **more):
+        return json.loads(self.get(path, **more)[2])
+
     def post(self, path, body, **more):
         """Status and JSON."""
         status, _, data = self.request("POST", path, body, **more)
