@@ -28,6 +28,7 @@ typedef struct batch {
     const int32_t *tokens;         /* [n_tokens] */
     const uint8_t *is_media;       /* [n_tokens] 1: a placeholder whose embedding comes from media */
     const int32_t *rope[MAX_ROPE_AXES];  /* [rope_axes][n_tokens] */
+    const int32_t *far;            /* [n_tokens] 1: of a text that is longer than the model was trained for (rope.h); NULL: none is */
     const embed_rows *embeds;
     int n_embeds;
     const int32_t *logit_tokens;   /* which tokens want logits */

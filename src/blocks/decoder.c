@@ -96,7 +96,9 @@ static void rope_tables(step *s)
 {
     int64_t n = s->b->ragged.n_tokens;
     const int32_t *positions[MAX_ROPE_AXES];
+    const int32_t *nothing = run_alloc(s->r, (size_t)(n + 1) * sizeof *nothing);
     for (int a = 0; a < MAX_ROPE_AXES; a++) positions[a] = s->b->rope[a] ? s->b->rope[a] : s->b->ragged.token_position;
+    if (s->d->spec.n_ropes && s->d->spec.rope[0].far_freq) positions[FAR_AXIS] = s->b->far ? s->b->far : nothing;
     for (int i = 0; i < s->d->spec.n_ropes && run_ok(s->r); i++) {
         const rope_table *t = &s->d->spec.rope[i];
         s->cosine[i] = run_tensor(s->r, n, t->half);

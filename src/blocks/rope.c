@@ -11,6 +11,8 @@ static bool rope_allocate(rope_table *t, arena *memory, int half)
 {
     t->half = half;
     t->factor = t->score_factor = 1;
+    t->far_freq = NULL;
+    t->trained = 0;
     t->interleaved = false;
     t->inv_freq = arena_alloc(memory, (size_t)(half > 0 ? half : 1) * sizeof(float));
     t->axis = arena_alloc(memory, (size_t)(half > 0 ? half : 1));
@@ -112,21 +114,28 @@ static void rope_yarn(rope_table *t, rope_source *s, double theta, int dim)
     }
 }
 
-/* LongRoPE, arXiv 2402.13753: a factor for each frequency, of the list for texts up to the trained length. */
+/* LongRoPE, arXiv 2402.13753: a factor for each frequency; two lists, for texts up to the trained length and for longer ones. */
 static void rope_long(rope_table *t, arena *memory, rope_source *s, double theta, int dim)
 {
     double trained = config_need_number(s->c, rope_path(s, "original_max_position_embeddings", true));
     double factor = rope_number(s, "factor", 0), attention = rope_number(s, "attention_factor", 0);
     if (factor == 0) factor = config_number(s->c, rope_path(s, "max_position_embeddings", true), trained) / (trained > 0 ? trained : 1);
-    double *stretch = arena_alloc(memory, (size_t)t->half * sizeof *stretch);
-    int n = stretch ? config_numbers(s->c, rope_path(s, "short_factor", false), stretch, t->half) : 0;
-    if (s->c->failed) return;
-    if (n != t->half || !(trained > 1)) {
-        config_fail(s->c, VLM_FORMAT, "rope_scaling longrope: %d factors (short_factor) and a trained length were expected", t->half);
+    double *near = arena_alloc(memory, (size_t)t->half * sizeof *near), *far = arena_alloc(memory, (size_t)t->half * sizeof *far);
+    t->far_freq = arena_alloc(memory, (size_t)t->half * sizeof *t->far_freq);
+    if (!near || !far || !t->far_freq) {
+        config_fail(s->c, VLM_MEMORY, "out of memory");
         return;
     }
+    int n = config_numbers(s->c, rope_path(s, "short_factor", false), near, t->half), m = config_numbers(s->c, rope_path(s, "long_factor", false), far, t->half);
+    if (s->c->failed) return;
+    if (n != t->half || m != t->half || !(trained > 1 && trained < INT32_MAX)) {
+        config_fail(s->c, VLM_FORMAT, "rope_scaling longrope: %d factors (short_factor, long_factor) and a trained length were expected", t->half);
+        return;
+    }
+    t->trained = (int)trained;
+    for (int i = 0; i < t->half; i++) t->far_freq[i] = 1.0f / ((float)far[i] * frequency(theta, i, dim));
     t->factor = (float)(attention > 0 ? attention : factor <= 1 ? 1 : sqrt(1 + log(factor) / log(trained)));
-    for (int i = 0; i < t->half; i++) t->inv_freq[i] = 1.0f / ((float)stretch[i] * frequency(theta, i, dim));
+    for (int i = 0; i < t->half; i++) t->inv_freq[i] = 1.0f / ((float)near[i] * frequency(theta, i, dim));
 }
 
 /* Gemma 4: the exponent's denominator is the whole head, and only the first frequencies turn; the others are 0. */
@@ -193,8 +202,9 @@ void rope_fill(const rope_table *t, const int32_t *const *positions, int64_t n, 
     if (!cosine.data || !sine.data) return;
     for (int64_t token = 0; token < n; token++) {
         float *c = tensor_row(cosine, token), *s = tensor_row(sine, token);
+        const float *freq = t->far_freq && positions[FAR_AXIS][token] ? t->far_freq : t->inv_freq;
         for (int i = 0; i < t->half; i++) {
-            float angle = (float)positions[t->axis[i]][token] * t->inv_freq[i];
+            float angle = (float)positions[t->axis[i]][token] * freq[i];
             c[i] = cosf(angle) * t->factor;
             s[i] = sinf(angle) * t->factor;
         }

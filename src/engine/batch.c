@@ -19,7 +19,7 @@ static bool grow_tokens(batch_builder *b, int axes, int n)
 {
     if (n <= b->token_capacity) return true;
     size_t c = (size_t)n + (size_t)n / 2;
-    int32_t **lists[] = {&b->token_run, &b->token_position, &b->see_to, &b->see_from, &b->tokens, &b->logit_tokens,
+    int32_t **lists[] = {&b->token_run, &b->token_position, &b->see_to, &b->see_from, &b->tokens, &b->far, &b->logit_tokens,
                          &b->memory_from, &b->memory_to};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (!grow(lists[i], c, sizeof(int32_t))) return false;
@@ -47,7 +47,7 @@ static bool grow_runs(batch_builder *b, int groups, int n)
 
 void batch_free(batch_builder *b)
 {
-    int32_t *lists[] = {b->run_first, b->run_position, b->token_run, b->token_position, b->see_to, b->see_from, b->tokens, b->logit_tokens,
+    int32_t *lists[] = {b->run_first, b->run_position, b->token_run, b->token_position, b->see_to, b->see_from, b->tokens, b->far, b->logit_tokens,
                         b->memory_rows, b->memory_from, b->memory_to};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) mem_free(lists[i]);
     for (int a = 0; a < MAX_ROPE_AXES; a++) mem_free(b->rope[a]);
@@ -103,6 +103,7 @@ static bool add_tokens(batch_builder *b, const vlm_model *m, const planned *part
         b->tokens[t] = seq->tokens[position];
         b->is_media[t] = 0;
         b->adapters[t] = seq->adapters;
+        b->far[t] = seq->far;
         for (int a = 0; a < m->rope_axes; a++)
             b->rope[a][t] = in_prompt ? p->rope[a][position] : p->rope_next + position - seq->n_prompt;
         b->see_to[t] = in_prompt && p->see_to ? p->see_to[position] : position + 1;
@@ -121,13 +122,14 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
     for (int i = 0; i < runs; i++) n += s->plan[i].count;
     if (!grow_tokens(b, m->rope_axes, n) || !grow_runs(b, m->n_groups, runs)) return err_memory(error, (size_t)n * 40);
     b->batch = (batch){0};
-    bool blocks = false, joined = false, adapted = false;
+    bool blocks = false, joined = false, adapted = false, far = false;
     int base = 0, logits = 0;
     for (int i = 0; i < runs; i++) {
         const planned *part = &s->plan[i];
         b->run_first[i] = base;
         b->run_position[i] = part->first;
         adapted |= part->seq->adapters != 0;
+        far |= part->seq->far;
         blocks |= add_tokens(b, m, part, i, base);
         if (part->first < part->seq->n_prompt && !add_embeds(b, part->seq->prompt, part->first, part->first + part->count, base))
             return err_memory(error, sizeof(embed_rows));
@@ -164,6 +166,7 @@ bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_e
     b->batch.logit_tokens = b->logit_tokens;
     b->batch.n_logits = logits;
     b->batch.adapters = adapted ? b->adapters : NULL;
+    b->batch.far = far ? b->far : NULL;
     b->batch.state[0] = b->states[0];
     b->batch.state[1] = b->states[1];
     b->batch.memory = m->memory_shape;

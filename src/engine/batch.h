@@ -6,7 +6,7 @@
 
 typedef struct batch_builder {
     batch batch;
-    int32_t *run_first, *run_position, *token_run, *token_position, *see_to, *see_from, *tokens, *rope[MAX_ROPE_AXES], *logit_tokens;
+    int32_t *run_first, *run_position, *token_run, *token_position, *see_to, *see_from, *tokens, *far, *rope[MAX_ROPE_AXES], *logit_tokens;
     uint8_t *is_media;
     uint64_t *adapters;
     embed_rows *embeds;

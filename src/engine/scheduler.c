@@ -450,6 +450,29 @@ static sequence *lone(const scheduler *s)
     return NULL;
 }
 
+/* A text that has become longer than the model was trained for has other rope frequencies from its first token on: all is computed anew. */
+static void stretch(sequence *seq)
+{
+    hasher h = hash_start();
+    hash_text(&h, "long text");
+    hash_part(&h, &seq->root, sizeof seq->root);
+    if (!hash_finish(&h, &seq->root)) seq->unkeyed = true;
+    seq->n_keys = 0;
+    seq->far = true;
+}
+
+static void stretch_all(scheduler *s)
+{
+    for (int i = 0; i < s->n_waiting; i++)
+        if (!s->waiting[i]->far && s->waiting[i]->n > s->trained) stretch(s->waiting[i]);
+    for (int i = s->n_running - 1; i >= 0; i--) {
+        sequence *seq = s->running[i];
+        if (seq->far || seq->n <= s->trained) continue;
+        stretch(seq);
+        preempt(s, seq);
+    }
+}
+
 static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
 {
     sequence *only = lone(s), *seq;
@@ -469,6 +492,7 @@ static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
 bool scheduler_plan(scheduler *s, sequence **unfit, vlm_error *why)
 {
     *unfit = NULL;
+    if (s->trained) stretch_all(s);
     for (;;) {
         if (!plan_once(s, unfit, why)) return false;
         if (s->n_plan || s->n_fill) { age(s); return true; }

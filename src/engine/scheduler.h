@@ -37,6 +37,7 @@ typedef struct sequence {
     uint64_t adapters;             /* mask: what its tokens are computed with */
     uint64_t arrival;
     uint32_t patience;             /* steps spent waiting */
+    bool far;                      /* more tokens than scheduler.trained: all of them are computed as those of a long text */
     bool alone;                    /* a step that it was in failed: it runs alone next time */
     int preemptions;
     page_table table[MAX_KV_GROUPS];
@@ -55,6 +56,7 @@ typedef struct filling { sequence *seq; int first, count; } filling;            
 typedef struct scheduler {
     pages *pages;
     int step_tokens, chunk, max_running;
+    int trained;                   /* > 0: a sequence that gets longer is computed anew, with keys of its own in the cache */
     bool bidirectional;
     sequence **waiting, **running; /* both in order of precedence */
     int n_waiting, n_running, capacity;

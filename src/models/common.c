@@ -22,6 +22,7 @@ void model_use_decoder(vlm_model *m, const decoder *d)
     m->layers = d->spec.layers;
     m->context = (int)config_int(m->cfg, "text_config.max_position_embeddings|max_position_embeddings", 131072, 1, INT32_MAX);
     m->rope_axes = 1;
+    m->trained = d->spec.n_ropes && d->spec.rope[0].far_freq ? d->spec.rope[0].trained : 0;
     m->n_groups = d->n_groups;
     m->state_bytes = d->state_bytes;
     m->memory_shape = d->memory;

@@ -206,6 +206,7 @@ struct vlm_model {
     unsigned takes;
     const media_rules *rules;      /* never NULL */
     int rope_axes;                 /* 1, or 3 for M-RoPE */
+    int trained;                   /* > 0: longer texts have other rope frequencies, from their first token on */
     bool whole_prompt;             /* the whole prompt sees itself (a prefix language model); goes with bidirectional_media */
     bool bidirectional_media;      /* media blocks see themselves whole: their tokens must be computed in one step */
     int more_vocab;                /* ids behind vocab that prompts may have and answers never */
