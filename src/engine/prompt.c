@@ -403,7 +403,9 @@ static bool place(const vlm_model *m, prompt *p, const int *order, vlm_error *er
     for (size_t i = 0; i < p->ids.count; i++)
         if (p->ids.id[i] < 0 || p->ids.id[i] >= m->vocab + m->more_vocab)
             return err_set(error, VLM_FORMAT, "token id %d at position %zu: the model's vocabulary ends at %d", p->ids.id[i], i, m->vocab + m->more_vocab - 1);
-    return find_spans(m, p, order, error) && (!m->arch->reads_prompt || hand_to_encoder(m, p, error)) && find_positions(m, p, error) &&
+    if (!find_spans(m, p, order, error)) return false;
+    if (m->arch->place) m->arch->place(m, p->spans, p->n_spans, p->media);
+    return (!m->arch->reads_prompt || hand_to_encoder(m, p, error)) && find_positions(m, p, error) &&
            find_blocks(m, p, error) && plan_memory(m, p, error);
 }
 

@@ -54,8 +54,9 @@ static void plan_free(mel_plan *p)
 
 static void make_window(mel_plan *p)
 {
+    double base = p->spec->hamming ? 0.54 : 0.5;
     int n = p->spec->frame_length, period = p->spec->periodic_window ? n : n - 1;
-    for (int i = 0; i < n; i++) p->window[i] = (float)(period > 0 ? 0.5 - 0.5 * cos(2 * PI * i / period) : 1);
+    for (int i = 0; i < n; i++) p->window[i] = (float)(period > 0 ? base - (1 - base) * cos(2 * PI * i / period) : 1);
 }
 
 /* Triangles between three neighbours of bins + 2 points that are equally far apart on the mel axis. */

@@ -21,6 +21,7 @@ typedef struct mel_spec {
     bool mel_triangles;            /* filters are triangles on the mel axis (torchaudio, Kaldi), else on the Hz axis */
     bool power;                    /* |X|^2, else |X| */
     bool periodic_window;          /* Hann */
+    bool hamming;                  /* instead of Hann */
     double preemphasis;            /* 0: none */
     bool preemphasis_htk;
     double input_scale;            /* samples are multiplied with it; 1 */

@@ -47,6 +47,9 @@ static const struct tower_kind kinds[] = {
     {.types = {"idefics3", "idefics3_vision", "smolvlm", "smolvlm_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers",
      .embed = "embeddings.patch_embedding", .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 1152, .ffn = 3072, .n_layers = 12, .heads = 16, .image = 224, .patch = 32, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
+    {.types = {"phi4_multimodal_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
+     .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
+     .hidden = 1152, .ffn = 4304, .n_layers = 27, .heads = 16, .image = 448, .patch = 14, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
     {.types = {"granite_docling_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 512, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
@@ -217,6 +220,8 @@ typedef struct tower_job {
     tower_image *image;
     int n;
     int32_t *starts;               /* [n + 1] rows of x, class rows included */
+    const tower_view *view;        /* [n] or NULL */
+    int32_t *see;                  /* vit_spec.see; NULL: everything is seen */
     tensor kept[TOWER_KEEPS];
     tensor cosine, sine;
 } tower_job;
@@ -287,10 +292,24 @@ static void rope_tables(run *r, const image_tower *t, encode_job *job, tower_job
     rope_fill(&t->rope, axes, n, j->cosine, j->sine);
 }
 
+/* How many of their picture's rows the rows see. */
+static bool see_some(run *r, encode_job *job, tower_job *j)
+{
+    if (!(j->see = arena_alloc(job->memory, (size_t)(j->starts[j->n] + 1) * sizeof *j->see))) return run_fail(r, VLM_MEMORY, "out of memory");
+    for (int i = 0; i < j->n; i++)
+        for (int32_t k = j->starts[i]; k < j->starts[i + 1]; k++) j->see[k] = j->view[i].seen ? j->view[i].seen : j->starts[i + 1] - j->starts[i];
+    return true;
+}
+
 bool image_tower_start(run *r, const image_tower *t, encode_job *job, const tower_image *images, int n)
 {
+    return image_tower_start_views(r, t, job, images, NULL, n);
+}
+
+bool image_tower_start_views(run *r, const image_tower *t, encode_job *job, const tower_image *images, const tower_view *views, int n)
+{
     tower_job *j = arena_alloc(job->memory, sizeof *j);
-    if (j) *j = (tower_job){.n = n, .image = arena_alloc(job->memory, (size_t)n * sizeof *j->image), .starts = arena_alloc(job->memory, (size_t)(n + 1) * sizeof *j->starts)};
+    if (j) *j = (tower_job){.n = n, .view = views, .image = arena_alloc(job->memory, (size_t)n * sizeof *j->image), .starts = arena_alloc(job->memory, (size_t)(n + 1) * sizeof *j->starts)};
     if (!j || !j->image || !j->starts) return run_fail(r, VLM_MEMORY, "out of memory");
     double seen = 0;
     for (int i = 0; i < n; i++) {
@@ -302,6 +321,7 @@ bool image_tower_start(run *r, const image_tower *t, encode_job *job, const towe
         seen += (double)patches * (double)patches;
     }
     int64_t rows = j->starts[n];
+    if (views && !see_some(r, job, j)) return false;
     if (t->rope.half) rope_tables(r, t, job, j, rows);
     job->x = keep(r, job->memory, rows, t->vit.hidden);
     job->family = j;
@@ -325,12 +345,13 @@ bool image_tower_start_tiles(run *r, const image_tower *t, encode_job *job)
 }
 
 /* Patches of a picture as rows [patches, 3 * patch * patch]. */
-static void cut_patches(const image_tower *t, const tower_image *img, tensor rows)
+static void cut_patches(const image_tower *t, const tower_image *img, const tower_view *view, tensor rows)
 {
     int p = t->patch, across = img->width / p;
     for (int64_t i = 0; i < rows.rows; i++) {
         float *out = tensor_row(rows, i);
-        const float *corner = img->pixels + (int64_t)(i / across) * p * img->width + i % across * p;
+        int64_t at = view ? view->order[i] : i;
+        const float *corner = img->pixels + at / across * p * img->width + at % across * p;
         for (int c = 0; c < 3; c++)
             for (int y = 0; y < p; y++, out += p) memcpy(out, corner + ((int64_t)c * img->height + y) * img->width, (size_t)p * sizeof *out);
     }
@@ -359,7 +380,7 @@ static void embed(run *r, const image_tower *t, const tower_job *j, tensor x)
         tensor rows = tensor_rows(x, j->starts[i], j->starts[i + 1] - j->starts[i]), patches = tensor_rows(rows, first_patch(t), rows.rows - t->class_token);
         tensor pixels = {(void *)(uintptr_t)j->image[i].pixels, DT_F32, patches.rows, t->embed.cols, t->embed.cols};
         if (!t->flat) pixels = run_tensor(r, patches.rows, t->embed.cols);
-        if (!t->flat && run_ok(r)) cut_patches(t, &j->image[i], pixels);
+        if (!t->flat && run_ok(r)) cut_patches(t, &j->image[i], j->view ? &j->view[i] : NULL, pixels);
         op_linear_to(r, patches, pixels, &t->embed, t->embed_bias);
         if (t->kind->norm_first) norm_in_place(r, t, patches);
         int64_t last = first_patch(t) ? 0 : rows.rows - 1;                 /* the class's row, in the table too */
@@ -379,7 +400,9 @@ bool image_tower_encode(run *r, const image_tower *t, encode_job *job)
     tower_job *j = job->family;
     int i = job->stage++;
     if (i == 0) embed(r, t, j, job->x);
-    vit_layer_forward(r, &t->vit, &t->layer[i], i, job->x, j->cosine, j->sine, j->starts, j->n);
+    vit_spec spec = t->vit;
+    if (j->see) spec.see = j->see;
+    vit_layer_forward(r, &spec, &t->layer[i], i, job->x, j->cosine, j->sine, j->starts, j->n);
     for (int k = 0; k < t->n_kept && run_ok(r); k++)
         if (t->kept[k] == i + 1) j->kept[k] = copy_of(r, job->memory, job->x);
     return run_ok(r);

@@ -58,11 +58,19 @@ typedef struct tower_image {
     const int32_t *position;       /* [patches] rows of the table; NULL: 0, 1, 2 ... */
 } tower_image;
 
+/* Patches that are computed, but not seen (Phi-4's padding). */
+typedef struct tower_view {
+    const int32_t *order;          /* [patches] which patch comes where: features come in that order */
+    int seen;                      /* the first so many are; 0: all */
+} tower_view;
+
 /* Idefics: a picture of any size takes the rows of the table (side x side) whose share of the sides is nearest below. position [rows * columns]. */
 void image_tower_buckets(const image_tower *t, int rows, int columns, int32_t *position);
 
 /* For vlm_arch.encode_start: sets job->x, stages, cost. The images are copied, pixels and positions stay where they are. */
 bool image_tower_start(run *r, const image_tower *t, encode_job *job, const tower_image *images, int n);
+/* views [n] stay where they are; NULL: row by row, all are seen. */
+bool image_tower_start_views(run *r, const image_tower *t, encode_job *job, const tower_image *images, const tower_view *views, int n);
 /* The same for all tiles of the input's "pixel_values" [.., 3, height, width]. */
 bool image_tower_start_tiles(run *r, const image_tower *t, encode_job *job);
 /* A stage. When job->stage has become job->stages, image_tower_features has the result: [all patches, width], class rows left out. */

@@ -49,7 +49,7 @@ typedef struct media_input {
     processed tensors[MAX_PROCESSED];
     int n_tensors;
     int tokens;                    /* embedding rows that the encoder will give = placeholder tokens in the prompt */
-    int rows;                      /* cross-attention reads the encoder's rows: so many there are, and tokens is 0; else 0 */
+    int rows;                      /* how many rows the encoder gives, when not `tokens`: cross-attention reads them (tokens is 0), or place() chooses among them; else 0 */
     int grid[3];                   /* t, h, w in patches, where the family has it */
     double *seconds;               /* [frames] time of each frame group, where the family has it */
     int frames;
@@ -163,6 +163,8 @@ typedef struct vlm_arch {
     const char *const *typed;      /* control tokens that people type in prompts (<|grounding|>), see chat_options; NULL: none */
     /* The prompt when all placeholders are expanded, with all its media in order of appearance (GOT-OCR's query, made of options). NULL: as it is. */
     bool (*finish)(const vlm_model *m, media_input *const *media, int n, buf *text, vlm_error *error);
+    /* Which of its medium's rows each span shows, when the encoder gives more than the prompt has tokens: sets spans[i].row. NULL: all in order. */
+    void (*place)(const vlm_model *m, media_span *spans, int n_spans, media_input *const *media);
     /* Rope positions of a prompt: axes[a][i]. *next: position of the token after the prompt (all axes). NULL: 0,1,2... */
     bool (*positions)(const vlm_model *m, const int32_t *id, int n, const media_span *spans, int n_spans, media_input *const *media,
                       int32_t *const *axes, int32_t *next, vlm_error *error);

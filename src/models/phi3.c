@@ -11,6 +11,7 @@ bool phi3_spec(decoder_spec *s, arena *memory, config *c, const char *type)
     if (!decoder_config(s, memory, c, text_prefixes)) return false;
     s->fused_qkv = s->fused_gate_up = true;
     int window = (int)config_int(c, TEXT("sliding_window"), 0, 0, INT32_MAX);
+    if (window >= (int)config_int(c, TEXT("max_position_embeddings"), INT32_MAX, 1, INT32_MAX)) window = 0;             /* sees everything */
     for (int i = 0; i < s->layers; i++) s->layer[i].window = window;
     return !c->failed;
 }

@@ -46,6 +46,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"olmo2", olmo2_spec, NULL},
     {"olmo3", olmo2_spec, NULL},
     {"phi3", phi3_spec, NULL},
+    {"phi4_multimodal", phi3_spec, NULL},
     {"qwen2", qwen3_spec, "{\"vocab_size\":151936,\"hidden_size\":4096,\"intermediate_size\":22016,\"num_hidden_layers\":32,\"num_attention_heads\":32,"
                           "\"num_key_value_heads\":32,\"rms_norm_eps\":1e-6}"},
     {"qwen2_moe", qwen3_spec, NULL},
