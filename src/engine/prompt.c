@@ -100,6 +100,13 @@ static bool few_enough(const vlm_model *m, const chat_prompt *chat, vlm_error *e
     return err_hint(error, "%s", pictures ? "ask for fewer pictures of the video (num_frames)" : "ask about one after the other, or put them together in one picture");
 }
 
+static void count_images(const vlm_model *m, chat_prompt *chat)
+{
+    int n = 0;
+    for (size_t i = 0; i < chat->media_count; i++) n += chat->media[i].kind == MEDIA_IMAGE;
+    for (size_t i = 0; m->arch->counts_images && i < chat->media_count; i++) chat->media[i].pictures = n;
+}
+
 static bool build_media(const vlm_model *m, const prompt_source *source, const chat_prompt *chat, stills *pictures, prompt *out, vlm_error *error)
 {
     size_t n = chat->media_count;
@@ -487,7 +494,9 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
         err_set(error, VLM_INVALID, "a request has either messages or a prompt text");
         goto done;
     }
-    if (!render(m, source, &pictures, &chat, error) || !build_media(m, source, &chat, &pictures, out, error)) goto done;
+    if (!render(m, source, &pictures, &chat, error)) goto done;
+    count_images(m, &chat);
+    if (!build_media(m, source, &chat, &pictures, out, error)) goto done;
     const char *text = source->messages ? chat.text : source->text, *guard = source->messages ? chat.guard : "";
     if (!text) { err_memory(error, 64); goto done; }
     if (out->n_media && !(order = MEM_ARRAY((size_t)out->n_media, int))) { err_memory(error, 64); goto done; }

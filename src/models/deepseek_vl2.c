@@ -235,6 +235,8 @@ static const char chat[] =
 static const char *const types[] = {"deepseek_vl_v2", NULL};
 static const char *const typed[] = {"<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", NULL};
 
+static const media_rules rules = {.image = "cropping?", .low = "{\"cropping\": false}"};
+
 const vlm_arch vlm_arch_deepseek_vl2 = {
     .name = "deepseek_vl2",
     .title = "DeepSeek-VL2",
@@ -243,6 +245,8 @@ const vlm_arch vlm_arch_deepseek_vl2 = {
     .takes = TAKES_IMAGE,
     .chat = chat,
     .typed = typed,
+    .rules = &rules,
+    .counts_images = true,
     .configure = configure,
     .bind = bind,
     .process = process,

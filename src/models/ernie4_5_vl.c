@@ -181,6 +181,7 @@ const vlm_arch vlm_arch_ernie4_5_vl = {
     .title = "ERNIE 4.5 VL",
     .model_types = types,
     .task = TASK_GENERATE,
+    .rules = &media_rules_pixels,
     .takes = TAKES_IMAGE,
     .configure = configure,
     .bind = bind,

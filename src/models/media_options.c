@@ -245,6 +245,8 @@ json_t *media_options_resolve(const vlm_model *m, media_kind kind, const json_t 
     ok = ok && (!own || take_all(&r, "the part", own)) && check_pairs(&r);
     if (kind == MEDIA_IMAGE) ok = ok && apply_detail(&r, request, part);
     if (ok && kind == MEDIA_VIDEO && part && part->fps > 0) ok = json_object_set_new(r.out, "fps", json_real(part->fps)) == 0 || err_memory(error, 64);
+    int pictures = part && m->arch->counts_images ? part->kind == MEDIA_VIDEO ? MANY_PICTURES : part->pictures : 0;
+    if (ok && pictures) ok = json_object_set_new(r.out, "pictures", json_integer(pictures)) == 0 || err_memory(error, 64);
     if (ok) return r.out;
     json_decref(r.out);
     return NULL;

@@ -18,7 +18,7 @@
 
 typedef enum vlm_task { TASK_GENERATE, TASK_EMBED, TASK_RERANK } vlm_task;
 enum { TAKES_IMAGE = 1, TAKES_VIDEO = 2, TAKES_AUDIO = 4 };
-enum { MAX_PROCESSED = 8 };
+enum { MAX_PROCESSED = 8, MANY_PICTURES = 1000 };
 
 /* ---- media on their way into the decoder ------------------------------------------------------------------------- */
 
@@ -132,6 +132,7 @@ typedef struct vlm_arch {
     unsigned takes;                /* TAKES_*: what the family can take; configure() may narrow it per checkpoint */
     const char *chat;              /* Jinja template for checkpoints that bring none: the prompt that the reference's processor writes; NULL: text/chat_fallback.h */
     const media_rules *rules;      /* configure() may set others (m->rules). NULL: media_rules_fixed */
+    bool counts_images;            /* process() gets an option "pictures": how many images the conversation has (MANY_PICTURES for stills of a video) */
     int max_images;                /* in one request; 0: any number. 1: video cannot be shown as stills either */
 
     /* config -> m->family (from m->memory), m->hidden, vocab, context, cache shape ... Failures through the config's sticky error. */

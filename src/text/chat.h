@@ -30,6 +30,7 @@ typedef struct chat_media {
     char *source;                  /* path, URL, data:; NULL when the part names none (the media come from elsewhere) */
     double fps;                    /* of a video part, 0: not given */
     int still;                     /* > 0: this image is the still-th picture out of a video; the first names the video's source, the others none */
+    int pictures;                  /* images in the whole conversation, where the family wants to know (vlm_arch.counts_images); else 0 */
     json_t *options;               /* the part's other members (num_frames, max_pixels ...), owned */
 } chat_media;
 
