@@ -116,16 +116,16 @@ static bool add_tokens(batch_builder *b, const vlm_model *m, const planned *part
     return blocks;
 }
 
-bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_error *error)
+bool batch_build(batch_builder *b, const vlm_model *m, const planned *plan, int count, vlm_error *error)
 {
-    int n = 0, runs = s->n_plan;
-    for (int i = 0; i < runs; i++) n += s->plan[i].count;
+    int n = 0, runs = count;
+    for (int i = 0; i < runs; i++) n += plan[i].count;
     if (!grow_tokens(b, m->rope_axes, n) || !grow_runs(b, m->n_groups, runs)) return err_memory(error, (size_t)n * 40);
     b->batch = (batch){0};
     bool blocks = false, joined = false, adapted = false, far = false;
     int base = 0, logits = 0;
     for (int i = 0; i < runs; i++) {
-        const planned *part = &s->plan[i];
+        const planned *part = &plan[i];
         b->run_first[i] = base;
         b->run_position[i] = part->first;
         adapted |= part->seq->adapters != 0;

@@ -18,8 +18,8 @@ typedef struct batch_builder {
     int token_capacity, run_capacity, embed_capacity;
 } batch_builder;
 
-/* The planned sequences in one batch; valid until the next call and as long as no page table changes. */
-bool batch_build(batch_builder *b, const vlm_model *m, const scheduler *s, vlm_error *error);
+/* `count` planned sequences in one batch; valid until the next call and as long as no page table changes. */
+bool batch_build(batch_builder *b, const vlm_model *m, const planned *plan, int count, vlm_error *error);
 /* The planned rows of memories; the same buffers: valid until the next call of either. */
 bool batch_build_fill(batch_builder *b, const vlm_model *m, const scheduler *s, memory_fill *out, vlm_error *error);
 void batch_free(batch_builder *b);

@@ -111,7 +111,7 @@ vlm_engine *vlm_engine_new(vlm_model *m, const vlm_engine_options *options, vlm_
     if (!(e->vision = vision_cache_new(o->vision_cache_bytes, &m->identity, &e->salt, error))) goto fail;
     if (!output_marks_init(&e->marks, m, NULL, error)) goto fail;
     e->scheduler = (scheduler){.pages = &e->pages, .trained = m->trained, .step_tokens = o->step_tokens, .chunk = o->prefill_chunk, .max_running = o->max_sequences,
-                               .media_ready = engine_media_ready, .user = e};
+                               .kinds = m->dev.kinds, .media_ready = engine_media_ready, .user = e};
     e->scratch.block_size = SCRATCH_BLOCK;        /* large: steps of changing sizes share blocks; untouched memory costs nothing */
     e->counters.pages = e->shown.pages = e->pages.stats;
     if (mem_inject() || pthread_create(&e->thread, NULL, engine_main, e)) {

@@ -297,6 +297,7 @@ static int chunk_end(scheduler *s, sequence *seq, int most)
 {
     int count = seq->n - seq->computed, end = seq->computed + (count < most ? count : most);
     int border = (seq->n_prompt - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+    if (s->kinds && seq->computed < seq->n_prompt && end > seq->n_prompt) end = seq->n_prompt;
     if (s->pages->bytes[STATE_GROUP] && seq->computed < border && end > border) end = border;
     end = whole_blocks(seq, end, true);
     int ready = media_limit(s, seq, end);
@@ -314,6 +315,7 @@ static void put(scheduler *s, sequence *seq, int end)
 static bool decoding(const scheduler *s, const sequence *seq)
 {
     int missing = seq->n - seq->computed;
+    if (s->kinds && seq->computed < seq->n_prompt) return false;
     return seq->n > seq->n_prompt && missing <= 1 + seq->ahead && (missing == 1 || missing <= s->chunk) && seq->remembered == memory_rows(seq);
 }
 
@@ -473,6 +475,18 @@ static void stretch_all(scheduler *s)
     }
 }
 
+/* Also recomputed tokens of answers, which are planned as chunks. Each group stays in order. */
+static void answers_first(scheduler *s)
+{
+    s->n_answers = 0;
+    for (int i = 0; i < s->n_plan; i++) {
+        planned part = s->plan[i];
+        if (part.first < part.seq->n_prompt) continue;
+        memmove(&s->plan[s->n_answers + 1], &s->plan[s->n_answers], (size_t)(i - s->n_answers) * sizeof part);
+        s->plan[s->n_answers++] = part;
+    }
+}
+
 static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
 {
     sequence *only = lone(s), *seq;
@@ -486,6 +500,7 @@ static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
         if (!seq->alone || !(s->n_plan + s->n_fill)) plan_chunk(s, seq, share(s));
         if (seq->alone) break;
     }
+    if (s->kinds) answers_first(s);
     return !*unfit;
 }
 

@@ -14,7 +14,8 @@
  * published when they are full: whoever shows the same media again finds them.
  *
  * A chunk ends where media rows are not encoded yet, and never inside a media block that sees itself whole. With recurrent
- * state a chunk ends at the last page border of the prompt, where the state is kept for the prefix cache.
+ * state a chunk ends at the last page border of the prompt, where the state is kept for the prefix cache; where kinds of tokens are told apart,
+ * at the end of the prompt.
  * None of this changes a token: rows of a step do not depend on each other. */
 #ifndef VLM_ENGINE_SCHEDULER_H
 #define VLM_ENGINE_SCHEDULER_H
@@ -58,10 +59,11 @@ typedef struct scheduler {
     int step_tokens, chunk, max_running;
     int trained;                   /* > 0: a sequence that gets longer is computed anew, with keys of its own in the cache */
     bool bidirectional;
+    bool kinds;                    /* tokens of prompts and of answers are computed in different ways (device.kinds): no chunk has both */
     sequence **waiting, **running; /* both in order of precedence */
     int n_waiting, n_running, capacity;
-    planned *plan;                 /* of the next step */
-    int n_plan, plan_tokens;
+    planned *plan;                 /* of the next step; where kinds are told apart the first n_answers are of answers, the others of prompts */
+    int n_plan, n_answers, plan_tokens;
     filling *fill;                 /* memories that get rows in the next step, before its tokens */
     int n_fill;
     uint64_t blocked_room;         /* room when the first in line did not fit; it is not tried again before there is more */

@@ -143,7 +143,7 @@ static void sweep(vlm_engine *e)
 
 /* ---- one step ---- */
 
-typedef struct decoder_tap { tap tap; vlm_engine *engine; const batch *batch; } decoder_tap;
+typedef struct decoder_tap { tap tap; const planned *plan; int count; const batch *batch; } decoder_tap;
 
 /* The row of a token in a tensor that has one row for each token, or for each token that wants logits (after the last layer). */
 static int64_t row_of(const batch *b, int token, tensor x)
@@ -158,9 +158,8 @@ static int64_t row_of(const batch *b, int token, tensor x)
 static void see(tap *t, const char *name, int layer, tensor x)
 {
     const decoder_tap *own = t->user;
-    const scheduler *s = &own->engine->scheduler;
-    for (int i = 0; i < s->n_plan; i++) {
-        const planned *part = &s->plan[i];
+    for (int i = 0; i < own->count; i++) {
+        const planned *part = &own->plan[i];
         vlm_request *r = part->seq->owner;
         int last = part->seq->n_prompt - 1;
         if (!r->probe || !r->probe->tap || r->tapped || last < part->first || last >= part->first + part->count) continue;
@@ -169,10 +168,10 @@ static void see(tap *t, const char *name, int layer, tensor x)
     }
 }
 
-static bool anybody_taps(const scheduler *s)
+static bool anybody_taps(const planned *plan, int count)
 {
-    for (int i = 0; i < s->n_plan; i++) {
-        const vlm_request *r = s->plan[i].seq->owner;
+    for (int i = 0; i < count; i++) {
+        const vlm_request *r = plan[i].seq->owner;
         if (r->probe && r->probe->tap && !r->tapped) return true;
     }
     return false;
@@ -203,28 +202,30 @@ static void draw_range(void *arg, int64_t begin, int64_t end, int thread)
     }
 }
 
-static draw_job *sample(vlm_engine *e, run *r, tensor logits, int n)
+/* The rows of logits of a plan, which become jobs. */
+static void sample(vlm_engine *e, run *r, const planned *plan, int count, tensor logits, int n, draw_job *jobs)
 {
-    const scheduler *s = &e->scheduler;
     int vocab = e->m->vocab, k = 0;
-    if (logits.rows != n || logits.cols != vocab || !logits.data)
-        return run_fail(r, VLM_INTERNAL, "decoder gave %lld x %lld logits, not %d x %d", (long long)logits.rows, (long long)logits.cols, n, vocab), NULL;
-    draw_job *jobs = run_alloc(r, (size_t)n * sizeof *jobs);
-    for (int i = 0; jobs && i < s->n_plan; i++) {
-        const planned *part = &s->plan[i];
+    if (logits.rows != n || logits.cols != vocab || !logits.data) {
+        run_fail(r, VLM_INTERNAL, "decoder gave %lld x %lld logits, not %d x %d", (long long)logits.rows, (long long)logits.cols, n, vocab);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        const planned *part = &plan[i];
         for (int left = part->logits; left > 0; left--) {
             draw_job *j = &jobs[k];
             j->r = part->seq->owner;
             j->at = part->first + part->count - left + 1;
             j->logits = tensor_row(logits, k++);
-            if (j->at == part->seq->n && !(j->scratch = arena_alloc_raw(r->scratch, sampler_scratch(vocab))))
-                return run_fail(r, VLM_MEMORY, "out of memory (%zu bytes for the sampler)", sampler_scratch(vocab)), NULL;
+            if (j->at == part->seq->n && !(j->scratch = arena_alloc_raw(r->scratch, sampler_scratch(vocab)))) {
+                run_fail(r, VLM_MEMORY, "out of memory (%zu bytes for the sampler)", sampler_scratch(vocab));
+                return;
+            }
             const engine_probe *probe = j->r->probe;
             if (probe && probe->logits) probe->logits(probe->user, j->at - part->seq->n_prompt, j->logits, vocab);
         }
     }
-    if (jobs) pool_for(e->m->dev.pool, n, 1, draw_range, &(draw_jobs){jobs, vocab});
-    return jobs;
+    pool_for(e->m->dev.pool, n, 1, draw_range, &(draw_jobs){jobs, vocab});
 }
 
 /* Rows that memories get in this step. */
@@ -244,27 +245,41 @@ static bool fill_memories(vlm_engine *e, vlm_error *error)
     return run_ok(&r);
 }
 
-/* Forward and sampling. *jobs: in scratch, n of them. */
-static bool compute(vlm_engine *e, draw_job **jobs, int *n, vlm_error *error)
+/* Forward and sampling of planned rows of one kind; gives the number of jobs that it filled. */
+static int forward(vlm_engine *e, run *r, const planned *plan, int count, draw_job *jobs)
 {
     vlm_model *m = e->m;
-    if (!fill_memories(e, error)) return false;
-    if (!e->scheduler.n_plan) return true;
-    if (!batch_build(&e->builder, m, &e->scheduler, error)) return false;
+    if (!run_ok(r) || !count) return 0;
+    if (!batch_build(&e->builder, m, plan, count, &r->error)) return r->failed = true, 0;
     const batch *b = &e->builder.batch;
-    decoder_tap watch = {.tap = {.see = see}, .engine = e, .batch = b};
+    decoder_tap watch = {.tap = {.see = see}, .plan = plan, .count = count, .batch = b};
     watch.tap.user = &watch;
-    arena_reset(&e->scratch);
-    run r = {.dev = &m->dev, .scratch = &e->scratch, .tap = anybody_taps(&e->scheduler) ? &watch.tap : NULL};
-    run_set_adapters(&r, b->adapters, b->adapters ? b->ragged.n_tokens : 0);
-    *n = b->n_logits;
-    *jobs = NULL;
-    pool_enter(m->dev.pool);
-    tensor logits = m->arch->forward(&r, m, b);
-    if (run_ok(&r) && *n) *jobs = sample(e, &r, logits, *n);
-    pool_leave(m->dev.pool);
-    if (e->scratch.used > e->counters.scratch_bytes) e->counters.scratch_bytes = e->scratch.used;
+    run_set_adapters(r, b->adapters, b->adapters ? b->ragged.n_tokens : 0);
+    r->tap = anybody_taps(plan, count) ? &watch.tap : NULL;
+    tensor logits = m->arch->forward(r, m, b);
+    if (run_ok(r) && b->n_logits) sample(e, r, plan, count, logits, b->n_logits, jobs);
+    r->tap = NULL;
     e->counters.batch_tokens += (uint64_t)b->ragged.n_tokens;
+    return b->n_logits;
+}
+
+/* The plan in one forward, or in one for each kind of rows. *jobs: in scratch, n of them. */
+static bool compute(vlm_engine *e, draw_job **jobs, int *n, vlm_error *error)
+{
+    const scheduler *s = &e->scheduler;
+    int wanted = 0, answers = s->kinds ? s->n_answers : 0;
+    if (!fill_memories(e, error)) return false;
+    if (!s->n_plan) return true;
+    for (int i = 0; i < s->n_plan; i++) wanted += s->plan[i].logits;
+    arena_reset(&e->scratch);
+    run r = {.dev = &e->m->dev, .scratch = &e->scratch, .answer = true};
+    *jobs = run_alloc(&r, ((size_t)wanted + 1) * sizeof **jobs);
+    pool_enter(r.dev->pool);
+    *n = forward(e, &r, s->plan, answers, *jobs);
+    r.answer = false;
+    *n += forward(e, &r, s->plan + answers, s->n_plan - answers, *jobs + *n);
+    pool_leave(r.dev->pool);
+    if (e->scratch.used > e->counters.scratch_bytes) e->counters.scratch_bytes = e->scratch.used;
     if (!run_ok(&r) && error) *error = r.error;
     return run_ok(&r);
 }

@@ -89,6 +89,7 @@ typedef struct device {                            /* a backend instance; ops->o
     precision precision;
     const char *isa;                               /* "ref", "avx2", "avx512", "avx512vnni", "amx", "neon" ...: for people */
     void *state;                                   /* the backend's own */
+    bool kinds;                                    /* some product of this model depends on run.answer (set by ops->prepare) */
 } device;
 
 /* One step of work. Errors are sticky, as in stdio: after the first failure operations do nothing, run_ok tells at the end. */
@@ -99,6 +100,8 @@ typedef struct run {
     uint64_t adapters;                             /* bits of the adapters that rows want: every row, or ... */
     const uint64_t *row_adapters;                  /* ... [adapter_rows] each row its own, `adapters` is all of them; NULL: every row */
     int64_t adapter_rows;                          /* products of any other number of rows fail while row_adapters is set */
+    bool answer;                                   /* rows are tokens of answers (also a single one of a draft, or computed again); else of prompts, or of
+                                                    * encoders. What a row is decides how it is computed, never how many there are. */
     bool failed;
     vlm_error error;
 } run;

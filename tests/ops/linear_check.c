@@ -20,6 +20,7 @@
 static const char *const isa_names[] = {"c", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot"};
 enum { ISAS = sizeof isa_names / sizeof *isa_names };
 static int failures, checks;
+static bool answer;                                /* the kind of all rows: both are checked */
 
 static uint64_t seed = 1;
 static uint32_t random_word(void)
@@ -105,8 +106,8 @@ static void complain(const device *dev, const weight *w, int64_t n, const char *
     char text[64];
     describe(text, sizeof text, w);
     if (++failures < 40)
-        fprintf(stderr, "FAILED %s %s %s [%lld,%lld] n %lld: %s\n", dev->isa, dev->precision == PRECISION_EXACT ? "exact" : "fast", text,
-                (long long)w->rows, (long long)w->cols, (long long)n, what);
+        fprintf(stderr, "FAILED %s %s %s [%lld,%lld] n %lld, %s: %s\n", dev->isa, dev->precision == PRECISION_EXACT ? "exact" : "fast", text,
+                (long long)w->rows, (long long)w->cols, (long long)n, answer ? "answer" : "prompt", what);
 }
 
 /* How far y[t][o] may be from the sum in double. Exact: float32 sums. Fast: activations (and affine weights, on AMX) rounded to bf16, or
@@ -158,7 +159,7 @@ static void check_weight(device *devs, int n_devs, const weight *file, int64_t n
     for (int64_t o = 0; o < w->rows; o++) bias[o] = random_float();
     for (int d = 0; d < n_devs; d++) {
         arena scratch = {0};
-        run r = {.dev = &devs[d], .scratch = &scratch};
+        run r = {.dev = &devs[d], .scratch = &scratch, .answer = answer};
         own = d < n_devs - 1 ? prepared(&devs[d], file) : *file;
         for (size_t i = 0; i < yn + 32; i++) y[i] = guard;
         tensor tx = {x, DT_F32, n, w->cols, xs}, ty = {y + 16, DT_F32, n, w->rows, ys};
@@ -250,7 +251,7 @@ static void check_group(device *dev, int64_t n)
         list[i] = &w[i];
     }
     arena scratch = {0};
-    run r = {.dev = dev, .scratch = &scratch};
+    run r = {.dev = dev, .scratch = &scratch, .answer = answer};
     tensor y[COUNT], tx = {x, DT_F32, n, COLS, COLS};
     op_linear_group(&r, tx, COUNT, y, list, biases);
     for (int i = 0; i < COUNT; i++) {
@@ -283,7 +284,7 @@ static void check_moe(device *dev, device *ref, weight_format format, int bits, 
         index[i] = (int32_t)((i % TOP * 2 + random_word() % 2) % EXPERTS);
     }
     arena scratch = {0};
-    run r = {.dev = dev, .scratch = &scratch}, s = {.dev = ref, .scratch = &scratch};
+    run r = {.dev = dev, .scratch = &scratch, .answer = answer}, s = {.dev = ref, .scratch = &scratch};
     tensor tx = {x, DT_F32, n, D, D};
     tensor got = op_moe(&r, tx, &spec, index, weights), want = op_moe(&s, tx, &spec, index, weights);
     checks++;
@@ -325,6 +326,7 @@ static void check_isa(const char *isa, precision exactness)
     static const int bits[] = {4, 8, 2, 3, 5, 6};
     static const dtype scale_types[] = {DT_BF16, DT_F16, DT_F32};
     for (int round = 0; round < 30; round++) {
+        answer = round / 2 & 1;
         for (int f = 0; f < 9; f++) {
             weight shape = {.rows = rows[random_word() % 9]};
             if (f < 3) {
@@ -344,8 +346,9 @@ static void check_isa(const char *isa, precision exactness)
             free_weight(&w);
         }
     }
-    for (int i = 0; i < 6; i++) check_group(&devs[i % 3], 1 + 3 * i);
+    for (int i = 0; i < 6; i++) answer = i & 2, check_group(&devs[i % 3], 1 + 3 * i);
     for (int i = 0; i < 8; i++) {
+        answer = i & 4;
         check_moe(&devs[i & 1], &ref, WF_BF16, 0, i & 2, 1 + i * 3);
         check_moe(&devs[i & 1], &ref, WF_AFFINE, i & 4 ? 4 : 8, i & 2, 1 + i * 3);
     }

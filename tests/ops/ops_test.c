@@ -257,9 +257,10 @@ static void start_runs(ops_test *t)
 {
     t_free_all(t);
     arena_reset(&t->scratch);
-    t->on_ref = (run){.dev = &t->ref, .scratch = &t->scratch};
-    t->on_dev = (run){.dev = &t->dev, .scratch = &t->scratch};
-    t->on_one = (run){.dev = &t->one, .scratch = &t->scratch};
+    const bool answer = t->seed & 1;               /* rows of both kinds */
+    t->on_ref = (run){.dev = &t->ref, .scratch = &t->scratch, .answer = answer};
+    t->on_dev = (run){.dev = &t->dev, .scratch = &t->scratch, .answer = answer};
+    t->on_one = (run){.dev = &t->one, .scratch = &t->scratch, .answer = answer};
 }
 
 static bool open_devices(ops_test *t, const char *isa, const options *o, precision exactness)

@@ -8,7 +8,7 @@ enum {
     RANGE_BYTES = 256 << 10,                       /* of weights that a thread then takes at once */
     FORK_WORK = 1 << 16,                           /* multiplications below which another thread is not worth waking */
     ROW_STEP = 48,                                 /* rows of an item, about, when there are many tokens */
-    WIDE_ROWS = 128,                               /* of items that go together then */
+    WIDE_ROWS = 128,                               /* of items that go together then, where the path says nothing else */
     TOKEN_STEP = LINEAR_TOKENS,                    /* tokens of an item at most: weights are widened once for each */
     TOKEN_STEP_SMALL = 128,                        /* the same when there are few rows to share among the threads */
     PACKED_BLOCK = 64 << 20,                       /* of memory for weights */
@@ -45,10 +45,11 @@ void cpu_linear_close(device *dev)
     cpu_of(dev)->linear = NULL;
 }
 
-const linear_path *linear_path_of(const device *dev, const weight *w)
+const linear_path *linear_path_of(const device *dev, const weight *w, bool answer)
 {
     const linear_table *t = cpu_of(dev)->linear;
     if (dev->precision == PRECISION_EXACT) return t->exact[w->format];
+    if (w->format == WF_AFFINE && (w->bits == 4 || w->bits == 8) && t->prompt_affine && !answer) return t->prompt_affine;
     if (w->format == WF_AFFINE && w->bits == 4 && t->fast_affine4) return t->fast_affine4;
     if (w->format == WF_AFFINE && w->bits == 8 && t->fast_affine8) return t->fast_affine8;
     return t->fast[w->format];
@@ -59,7 +60,7 @@ const linear_path *linear_path_of(const device *dev, const weight *w)
 weight linear_expert(const device *dev, const weight *w, int64_t expert)
 {
     weight one = weight_expert(w, expert);
-    if (w->packed) one.packed = (char *)w->packed + (size_t)expert * linear_path_of(dev, w)->packed_bytes(&one);
+    if (w->packed) one.packed = (char *)w->packed + (size_t)expert * linear_path_of(dev, w, true)->packed_bytes(&one);
     return one;
 }
 
@@ -84,8 +85,9 @@ static void repack_items(void *arg, int64_t begin, int64_t end, int thread)
 bool cpu_prepare(device *dev, weight *w, vlm_error *error)
 {
     linear_table *t = cpu_of(dev)->linear;
-    const linear_path *path = linear_path_of(dev, w);
+    const linear_path *path = linear_path_of(dev, w, true);
     size_t bytes;
+    dev->kinds |= path != linear_path_of(dev, w, false);
     if (!path->packed_bytes || !mem_mul(path->packed_bytes(w), w->experts ? (size_t)w->experts : 1, &bytes)) return true;
     if (t->packed_bytes + bytes > mem_physical() / 4 * 3) return true;
     t->packed.block_size = PACKED_BLOCK;
@@ -134,7 +136,7 @@ bool linear_pack(run *r, linear_product *products, int64_t count, tensor x, cons
     bool packs = false;
     for (int64_t i = 0; i < count; i++) {
         linear_product *p = &products[i];
-        p->path = linear_path_of(r->dev, &p->w);
+        p->path = linear_path_of(r->dev, &p->w, r->answer);
         p->x_stride = p->w.cols;
         if (!p->path->pack && !source) {
             p->x = tensor_row(x, rows);
@@ -221,7 +223,7 @@ bool linear_run(run *r, const linear_product *products, int64_t count)
         int64_t longer = min64(RANGE_BYTES / item_bytes, items / (4 * threads));
         if (longer > grain) grain = longer;
     } else {                                       /* neighbouring rows share what is cached of the tokens */
-        int64_t wide = min64(WIDE_ROWS / job.row_step, items / (4 * threads));
+        int64_t wide = min64((path->wide ? path->wide : WIDE_ROWS) / job.row_step, items / (4 * threads));
         if (wide > grain) grain = wide;
     }
     pool_for(r->dev->pool, items, grain, run_items, &job);
@@ -259,7 +261,7 @@ void cpu_linear_group(run *r, int count, const tensor *y, tensor x, const weight
             p[n].x_stride = p->x_stride;
             n++;
             i++;
-        } while (i < count && n < MOST && shares(p, linear_path_of(r->dev, w[i]), w[i]));
+        } while (i < count && n < MOST && shares(p, linear_path_of(r->dev, w[i], r->answer), w[i]));
         if (run_ok(r)) linear_run(r, p, n);
     }
     arena_release(r->scratch, mark);

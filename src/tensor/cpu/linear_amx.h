@@ -1,10 +1,10 @@
-/* linear_amx.h - what both AMX files share: the configuration of the tiles and the way from a C tile into y. */
+/* linear_amx.h - what the AMX files share: the configuration of the tiles, the way from a C tile into y, products of many tokens. */
 #ifndef VLM_TENSOR_CPU_LINEAR_AMX_H
 #define VLM_TENSOR_CPU_LINEAR_AMX_H
 
 #include "tensor/cpu/linear_avx512.h"
 
-enum { TILE = 16, TILE_BYTES = 1024 };
+enum { TILE = 16, TILE_BYTES = 1024, AMX_WIDE = 256 };       /* AMX_WIDE: rows that share what L2 holds of the tokens */
 
 /* Tiles 0..3: C, 16 x 64 bytes; 4, 5: A, 16 rows x depth bytes; 6, 7: B, depth / 4 rows x 64 bytes.
  * gcc takes the configuration for read in its first bytes only and drops the other stores: the barrier keeps them. */
@@ -39,5 +39,11 @@ static inline void amx_store(const linear_product *p, const float *c, int64_t o,
     transpose_avx512(v);
     for (int64_t i = 0; i < tokens; i++) _mm512_mask_storeu_ps(y + i * p->y_stride, mask, _mm512_add_ps(_mm512_castsi512_ps(v[i]), bias));
 }
+
+/* linear_gemm_amx.c: products with weights in bf16, or (planes 1) in codes; planes 3: exact. The first is of n tokens, the second packs token t of them. */
+size_t amx_gemm_x_bytes(const weight *w, int64_t n, int planes);
+void amx_gemm_pack(const weight *w, void *packed, int64_t t, const float *x, int planes);
+size_t amx_gemm_scratch(const weight *w, int64_t n);
+void amx_gemm(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, char *scratch, int planes);
 
 #endif
