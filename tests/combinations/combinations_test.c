@@ -5,7 +5,7 @@
  * text, a cancelled request has a prefix of it, log-probabilities come once for each token and agree with the base's. Bases that are
  * held to a grammar must keep to it (their texts are looked at, too).
  *
- *     combinations_test MODEL MEDIA [-v]
+ *     combinations_test MODEL MEDIA [fast] [-v]
  *
  * Adapters lie in MODEL_adapters; a model without that folder has none. */
 #include <math.h>
@@ -384,17 +384,17 @@ static char *adapters_of(const char *model)
 
 int main(int argc, char **argv)
 {
-    if (argc < 3) return fprintf(stderr, "usage: combinations_test MODEL MEDIA [-v]\n"), 2;
+    if (argc < 3) return fprintf(stderr, "usage: combinations_test MODEL MEDIA [fast] [-v]\n"), 2;
     vlm_error error = {0};
     vlm_load_options load = vlm_load_options_default();
-    load.precision = "exact";
+    load.precision = argc > 3 && strcmp(argv[3], "fast") == 0 ? "fast" : "exact";
     char *adapters = adapters_of(argv[1]);
     load.adapters = adapters;
     vlm_model *m = vlm_load(argv[1], &load, &error);
     mem_free(adapters);
     if (!m) return fprintf(stderr, "%s\n", error.message), 1;
     media_dir = argv[2];
-    verbose = argc > 3;
+    verbose = strcmp(argv[argc - 1], "-v") == 0;
     if (!(prompt_end = end_of_prompt(m))) return fprintf(stderr, "no end of the prompt\n"), 1;
     for (int medium = 0; medium < axis[MEDIUM].n; medium++)
         for (int sampling = 0; sampling < axis[SAMPLING].n && takes(m, medium); sampling++)
