@@ -19,7 +19,8 @@ bool anyres_config(anyres *a, config *processor, config *c, int side)
         int64_t h = json_integer_value(json_array_get(pair, 0)), w = json_integer_value(json_array_get(pair, 1));
         if (a->n == ANYRES_MAX || h < 1 || w < 1 || h > 65535 || w > 65535)
             return config_fail(c, VLM_FORMAT, "image_grid_pinpoints: up to %d pairs of height and width were expected", ANYRES_MAX);
-        if (h % side || w % side) return config_fail(c, VLM_FORMAT, "image_grid_pinpoints: %d x %d is not made of tiles of %d", (int)h, (int)w, side);
+        if (h % side || w % side)
+            return config_fail(c, VLM_FORMAT, "image_grid_pinpoints: %d x %d is not made of tiles of %d", (int)h, (int)w, side);
         a->size[a->n][0] = (int)h;
         a->size[a->n++][1] = (int)w;
     }
@@ -138,7 +139,8 @@ static void put(run *r, tensor out, int64_t *at, tensor rows)
 void anyres_pack(run *r, const media_input *in, const anyres_field *f, tensor x, int unit, const float *newline, tensor out)
 {
     tensor kept = take_field(r, x, f, unit, in->grid[2]), end = {(void *)(uintptr_t)newline, DT_F32, 1, x.cols, x.cols};
-    if (f->to_height != f->height || f->to_width != f->width) kept = tower_lm_resample(r, kept, f->height, f->width, f->to_height, f->to_width);
+    if (f->to_height != f->height || f->to_width != f->width)
+        kept = tower_lm_resample(r, kept, f->height, f->width, f->to_height, f->to_width);
     if (!run_ok(r)) return;
     int64_t at = 0;
     put(r, out, &at, tensor_rows(x, 0, (int64_t)unit * unit));

@@ -8,8 +8,8 @@
  *        -> DeepSeek-V2's experts with plain attention
  *   modes of 1: tiny, small, base, large (one view of 512, 640, 1024, 1280), gundam (1024 and tiles of 640)
  *
- * Bites: published configs call themselves deepseek_vl_v2; `architectures` tells. CLIP's own patches and Qwen2's embeddings are not used. CLIP is OpenAI's: quick GELU.
- * Version 1 resizes with Pillow, version 2 with torchvision; views of 640 and less without tiles are squeezed, not fitted (1). */
+ * Bites: published configs call themselves deepseek_vl_v2; `architectures` tells. CLIP's own patches and Qwen2's embeddings are not used.
+ * CLIP is OpenAI's: quick GELU. Version 1 resizes with Pillow, version 2 with torchvision; views of 640 and less without tiles are squeezed, not fitted (1). */
 #include "models/sam_tower.h"
 #include "models/tower_lm.h"
 
@@ -46,7 +46,8 @@ static bool rename_members(config *c)
     if (sam && !config_has(c, "vision_config.sam_config")) ok = ok && json_object_set(vision, "sam_config", sam) == 0;
     if (clip) ok = ok && json_object_set(vision, "clip_config", clip) == 0;
     if (qwen && !config_has(c, "vision_config.encoder_config")) ok = ok && json_object_set(vision, "encoder_config", qwen) == 0;
-    if (!config_has(c, "image_token_id|image_token_index")) ok = ok && json_object_set_new(c->root, "image_token_id", json_integer(128815)) == 0;
+    if (!config_has(c, "image_token_id|image_token_index"))
+        ok = ok && json_object_set_new(c->root, "image_token_id", json_integer(128815)) == 0;
     return ok || config_fail(c, VLM_MEMORY, "out of memory");
 }
 
@@ -71,7 +72,8 @@ static bool configure_clip(deepseek_ocr *v, config *c)
     s->hidden = (int)config_int(c, "vision_config.clip_config.width", 1024, 1, 1 << 16);
     s->heads = (int)config_int(c, "vision_config.clip_config.heads", 16, 1, 1 << 10);
     v->layers = (int)config_int(c, "vision_config.clip_config.layers", 24, 1, MOST_LAYERS);
-    int picture = (int)config_int(c, "vision_config.clip_config.image_size", 224, 1, 1 << 14), patch = (int)config_int(c, "vision_config.clip_config.patch_size", 14, 1, 1 << 10);
+    int picture = (int)config_int(c, "vision_config.clip_config.image_size", 224, 1, 1 << 14);
+    int patch = (int)config_int(c, "vision_config.clip_config.patch_size", 14, 1, 1 << 10);
     if (c->failed) return false;
     s->ffn = 4 * s->hidden;
     s->layernorm = true;
@@ -93,7 +95,8 @@ static bool configure_qwen(deepseek_ocr *v, vlm_model *m, config *c)
     s->act = config_activation(c, "vision_config.encoder_config.hidden_act", "silu");
     s->gated = true;
     static const char *const prefixes[] = {"vision_config.encoder_config.", NULL};
-    if (c->failed || s->hidden % s->heads || s->heads % s->kv_heads) return config_fail(c, VLM_FORMAT, "vision_config.encoder_config: %d columns are no %d and %d heads", s->hidden, s->heads, s->kv_heads);
+    if (c->failed || s->hidden % s->heads || s->heads % s->kv_heads)
+        return config_fail(c, VLM_FORMAT, "vision_config.encoder_config: %d columns are no %d and %d heads", s->hidden, s->heads, s->kv_heads);
     return rope_configure(&v->rope, &m->memory, c, prefixes, NULL, s->hidden / s->heads, 1e6);
 }
 
@@ -110,7 +113,8 @@ static bool configure_processor(deepseek_ocr *v, config *p, config *c)
     v->tile = (int)config_int(p, "image_processor.tile_size|image_processor.image_size", v->second ? 768 : SQUEEZED, v->sam.patch, 1 << 13);
     if (c->failed || p->failed || !picture_config(&v->base.norm, p, "image_processor", picture_half, RESIZE_BICUBIC)) return false;
     memset(v->base.norm.outside, 127, sizeof v->base.norm.outside);
-    if (v->whole % v->sam.patch || v->tile % v->sam.patch) return config_fail(c, VLM_FORMAT, "views of %d and %d pixels in patches of %d", v->whole, v->tile, v->sam.patch);
+    if (v->whole % v->sam.patch || v->tile % v->sam.patch)
+        return config_fail(c, VLM_FORMAT, "views of %d and %d pixels in patches of %d", v->whole, v->tile, v->sam.patch);
     if (v->second && (rows_of(v, v->whole) != WHOLE_QUERIES || rows_of(v, v->tile) != TILE_QUERIES))
         return config_fail(c, VLM_FORMAT, "views of %d and %d pixels do not become %d and %d rows", v->whole, v->tile, WHOLE_QUERIES, TILE_QUERIES);
     return true;
@@ -131,7 +135,8 @@ static bool configure(vlm_model *m, config *c)
     if (!(v->second ? configure_qwen(v, m, c) : configure_clip(v, c))) return false;
     int64_t down[2] = {512, v->second ? 896 : 1024};
     const char *projector = config_string(c, "projector_config.projector_type", "linear");
-    if (config_has(c, "vision_config.sam_config.downsample_channels")) config_ints(c, "vision_config.sam_config.downsample_channels", down, 2);
+    if (config_has(c, "vision_config.sam_config.downsample_channels"))
+        config_ints(c, "vision_config.sam_config.downsample_channels", down, 2);
     v->reader.head_dim = v->reader.hidden / v->reader.heads;
     if (c->failed) return false;
     if (strcmp(projector, "linear")) return config_fail(c, VLM_UNSUPPORTED, "projector_type \"%.30s\"; linear is known", projector);
@@ -202,7 +207,8 @@ static bool choose_views(const deepseek_ocr *v, const media_item *item, const js
     *out = (views){v->whole, v->tile, v->grid.least, v->grid.most, v->grid.tiled};
     size_t i = 0, n = sizeof modes / sizeof *modes;
     while (json_is_string(mode) && i < n && strcmp(modes[i].name, json_string_value(mode))) i++;
-    if (mode && (v->second || !json_is_string(mode) || i == n)) return err_set(error, VLM_INVALID, "mode: DeepSeek-OCR has tiny, small, base, large and gundam, version 2 none");
+    if (mode && (v->second || !json_is_string(mode) || i == n))
+        return err_set(error, VLM_INVALID, "mode: DeepSeek-OCR has tiny, small, base, large and gundam, version 2 none");
     if (mode) out->whole = modes[i].whole, out->tile = modes[i].tile, out->tiled = modes[i].tiled;
     if (json_is_boolean(crop)) out->tiled = json_is_true(crop);
     out->whole = (int)fmin(fmax(media_option(item->part, options, "base_size", out->whole), 1), 1 << 13);
@@ -304,7 +310,8 @@ static tensor keep(run *r, arena *memory, int64_t rows, int64_t cols)
 {
     size_t bytes;
     tensor t = {NULL, DT_F32, rows, cols, cols};
-    if (!mem_mul((size_t)rows * sizeof(float), (size_t)cols, &bytes) || !(t.data = arena_alloc_raw(memory, bytes))) run_fail(r, VLM_MEMORY, "out of memory");
+    if (!mem_mul((size_t)rows * sizeof(float), (size_t)cols, &bytes) || !(t.data = arena_alloc_raw(memory, bytes)))
+        run_fail(r, VLM_MEMORY, "out of memory");
     return t;
 }
 
@@ -319,7 +326,9 @@ static bool encode_start(run *r, const vlm_model *m, encode_job *job)
     for (int i = 0; i < n - 1; i++) pictures[i] = (sam_picture){(const float *)tiles->data + (int64_t)i * 3 * tiles->dim[2] * tiles->dim[3], (int)tiles->dim[2]};
     pictures[n - 1] = (sam_picture){whole->data, (int)whole->dim[2]};
     if (!sam_tower_start(r, &v->sam, job, pictures, n)) return false;
-    *d = (reading){.sam = job->family, .n = n, .starts = arena_alloc(job->memory, (size_t)(n + 1) * sizeof *d->starts), .features = arena_alloc(job->memory, (size_t)n * sizeof *d->features)};
+    *d = (reading){.sam = job->family, .n = n};
+    d->starts = arena_alloc(job->memory, (size_t)(n + 1) * sizeof *d->starts);
+    d->features = arena_alloc(job->memory, (size_t)n * sizeof *d->features);
     if (!d->starts || !d->features) return run_fail(r, VLM_MEMORY, "out of memory");
     int64_t features = 0;
     for (int i = 0; i < n; i++) {
@@ -330,7 +339,8 @@ static bool encode_start(run *r, const vlm_model *m, encode_job *job)
     }
     d->f = keep(r, job->memory, features, v->reader.hidden);
     d->y = keep(r, job->memory, d->starts[n], v->reader.hidden);
-    if (v->second && !(d->see = arena_alloc(job->memory, (size_t)d->starts[n] * sizeof *d->see))) return run_fail(r, VLM_MEMORY, "out of memory");
+    if (v->second && !(d->see = arena_alloc(job->memory, (size_t)d->starts[n] * sizeof *d->see)))
+        return run_fail(r, VLM_MEMORY, "out of memory");
     job->family = d;
     job->stages += n + v->layers + 1;
     return run_ok(r);

@@ -38,13 +38,10 @@ static const char chat[] =
 
 static bool fill_in(config *c)
 {
-    json_t *text = json_object_get(c->root, "text_config");
-    json_t *more = json_loads("{\"model_type\":\"qwen2\",\"vocab_size\":151860,\"hidden_size\":1024,\"intermediate_size\":2816,\"num_hidden_layers\":24,\"num_attention_heads\":16,"
-                              "\"num_key_value_heads\":16,\"max_position_embeddings\":32768,\"rms_norm_eps\":1e-6,\"rope_theta\":1000000.0,\"tie_word_embeddings\":true}", 0, NULL);
-    bool ok = more && (!json_is_object(text) ? json_object_set(c->root, "text_config", more) : json_object_update_missing(text, more)) == 0;
-    if (ok && !config_has(c, "image_token_index|image_token_id")) ok = json_object_set_new(c->root, "image_token_index", json_integer(151859)) == 0;
-    json_decref(more);
-    return ok || config_fail(c, VLM_MEMORY, "out of memory");
+    if (!config_has(c, "image_token_index|image_token_id")) json_object_set_new(c->root, "image_token_index", json_integer(151859));
+    return config_defaults(c, "text_config", "{\"model_type\":\"qwen2\",\"vocab_size\":151860,\"hidden_size\":1024,\"intermediate_size\":2816,\"num_hidden_layers\":24,"
+                                             "\"num_attention_heads\":16,\"num_key_value_heads\":16,\"max_position_embeddings\":32768,\"rms_norm_eps\":1e-6,"
+                                             "\"rope_theta\":1000000.0,\"tie_word_embeddings\":true}");
 }
 
 static bool configure(vlm_model *m, config *c)
@@ -105,7 +102,8 @@ static bool read_box(const json_t *value, const image *img, asked *a, vlm_error 
     for (size_t i = 0; i < 4; i++) {
         const json_t *n = json_array_get(value, i);
         double at = json_number_value(n) / (i % 2 ? img->height : img->width) * 1000;
-        if (json_array_size(value) != 4 || !json_is_number(n) || !(at > -1e6 && at < 1e6)) return err_set(error, VLM_INVALID, "box: [x1, y1, x2, y2] in pixels was expected");
+        if (json_array_size(value) != 4 || !json_is_number(n) || !(at > -1e6 && at < 1e6))
+            return err_set(error, VLM_INVALID, "box: [x1, y1, x2, y2] in pixels was expected");
         a->box[i] = (int)at;
     }
     return a->has_box = true;
@@ -131,7 +129,8 @@ static void write_query(const asked *a, int pages, bool all, buf *out)
 {
     if (*a->colour) buf_addf(out, "[%s] ", a->colour);
     if (a->has_box && pages == 1) buf_addf(out, "[%d, %d, %d, %d]", a->box[0], a->box[1], a->box[2], a->box[3]);
-    if (all) buf_addf(out, " OCR%s%s%s: ", a->format ? " with format" : "", pages > 1 ? " across multi pages" : "", a->tiled ? " upon the patch reference" : "");
+    if (all)
+        buf_addf(out, " OCR%s%s%s: ", a->format ? " with format" : "", pages > 1 ? " across multi pages" : "", a->tiled ? " upon the patch reference" : "");
 }
 
 /* Behind the pages of a message comes the query: colour and box before the user's own words, or all of it. */

@@ -51,7 +51,8 @@ static int unit_of(const granite4_vision *v) { return v->side / v->window * v->q
 
 static bool add_level(granite4_vision *v, config *c, int kept, int corner, int64_t at)
 {
-    if (at < 0 || at >= v->base.text.spec.layers) return config_fail(c, VLM_FORMAT, "features before decoder layer %d of %d", (int)at, v->base.text.spec.layers);
+    if (at < 0 || at >= v->base.text.spec.layers)
+        return config_fail(c, VLM_FORMAT, "features before decoder layer %d of %d", (int)at, v->base.text.spec.layers);
     for (int i = 0; i < v->n_levels; i++)
         if (v->at[i] == at) return config_fail(c, VLM_UNSUPPORTED, "two kinds of features before decoder layer %d", (int)at);
     if (v->n_levels == MOST_LEVELS) return config_fail(c, VLM_UNSUPPORTED, "more than %d levels of features", MOST_LEVELS);
@@ -73,10 +74,12 @@ static bool configure_levels(granite4_vision *v, config *c)
         return config_fail(c, VLM_UNSUPPORTED, "features of four corners want spatial_target_layers of four and a downsample_rate of a half");
     for (size_t i = 0; i < json_array_size(map); i++) {
         const json_t *pair = json_array_get(map, i), *from = json_array_get(pair, 0), *to = json_array_get(pair, 1);
-        if (!json_is_integer(from) || !json_is_integer(to)) return config_fail(c, VLM_FORMAT, "deepstack_layer_map: pairs of layers were expected");
+        if (!json_is_integer(from) || !json_is_integer(to))
+            return config_fail(c, VLM_FORMAT, "deepstack_layer_map: pairs of layers were expected");
         int64_t layer = json_integer_value(from);
         int kept = layer < -1024 || layer > 1024 ? -1 : image_tower_keep(&v->base.tower, c, (int)layer);
-        if (kept < 0 || !add_level(v, c, kept, -1, json_integer_value(to))) return config_fail(c, VLM_FORMAT, "deepstack_layer_map: no such layer");
+        if (kept < 0 || !add_level(v, c, kept, -1, json_integer_value(to)))
+            return config_fail(c, VLM_FORMAT, "deepstack_layer_map: no such layer");
     }
     v->n_layerwise = v->n_levels;
     int kept = corners ? image_tower_keep(&v->base.tower, c, (int)last) : 0;
@@ -100,7 +103,8 @@ static bool configure_windows(granite4_vision *v, config *c)
     if (c->failed) return false;
     if (*end || query < 1 || window < query || window > v->side || v->side % window)
         return config_fail(c, VLM_FORMAT, "downsample_rate \"%.20s\": \"queries/features\" of windows that fill %d x %d features were expected", rate, v->side, v->side);
-    if (v->base.tower.vit.hidden % HEAD) return config_fail(c, VLM_FORMAT, "vision_config.hidden_size %d is not made of heads of %d", v->base.tower.vit.hidden, HEAD);
+    if (v->base.tower.vit.hidden % HEAD)
+        return config_fail(c, VLM_FORMAT, "vision_config.hidden_size %d is not made of heads of %d", v->base.tower.vit.hidden, HEAD);
     v->query = (int)query;
     v->window = (int)window;
     return true;
@@ -109,7 +113,8 @@ static bool configure_windows(granite4_vision *v, config *c)
 static bool configure(vlm_model *m, config *c)
 {
     granite4_vision *v = m->family = arena_alloc(&m->memory, sizeof *v);
-    if (!v || !(v->projector = arena_alloc(&m->memory, MOST_LEVELS * sizeof *v->projector))) return config_fail(c, VLM_MEMORY, "out of memory");
+    if (!v || !(v->projector = arena_alloc(&m->memory, MOST_LEVELS * sizeof *v->projector)))
+        return config_fail(c, VLM_MEMORY, "out of memory");
     const char *strategy = config_string(c, "vision_feature_select_strategy", "default");
     if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, -1, false)) return false;
     if (v->base.tower.class_token != !strcmp(strategy, "default"))

@@ -43,7 +43,8 @@ static bool make_positions(path *p, arena *memory, config *c, int side, int hidd
 {
     int quarter = hidden / 4;
     size_t n;
-    if (!mem_mul((size_t)p->tokens, (size_t)hidden * sizeof(float), &n) || !(p->positions = arena_alloc(memory, n))) return config_fail(c, VLM_MEMORY, "out of memory");
+    if (!mem_mul((size_t)p->tokens, (size_t)hidden * sizeof(float), &n) || !(p->positions = arena_alloc(memory, n)))
+        return config_fail(c, VLM_MEMORY, "out of memory");
     for (int i = 0; i < p->tokens; i++)
         for (int k = 0; k < quarter; k++) {
             double omega = 1 / pow(10000, (double)k / quarter), x = i % side * omega, y = i / side * omega;
@@ -56,7 +57,8 @@ static bool make_positions(path *p, arena *memory, config *c, int side, int hidd
 static bool configure_path(path *p, arena *memory, config *c, const tower_lm *v, int scale)
 {
     int side = v->tower.image / v->tower.patch;
-    if (scale < 1 || side % scale) return config_fail(c, VLM_FORMAT, "vision_config: %d x %d features cannot be merged by %d", side, side, scale);
+    if (scale < 1 || side % scale)
+        return config_fail(c, VLM_FORMAT, "vision_config: %d x %d features cannot be merged by %d", side, side, scale);
     p->scale = scale;
     p->tokens = side / scale * (side / scale);
     return make_positions(p, memory, c, side / scale, v->text.spec.hidden);
@@ -100,13 +102,15 @@ static bool configure(vlm_model *m, config *c)
     granite_docling *v = m->family = arena_alloc(&m->memory, sizeof *v);
     if (!v) return config_fail(c, VLM_MEMORY, "out of memory");
     if (!config_has(c, "image_token_id")) json_object_set_new(c->root, "image_token_id", json_integer(100337));
-    if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, -1, true) || !configure_levels(&v->base.tower, c)) return false;
+    if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, -1, true) || !configure_levels(&v->base.tower, c))
+        return false;
     int scale = (int)config_int(c, "vision_config.scale_factor", 4, 1, 64);
     if (c->failed) return false;
     if (v->base.text.spec.hidden % 4 || v->base.tower.n_kept > v->base.text.spec.layers)
         return config_fail(c, VLM_FORMAT, "text_config: no room for 2-D positions, or for %d levels of features", v->base.tower.n_kept);
     if (!configure_path(&v->coarse_path, &m->memory, c, &v->base, scale)) return false;
-    if (config_bool(c, "vision_config.use_fine_route", true) && !configure_path(&v->fine_path, &m->memory, c, &v->base, scale / 2)) return false;
+    if (config_bool(c, "vision_config.use_fine_route", true) && !configure_path(&v->fine_path, &m->memory, c, &v->base, scale / 2))
+        return false;
     return configure_processor(v, m->processor, c) && !c->failed;
 }
 

@@ -28,7 +28,7 @@ static bool configure(vlm_model *m, config *c)
     v->connector.act = config_activation(c, "projector_hidden_act", "gelu");
     if (!tower_lm_config(&v->base, m, c) || !image_tower_config_features(&v->base.tower, &m->memory, c, -2, "default")) return false;
     if (v->is_pixtral) m->rules = &pixtral_rules;
-    if (v->is_pixtral) return pixtral_config(&v->pixtral, &v->base, m->processor, 1);
+    if (v->is_pixtral) return pixtral_config(&v->pixtral, &v->base, m->processor, 1, false);
     return picture_config(&v->base.norm, m->processor, "image_processor", picture_clip, RESIZE_BICUBIC) &&
            picture_middle_config(&v->middle, m->processor, "image_processor", v->base.tower.image, v->base.tower.patch);
 }

@@ -47,7 +47,8 @@ static bool configure(vlm_model *m, config *c)
     if (!config_has(c, "image_token_id")) json_object_set_new(c->root, "image_token_id", json_integer(151665));
     if (!config_has(c, "vision_config.model_type"))
         json_object_set_new(json_object_get(c->root, "vision_config"), "model_type", json_string("ovis2_vision"));
-    if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, -1, true) || !configure_marks(v, c)) return false;
+    if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, -1, true) || !configure_marks(v, c))
+        return false;
     const char *how = config_string(c, "vision_config.tokenize_function", "softmax");
     int side = v->base.tower.image / v->base.tower.patch;
     v->stride = (int)config_int(c, "vision_config.hidden_stride", 1, 1, side);
@@ -57,7 +58,8 @@ static bool configure(vlm_model *m, config *c)
     tile_grid_config(&v->grid, p);
     v->grid.tiled = config_bool(p, "image_processor.crop_to_patches", false);
     if (c->failed || p->failed) return false;
-    if (!v->hard && strcmp(how, "softmax")) return config_fail(c, VLM_UNSUPPORTED, "vision_config.tokenize_function \"%.30s\"; softmax and st_argmax are known", how);
+    if (!v->hard && strcmp(how, "softmax"))
+        return config_fail(c, VLM_UNSUPPORTED, "vision_config.tokenize_function \"%.30s\"; softmax and st_argmax are known", how);
     int across = (side + v->stride - 1) / v->stride, size = v->base.tower.image;
     v->tokens = across * across;
     if (config_int(p, "image_seq_length", v->tokens, 1, 1 << 20) != v->tokens)

@@ -57,7 +57,8 @@ bool sam_tower_config(sam_tower *t, config *c, const char *where)
     if (c->failed) return false;
     t->side = pixels / t->patch;
     t->head_dim = t->hidden / t->heads;
-    if (t->hidden % t->heads || t->side < 1 || t->side > MOST_GRID) return config_fail(c, VLM_FORMAT, "%s: no heads of %d columns / %d, or pictures of %d / %d", where, t->hidden, t->heads, pixels, t->patch);
+    if (t->hidden % t->heads || t->side < 1 || t->side > MOST_GRID)
+        return config_fail(c, VLM_FORMAT, "%s: no heads of %d columns / %d, or pictures of %d / %d", where, t->hidden, t->heads, pixels, t->patch);
     for (int i = 0; i < n; i++)
         if (whole[i] >= 0 && whole[i] < t->layers) t->layer[whole[i]].whole = true;
     return true;
@@ -109,23 +110,24 @@ typedef struct sam_job { sam_picture *picture; int32_t *starts; int n; } sam_job
 
 int sam_tower_side(const sam_tower *t, int side) { return ((side / t->patch + 1) / 2 + 1) / 2; }
 
-int sam_tower_pictures(const encode_job *job) { return ((const sam_job *)job->family)->n; }
-
 bool sam_tower_start(run *r, const sam_tower *t, encode_job *job, const sam_picture *pictures, int n)
 {
     sam_job *j = arena_alloc(job->memory, sizeof *j);
-    if (j) *j = (sam_job){arena_alloc(job->memory, (size_t)n * sizeof *j->picture), arena_alloc(job->memory, (size_t)(n + 1) * sizeof *j->starts), n};
+    if (j)
+        *j = (sam_job){arena_alloc(job->memory, (size_t)n * sizeof *j->picture), arena_alloc(job->memory, (size_t)(n + 1) * sizeof *j->starts), n};
     if (!j || !j->picture || !j->starts) return run_fail(r, VLM_MEMORY, "out of memory");
     for (int i = 0; i < n; i++) {
         int grid = pictures[i].side / t->patch;
-        if (grid < 1 || grid > MOST_GRID || pictures[i].side % t->patch) return run_fail(r, VLM_INTERNAL, "a picture of %d pixels does not fit the vision tower", pictures[i].side);
+        if (grid < 1 || grid > MOST_GRID || pictures[i].side % t->patch)
+            return run_fail(r, VLM_INTERNAL, "a picture of %d pixels does not fit the vision tower", pictures[i].side);
         j->picture[i] = pictures[i];
         j->starts[i + 1] = j->starts[i] + grid * grid;
     }
     int64_t rows = j->starts[n];
     size_t bytes;
     job->x = (tensor){NULL, DT_F32, rows, t->hidden, t->hidden};
-    if (!mem_mul((size_t)rows * sizeof(float), (size_t)t->hidden, &bytes) || !(job->x.data = arena_alloc_raw(job->memory, bytes))) return run_fail(r, VLM_MEMORY, "out of memory");
+    if (!mem_mul((size_t)rows * sizeof(float), (size_t)t->hidden, &bytes) || !(job->x.data = arena_alloc_raw(job->memory, bytes)))
+        return run_fail(r, VLM_MEMORY, "out of memory");
     job->family = j;
     job->stage = 0;
     job->stages = t->layers;
@@ -208,7 +210,8 @@ static tensor attend(run *r, const sam_tower *t, const sam_layer *w, tensor x, i
     for (int i = 0; i <= n; i++) starts[i] = i * size * size;
     for (int64_t i = 0; i < x.rows; i++) all[i] = (int32_t)i;
     attention_spec a = {.heads = t->heads, .kv_heads = t->heads, .head_dim = (int)d, .scale = (float)pow((double)d, -0.5)};
-    if (!more) return op_attention_segments(r, tensor_cols(x, 0, hidden), tensor_cols(x, hidden, hidden), tensor_cols(x, 2 * hidden, hidden), starts, n, &a);
+    if (!more)
+        return op_attention_segments(r, tensor_cols(x, 0, hidden), tensor_cols(x, hidden, hidden), tensor_cols(x, 2 * hidden, hidden), starts, n, &a);
     tensor q = op_gather(r, tensor_cols(x, 0, hidden), all, x.rows);
     tensor rows = distances(r, t, w->rel_rows, have, q, size, false), columns = distances(r, t, w->rel_columns, have, q, size, true);
     op_scale(r, q, a.scale, NULL);

@@ -52,6 +52,5 @@ bool sam_tower_start(run *r, const sam_tower *t, encode_job *job, const sam_pict
 bool sam_tower_encode(run *r, const sam_tower *t, encode_job *job);
 /* Afterwards: features [sam_tower_side^2, down[1]] of picture i (in scratch). */
 tensor sam_tower_features(run *r, const sam_tower *t, const encode_job *job, int i);
-int sam_tower_pictures(const encode_job *job);
 
 #endif

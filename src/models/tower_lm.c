@@ -24,13 +24,15 @@ void tower_lm_bind(tower_lm *v, binder *b)
     bind_prefix(b, "", "model.", NULL);
 }
 
-void mlp_connector_bind(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs)
+void mlp_connector_bind_at(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs, const char *where)
 {
-    bind_linear(b, &w->up, outputs, inputs, "multi_modal_projector.linear_1");
-    bind_vector_optional(b, &w->up_bias, outputs, "multi_modal_projector.linear_1.bias");
-    bind_linear(b, &w->down, outputs, outputs, "multi_modal_projector.linear_2");
-    bind_vector_optional(b, &w->down_bias, outputs, "multi_modal_projector.linear_2.bias");
+    bind_linear(b, &w->up, outputs, inputs, "%s.linear_1", where);
+    bind_vector_optional(b, &w->up_bias, outputs, "%s.linear_1.bias", where);
+    bind_linear(b, &w->down, outputs, outputs, "%s.linear_2", where);
+    bind_vector_optional(b, &w->down_bias, outputs, "%s.linear_2.bias", where);
 }
+
+void mlp_connector_bind(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs) { mlp_connector_bind_at(w, b, inputs, outputs, "multi_modal_projector"); }
 
 tensor mlp_connector_apply(run *r, const mlp_connector *w, tensor x)
 {
@@ -113,12 +115,33 @@ void tile_grid_config(tile_grid *g, config *p)
     g->least = (int)config_int(p, "image_processor.min_patches", 1, 1, 256);
     g->most = (int)config_int(p, "image_processor.max_patches", 12, g->least, 256);
     g->most_side = 0;
+    g->by_scale = false;
+}
+
+/* How much the picture grows inside a grid, the shorter way: the least growth, of grids that all shrink it the least shrinking. */
+static void choose_by_scale(int height, int width, int side, int most, int *rows, int *columns)
+{
+    double best = 0;
+    *rows = *columns = 1;
+    for (int n = 1; n <= most; n++)
+        for (int across = 1; across <= n; across++) {
+            if (n % across) continue;
+            double scale = fmin((double)(across * side) / width, (double)(n / across * side) / height);
+            if (best >= 1 ? scale < 1 || scale >= best : scale <= best) continue;
+            best = scale;
+            *columns = across;
+            *rows = n / across;
+        }
 }
 
 /* Of grids that are equally near the later (larger) one wins, as long as it has less than twice the picture's pixels. */
 void tile_grid_choose(const tile_grid *g, int height, int width, int side, int most, int *rows, int *columns)
 {
     double ratio = (double)width / height, nearest = INFINITY, area = (double)height * width, tile = (double)side * side;
+    if (g->by_scale) {
+        choose_by_scale(height, width, side, most, rows, columns);
+        return;
+    }
     *rows = *columns = 1;
     int longest = g->most_side ? g->most_side : most;
     for (int n = g->least < most ? g->least : most; n <= most; n++)

@@ -20,8 +20,9 @@ void tower_lm_bind(tower_lm *v, binder *b);
 
 /* linear_1, activation, linear_2: LLaVA's connector. */
 typedef struct mlp_connector { weight up, down; const float *up_bias, *down_bias; activation act; } mlp_connector;
-/* Below multi_modal_projector, from `inputs` columns to `outputs`. */
+/* Below multi_modal_projector (or another name), from `inputs` columns to `outputs`. */
 void mlp_connector_bind(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs);
+void mlp_connector_bind_at(mlp_connector *w, binder *b, int64_t inputs, int64_t outputs, const char *where);
 tensor mlp_connector_apply(run *r, const mlp_connector *w, tensor x);
 /* vlm_arch.encode of a tower whose features go through the connector as they are. */
 bool mlp_connector_encode(run *r, const image_tower *tower, const mlp_connector *w, encode_job *job);
@@ -41,10 +42,14 @@ bool tower_lm_frame_size(const picture_norm *n, int side, int *width, int *heigh
 tensor tower_lm_resample(run *r, tensor x, int height, int width, int to_height, int to_width);
 
 /* ---- tiles in the grid whose shape is nearest to the picture's, and the whole picture as one more (InternVL, Aya Vision, GOT-OCR) ---- */
-typedef struct tile_grid { bool tiled; int least, most, most_side; } tile_grid;       /* most_side: rows or columns; 0: no limit */
+typedef struct tile_grid {
+    bool tiled;
+    int least, most, most_side;    /* most_side: rows or columns; 0: no limit */
+    bool by_scale;                 /* the grid that enlarges the picture least, or shrinks it least (Command A Vision), whatever its shape */
+} tile_grid;
 /* crop_to_patches, min_patches, max_patches of the image processor. */
 void tile_grid_config(tile_grid *g, config *processor);
-/* Of the grids of g->least to `most` tiles (side x side pixels) the one whose shape is nearest to the picture's. */
+/* Of the grids of g->least to `most` tiles (side x side pixels) the one whose shape is nearest to the picture's (or by_scale). */
 void tile_grid_choose(const tile_grid *g, int height, int width, int side, int most, int *rows, int *columns);
 /* "pixel_values" [tiles, 3, side, side] of the tower's size; out->grid = 1, rows, columns; out->tokens = tiles * tokens. */
 bool tile_grid_process(const vlm_model *m, const tile_grid *g, const tower_lm *v, const media_item *item, const json_t *options, int tokens, media_input *out,

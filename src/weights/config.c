@@ -190,6 +190,14 @@ bool config_fail(config *c, vlm_status code, const char *format, ...)
     return false;
 }
 
+bool config_defaults(config *c, const char *where, const char *text)
+{
+    json_t *into = json_object_get(c->root, where), *more = json_loads(text, 0, NULL);
+    bool ok = more && (json_is_object(into) ? json_object_update_missing(into, more) : json_object_set(c->root, where, more)) == 0;
+    json_decref(more);
+    return ok || config_fail(c, VLM_MEMORY, "out of memory");
+}
+
 bool config_ok(const config *c, vlm_error *error)
 {
     if (c->failed && error) *error = c->error;

@@ -46,6 +46,8 @@ const char *config_string(config *c, const char *path, const char *fallback);
 int config_ints(config *c, const char *path, int64_t *out, int max);
 int config_numbers(config *c, const char *path, double *out, int max);
 bool config_fail(config *c, vlm_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Members of the object `where` (a top-level key; made when it is not there) that are missing are taken from the JSON text. */
+bool config_defaults(config *c, const char *where, const char *json);
 /* False and *error when a read failed. */
 bool config_ok(const config *c, vlm_error *error);
 
