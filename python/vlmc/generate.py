@@ -102,6 +102,7 @@ def _fill(result: GenerationResult, event: Event) -> None:
     result.prompt_tps = usage.prompt_tokens / usage.prefill_seconds if usage.prefill_seconds > 0 else 0.0
     result.generation_tps = usage.completion_tokens / usage.decode_seconds if usage.decode_seconds > 0 else 0.0
     result.reasoning_tokens, result.peak_memory = usage.reasoning_tokens, peak_memory()
+    result.media_items, result.media_cached, result.encode_seconds = usage.media_items, usage.media_cached, usage.encode_seconds
 
 
 class _Answer:

@@ -38,11 +38,12 @@ def apply_chat_template(processor: Processor, config: Any, prompt: Any, add_gene
                         num_images: int = 0, num_audios: int = 0, **kwargs: Any) -> Union[str, List[Dict[str, Any]]]:
     """The prompt for `generate`: text with the family's placeholders. prompt: text, a message, or a list of them.
 
-    kwargs: tools, num_videos or video (path or list, for their number), and variables of the template (enable_thinking ...)."""
+    kwargs: tools, num_videos; image, audio, video (path or list) for their numbers; and variables of the template (enable_thinking ...)."""
     del config                                                  # the processor knows its model
-    video = kwargs.pop("video", None)
-    wanted = {"image": num_images, "audio": num_audios,
-              "video": kwargs.pop("num_videos", 0) or (len(video) if isinstance(video, (list, tuple)) else int(video is not None))}
+    wanted = {"image": num_images, "audio": num_audios, "video": kwargs.pop("num_videos", 0)}
+    for kind, number in wanted.items():
+        given = kwargs.pop(kind, None)
+        wanted[kind] = number or (len(given) if isinstance(given, (list, tuple)) else int(given is not None))
     fps = kwargs.pop("fps", None)
     messages = _as_messages(prompt)
     missing = {kind: max(number - _count(messages, kind), 0) for kind, number in wanted.items()}
