@@ -203,6 +203,7 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
 }
 
 static const char *const types[] = {"llama4", NULL};
+static const media_rules rules = {.image = "max_patches", .low = "{\"max_patches\": 1}"};
 
 const vlm_arch vlm_arch_llama4 = {
     .name = "llama4",
@@ -210,6 +211,7 @@ const vlm_arch vlm_arch_llama4 = {
     .model_types = types,
     .task = TASK_GENERATE,
     .takes = TAKES_IMAGE,
+    .rules = &rules,
     .configure = configure,
     .bind = bind,
     .process = process,

@@ -244,7 +244,7 @@ static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t
 {
     const minicpmv *v = m->family;
     double fps = info->fps > 0 ? info->fps : 24, seconds = info->duration > 0 ? info->duration : (double)info->total_frames / fps;
-    int most = (int)fmin(fmax(media_option(part, options, "max_num_frames", v->frames.most_frames), 1), 1 << 14);
+    int most = (int)fmin(fmax(media_option(part, options, "max_frames", v->frames.most_frames), 1), 1 << 14);
     bool chosen = media_has_option(part, options, "num_frames") || media_has_option(part, options, "fps");
     if (info->folder || chosen || seconds < 1) return tower_lm_pick(part, options, info, info->folder ? (int)fmin((double)info->total_frames, most) : most, indices, count, error);
     if (!tower_lm_pick(NULL, NULL, info, (int)fmin(ceil(seconds), most), indices, count, error)) return false;
