@@ -67,6 +67,10 @@ static const struct tower_kind kinds[] = {
      .names = {"layernorm_before", "layernorm_after", NULL, "attention.projection_layer", NULL, "mlp.fc1", "mlp.fc2", "attention.q_proj", "attention.k_proj",
                "attention.v_proj", "lambda_1", "lambda_2", NULL, NULL},
      .hidden = 1024, .ffn = 4096, .n_layers = 24, .heads = 16, .image = 448, .patch = 14, .act = "gelu", .eps = 1e-6f},
+    {.types = {"qianfan_ocr_vision"}, .layers = "encoder.layers", .embed = "embeddings.patch_embedding", .table = "embeddings.position_embedding",
+     .class_row = "embeddings.class_embedding", .post_norm = "layernorm",
+     .names = {"norm1", "norm2", "attn.qkv", "attn.proj", NULL, "mlp.fc1", "mlp.fc2", NULL, NULL, NULL, "ls1", "ls2", NULL, NULL},
+     .hidden = 1024, .ffn = 4096, .n_layers = 24, .heads = 16, .image = 448, .patch = 14, .act = "gelu", .eps = 1e-6f},
     {.types = {"ovis2_vision"}, .layers = "encoder.layers", .embed = "embeddings.patch_embedding", .table = "embeddings.position_embedding.weight",
      .pre_norm = "embeddings.rms_norm", .post_norm = "rms_norm", .norm_first = true,
      .names = {"rms_norm1", "rms_norm2", NULL, "attention.out_proj", "ffn.gate_proj", "ffn.up_proj", "ffn.down_proj", "attention.q_proj", "attention.k_proj",
@@ -211,6 +215,7 @@ void image_tower_bind(image_tower *t, binder *b, const char *const *p)
     if (k->table) bind_vector(b, &t->table, (t->positions + t->class_token) * d, "%s", k->table);
     if (k->pre_norm) bind_norm(t, b, k->pre_norm, &t->pre_norm, &t->pre_norm_bias);
     if (t->post_norm) bind_norm(t, b, k->post_norm, &t->last_norm, &t->last_norm_bias);
+    if (t->post_norm && !t->vit.layernorm) bind_vector_optional(b, &t->last_norm_bias, d, "%s.bias", k->post_norm);        /* InternViT: a layer norm in any case */
     for (int i = 0; i < t->depth && !b->failed; i++) vit_bind_layer(&t->layer[i], &t->vit, b, k->layers, i, &t->names);
 }
 
@@ -448,7 +453,7 @@ tensor image_tower_features(run *r, const image_tower *t, const encode_job *job)
 {
     if (t->side_by_side) return side_by_side(r, t, job);
     tensor x = without_class(r, t, job->family, job->x);
-    if (t->post_norm) x = t->vit.layernorm ? op_layernorm(r, x, t->last_norm, t->last_norm_bias, t->vit.eps) : op_rmsnorm(r, x, t->last_norm, 0, t->vit.eps);
+    if (t->post_norm) x = t->last_norm_bias ? op_layernorm(r, x, t->last_norm, t->last_norm_bias, t->vit.eps) : op_rmsnorm(r, x, t->last_norm, 0, t->vit.eps);
     TAP(r, "vit.features", 0, x);
     return x;
 }

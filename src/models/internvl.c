@@ -1,4 +1,5 @@
 /* internvl.c - InternVL 2.5, 3, 3.5 in the layout of transformers.  https://arxiv.org/abs/2504.10479
+ * Qianfan-OCR: the same with names as InternVL first published them, before Qwen3; images only.  https://huggingface.co/baidu/Qianfan-OCR
  *
  *   picture -> resized to the grid of tiles whose shape is nearest (1 to max_patches tiles of 448 x 448), cut; with more than one tile the whole
  *           picture as one more -> InternViT, class row dropped -> 2 x 2 features side by side -> layer norm, linear, GELU, linear
@@ -8,6 +9,8 @@
  * Bites: of equally good grids the later (larger) one wins, as long as it has less than twice the picture's pixels. Images and videos share the
  * token and pixel_values. */
 #include "models/tower_lm.h"
+
+#include <string.h>
 
 #include "base/err.h"
 
@@ -20,7 +23,8 @@ typedef struct internvl {
     const float *norm, *norm_bias;
     int factor, tokens;            /* features side by side; tokens of a tile */
     tile_grid grid;
-    const char *begin, *end, *video_mark;
+    bool first_names;              /* Qianfan-OCR */
+    const char *begin, *end, *video_mark, *image_mark;         /* image_mark: what the template writes; NULL: the token */
 } internvl;
 
 static bool configure(vlm_model *m, config *c)
@@ -30,27 +34,47 @@ static bool configure(vlm_model *m, config *c)
     int layer = (int)config_int(c, "vision_feature_layer", -1, -1024, 1024);
     double ratio = config_number(c, "downsample_ratio", 0.5);
     v->connector.act = config_activation(c, "projector_hidden_act", "gelu");
+    v->first_names = !strcmp(config_string(c, "model_type", ""), "qianfan_ocr");
+    if (v->first_names && (!config_defaults(c, "vision_config", "{\"model_type\":\"qianfan_ocr_vision\"}") || !config_defaults(c, "text_config", "{\"model_type\":\"qwen3\"}")))
+        return false;
     if (!tower_lm_config(&v->base, m, c) || !image_tower_config(&v->base.tower, &m->memory, c, layer, !config_bool(c, "vision_config.use_mean_pooling", true)))
         return false;
     int side = v->base.tower.image / v->base.tower.patch;
     v->factor = ratio > 0 && ratio <= 1 ? (int)(1 / ratio) : 0;
     if (!v->factor || side % v->factor) return config_fail(c, VLM_FORMAT, "downsample_ratio %g of %d x %d features", ratio, side, side);
     v->tokens = side / v->factor * (side / v->factor);
-    v->base.video_token = v->base.image_token;
-    m->takes = TAKES_IMAGE | TAKES_VIDEO;
+    v->base.video_token = v->first_names ? -1 : v->base.image_token;
+    m->takes = v->first_names ? TAKES_IMAGE : TAKES_IMAGE | TAKES_VIDEO;
     config *p = m->processor;
     tile_grid_config(&v->grid, p);
     v->begin = config_string(p, "start_image_token", "<img>");
     v->end = config_string(p, "end_image_token", "</img>");
     v->video_mark = config_string(p, "video_token", "<video>");
+    v->image_mark = v->first_names ? config_string(p, "image_placeholder_token", "<image>") : NULL;
     return !c->failed && picture_config(&v->base.norm, p, "image_processor", picture_imagenet, RESIZE_BICUBIC) &&
            picture_config(&v->frames, p, "video_processor", picture_imagenet, RESIZE_BICUBIC);
+}
+
+static bool bind_first_names(internvl *v, binder *b, int64_t wide)
+{
+    static const char *const tower[] = {"vision_model.", "model.vision_model.", NULL};
+    int64_t d = v->base.text.spec.hidden;
+    if (decoder_bind(&v->base.text, b)) image_tower_bind(&v->base.tower, b, tower);
+    bind_prefix(b, "", "model.", NULL);
+    bind_vector(b, &v->norm, wide, "mlp1.0.weight");
+    bind_vector(b, &v->norm_bias, wide, "mlp1.0.bias");
+    bind_linear(b, &v->connector.up, d, wide, "mlp1.1");
+    bind_vector(b, &v->connector.up_bias, d, "mlp1.1.bias");
+    bind_linear(b, &v->connector.down, d, d, "mlp1.3");
+    bind_vector(b, &v->connector.down_bias, d, "mlp1.3.bias");
+    return !b->failed;
 }
 
 static bool bind(vlm_model *m, binder *b)
 {
     internvl *v = m->family;
     int64_t wide = (int64_t)v->base.tower.vit.hidden * v->factor * v->factor;
+    if (v->first_names) return bind_first_names(v, b, wide);
     tower_lm_bind(&v->base, b);
     bind_vector(b, &v->norm, wide, "multi_modal_projector.layer_norm.weight");
     bind_vector(b, &v->norm_bias, wide, "multi_modal_projector.layer_norm.bias");
@@ -78,7 +102,7 @@ static bool process(const vlm_model *m, const media_item *item, const json_t *op
 {
     const internvl *v = m->family;
     out->kind = item->kind;
-    if (item->kind == MEDIA_VIDEO) return process_video(m, v, item, out, error);
+    if (item->kind == MEDIA_VIDEO && (m->takes & TAKES_VIDEO)) return process_video(m, v, item, out, error);
     return tower_lm_only_images(m, item, error) && tile_grid_process(m, &v->grid, &v->base, item, options, v->tokens, out, error);
 }
 
@@ -103,7 +127,9 @@ static bool pick_frames(const vlm_model *m, const chat_media *part, const json_t
 
 static const char *placeholder(const vlm_model *m, media_kind kind)
 {
-    return kind == MEDIA_VIDEO ? ((const internvl *)m->family)->video_mark : tower_lm_placeholder(m, kind);
+    const internvl *v = m->family;
+    if (kind == MEDIA_VIDEO) return m->takes & TAKES_VIDEO ? v->video_mark : NULL;
+    return kind == MEDIA_IMAGE && v->image_mark ? v->image_mark : tower_lm_placeholder(m, kind);
 }
 
 static void add_tiles(const vlm_model *m, const internvl *v, int tokens, buf *text)
@@ -136,11 +162,11 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
     return run_ok(r);
 }
 
-static const char *const types[] = {"internvl", NULL};
+static const char *const types[] = {"internvl", "qianfan_ocr", NULL};
 
 const vlm_arch vlm_arch_internvl = {
     .name = "internvl",
-    .title = "InternVL 2.5, 3, 3.5",
+    .title = "InternVL 2.5, 3, 3.5, Qianfan-OCR",
     .model_types = types,
     .rules = &media_rules_tiles,
     .task = TASK_GENERATE,
