@@ -50,7 +50,7 @@ typedef enum moe_style { MOE_NONE, MOE_INSTEAD, MOE_BESIDE } moe_style;
 
 /* Names of router and experts: mlp.gate, mlp.experts; or block_sparse_moe.gate, block_sparse_moe.experts with w1, w3, w2 (as Mixtral is published); or
  * mlp.router with a bias, mlp.experts transposed, gates and ups taking turns, with biases (gpt-oss). */
-typedef enum moe_names { MOE_USUAL, MOE_MIXTRAL, MOE_GPT_OSS } moe_names;
+typedef enum moe_names { MOE_USUAL, MOE_MIXTRAL, MOE_LFM2, MOE_GRANITE, MOE_GPT_OSS } moe_names;
 
 typedef struct decoder_layer_spec {
     int heads, kv_heads, head_dim;

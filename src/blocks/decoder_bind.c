@@ -94,30 +94,43 @@ static void bind_two_kinds(const decoder_spec *s, decoder_layer *w, binder *b, i
     if (s->shared_ffn) bind_shared(s, w, b, i);
 }
 
-/* Experts lie fused (Gemma 4, newer transformers; some transposed), one by one (Qwen as published), or with gate and up apart (MLX). */
+/* Experts lie fused (Gemma 4, newer transformers, Granite; some transposed), one by one (Qwen as published), or with gate and up apart (MLX). */
+typedef struct expert_names { const char *router, *experts, *fused, *fused_down, *apart, *gate, *up, *down; } expert_names;
+
+static const expert_names *names_of_experts(const decoder_spec *s, binder *b, int i)
+{
+    static const expert_names usual[] = {
+        [MOE_USUAL] = {"mlp.gate", "mlp.experts", "gate_up_proj", "down_proj", "mlp.switch_mlp", "gate_proj", "up_proj", "down_proj"},
+        [MOE_MIXTRAL] = {"block_sparse_moe.gate", "block_sparse_moe.experts", "gate_up_proj", "down_proj", "block_sparse_moe.switch_mlp", "w1", "w3", "w2"},
+        [MOE_LFM2] = {"feed_forward.gate", "feed_forward.experts", "gate_up_proj", "down_proj", "feed_forward.switch_mlp", "w1", "w3", "w2"},
+        [MOE_GRANITE] = {"block_sparse_moe.router.layer", "block_sparse_moe", "input_linear", "output_linear", "block_sparse_moe.switch_mlp", "", "", ""},
+    };
+    static const expert_names beside = {"router.proj", "experts", "gate_up_proj", "down_proj", "experts.switch_glu", "", "", ""};
+    if (s->moe == MOE_BESIDE) return &beside;
+    bool renamed = s->moe_names == MOE_MIXTRAL && !bind_exists(b, "layers.%d.block_sparse_moe.gate.weight", i);      /* as newer transformers write it */
+    return &usual[renamed ? MOE_USUAL : s->moe_names];
+}
+
 static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
     bool beside = s->moe == MOE_BESIDE;
-    bool mixtral = s->moe_names == MOE_MIXTRAL && bind_exists(b, "layers.%d.block_sparse_moe.gate.weight", i);
-    const char *fused = beside ? "experts" : "mlp.experts", *apart = beside ? "experts.switch_glu" : mixtral ? "block_sparse_moe.switch_mlp" : "mlp.switch_mlp";
-    const char *each = mixtral ? "block_sparse_moe.experts" : "mlp.experts", *gate = mixtral ? "w1" : "gate_proj", *up = mixtral ? "w3" : "up_proj";
-    const char *down = mixtral ? "w2" : "down_proj";
+    const expert_names *name = names_of_experts(s, b, i);
     int64_t n = s->experts, ffn = s->expert_ffn;
-    bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, beside ? "router.proj" : mixtral ? "block_sparse_moe.gate" : "mlp.gate");
+    bind_linear(b, &w->router, n, s->hidden, "layers.%d.%s", i, name->router);
     if (s->correction_bias) bind_vector(b, &w->router_correction, n, "layers.%d.%s", i, s->correction_bias);
-    if (s->experts_transposed && b->files && bind_exists(b, "layers.%d.%s.gate_up_proj", i, fused)) {
-        bind_experts_transposed(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused);
-        bind_experts_transposed(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
-    } else if (bind_experts_optional(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.gate_up_proj", i, fused))
-        bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, fused);
-    else if (!beside && bind_exists(b, "layers.%d.%s.0.%s.weight", i, each, gate)) {
-        bind_experts_each(b, &w->experts_gate, n, ffn, s->hidden, gate, "layers.%d.%s", i, each);
-        bind_experts_each(b, &w->experts_up, n, ffn, s->hidden, up, "layers.%d.%s", i, each);
-        bind_experts_each(b, &w->experts_down, n, s->hidden, ffn, down, "layers.%d.%s", i, each);
+    if (s->experts_transposed && b->files && bind_exists(b, "layers.%d.%s.%s", i, name->experts, name->fused)) {
+        bind_experts_transposed(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.%s", i, name->experts, name->fused);
+        bind_experts_transposed(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.%s", i, name->experts, name->fused_down);
+    } else if (bind_experts_optional(b, &w->experts_gate_up, n, 2 * ffn, s->hidden, "layers.%d.%s.%s", i, name->experts, name->fused))
+        bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.%s", i, name->experts, name->fused_down);
+    else if (name->gate[0] && bind_exists(b, "layers.%d.%s.0.%s.weight", i, name->experts, name->gate)) {
+        bind_experts_each(b, &w->experts_gate, n, ffn, s->hidden, name->gate, "layers.%d.%s", i, name->experts);
+        bind_experts_each(b, &w->experts_up, n, ffn, s->hidden, name->up, "layers.%d.%s", i, name->experts);
+        bind_experts_each(b, &w->experts_down, n, s->hidden, ffn, name->down, "layers.%d.%s", i, name->experts);
     } else {
-        bind_experts(b, &w->experts_gate, n, ffn, s->hidden, "layers.%d.%s.gate_proj", i, apart);
-        bind_experts(b, &w->experts_up, n, ffn, s->hidden, "layers.%d.%s.up_proj", i, apart);
-        bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, apart);
+        bind_experts(b, &w->experts_gate, n, ffn, s->hidden, "layers.%d.%s.gate_proj", i, name->apart);
+        bind_experts(b, &w->experts_up, n, ffn, s->hidden, "layers.%d.%s.up_proj", i, name->apart);
+        bind_experts(b, &w->experts_down, n, s->hidden, ffn, "layers.%d.%s.down_proj", i, name->apart);
     }
     if (!beside && s->shared_ffn) bind_shared(s, w, b, i);
     if (!beside) return;

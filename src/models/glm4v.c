@@ -1,8 +1,8 @@
-/* glm4v.c - GLM-4.1V (glm4v), GLM-4.6V (glm46v), GLM-OCR (glm_ocr).  https://arxiv.org/abs/2507.01006
+/* glm4v.c - GLM-4.1V (glm4v), GLM-4.5V and 4.6V (glm4v_moe), GLM-4.6V-Flash (glm46v), GLM-OCR (glm_ocr).  https://arxiv.org/abs/2507.01006
  *
  *   patches [t*h*w, 3*2*14*14] -> product -> [rms norm + table of positions, sampled bicubic] -> ViT blocks with rope, gated MLP -> rms norm
  *   -> 2 x 2 patches through a convolution -> linear, layer norm, GELU -> gated MLP -> rows that replace <|image|>
- *   -> GLM-4 decoder (glm4.c), M-RoPE in pairs of neighbours on a part of each head
+ *   -> GLM-4 decoder (glm4.c), M-RoPE in pairs of neighbours on a part of each head; GLM-4.5V: that of GLM-4.5 (glm4_moe.c), M-RoPE in halves
  *   video: each group of two frames between image marks of its own, its time in seconds behind: "0", or "0.0 seconds" (GLM-4.6V, OCR)
  *
  * Bites: out_hidden_size is also the width of the blocks' MLP, intermediate_size that of the merger's; in GLM-OCR they are intermediate_size and
@@ -18,7 +18,7 @@
 
 typedef struct glm4v {
     qwen_vl base;                  /* first: the functions of qwen_vl.h find it there */
-    bool ocr, whole_seconds;
+    bool ocr, moe, whole_seconds;
     int merged;                    /* width of the merger's MLP */
     weight conv, proj, gate, up, down;
     const float *conv_bias, *norm, *norm_bias;
@@ -32,8 +32,8 @@ enum { MOST_SECONDS = 300, MOST_FRAMES = 640 };
 static bool configure_text(glm4v *v, vlm_model *m, config *c)
 {
     decoder_spec *s = &v->base.text.spec;
-    if (!glm4_spec(s, &m->memory, c, "glm4")) return false;
-    s->qkv_bias = !v->ocr;
+    if (!(v->moe ? glm4_moe_spec(s, &m->memory, c, "glm4v_moe_text") : glm4_spec(s, &m->memory, c, "glm4"))) return false;
+    if (!v->moe) s->qkv_bias = !v->ocr;
     s->eps = (float)config_number(c, TEXT("rms_norm_eps"), 1e-5);
     static const int64_t usual[3] = {8, 12, 12};
     bool told = config_has(c, "text_config.rope_scaling.mrope_section|rope_scaling.mrope_section") ||
@@ -94,7 +94,8 @@ static bool configure(vlm_model *m, config *c)
     if (!v) return config_fail(c, VLM_MEMORY, "out of memory");
     const char *type = config_string(c, "model_type", "glm4v");
     v->ocr = !strcmp(type, "glm_ocr");
-    v->whole_seconds = !strcmp(type, "glm4v");
+    v->moe = !strcmp(type, "glm4v_moe");
+    v->whole_seconds = v->moe || !strcmp(type, "glm4v");
     return configure_text(v, m, c) && configure_processor(v, m, c) && configure_vision(v, c) && qwen_vl_plan(&v->base, m, c);
 }
 
@@ -218,11 +219,11 @@ static bool expand(const vlm_model *m, const media_input *in, buf *text, vlm_err
     return text->failed ? err_memory(error, text->size) : true;
 }
 
-static const char *const types[] = {"glm4v", "glm46v", "glm_ocr", NULL};
+static const char *const types[] = {"glm4v", "glm4v_moe", "glm46v", "glm_ocr", NULL};
 
 const vlm_arch vlm_arch_glm4v = {
     .name = "glm4v",
-    .title = "GLM-4.1V, GLM-4.6V, GLM-OCR",
+    .title = "GLM-4.1V, GLM-4.5V, GLM-4.6V, GLM-OCR",
     .model_types = types,
     .rules = &media_rules_pixels,
     .task = TASK_GENERATE,

@@ -1,10 +1,10 @@
-/* lfm2.c - LFM2, dense. Text only.  https://arxiv.org/abs/2511.23404
+/* lfm2.c - LFM2, dense and with experts. Text only.  https://arxiv.org/abs/2511.23404
  *
  *   decoder layer: x += mix(norm x), x += mlp(norm x);  mix is a short gated convolution (blocks/short_conv.h), in some layers attention with norms
  *   of the heads of q and k
  *
  * Bites: the MLP is narrower than intermediate_size (block_ff_dim) says: two thirds, rounded up to block_multiple_of. Names are its own: w1, w3, w2,
- * operator_norm, ffn_norm, embedding_norm behind the last layer. */
+ * operator_norm, ffn_norm, embedding_norm behind the last layer. With experts (lfm2_moe) intermediate_size is meant; they route by sigmoids. */
 #include <string.h>
 
 #include "models/text.h"
@@ -48,11 +48,28 @@ static bool configure_layers(decoder_spec *s, config *c)
     return !c->failed;
 }
 
+static bool configure_experts(decoder_spec *s, config *c)
+{
+    int dense = (int)config_int(c, TEXT("num_dense_layers"), 2, 0, INT32_MAX);
+    s->moe = MOE_INSTEAD;
+    s->moe_names = MOE_LFM2;
+    s->experts = (int)config_int(c, TEXT("num_experts"), 32, 1, 1 << 16);
+    s->expert_ffn = (int)config_int(c, TEXT("moe_intermediate_size"), 1792, 1, 1 << 24);
+    s->route = (route_spec){.top_k = (int)config_int(c, TEXT("num_experts_per_tok"), 4, 1, 1 << 16), .sigmoid = true, .epsilon = 1e-6f};
+    s->route.normalize = config_bool(c, TEXT("norm_topk_prob"), true);
+    s->route.scale = (float)config_number(c, TEXT("routed_scaling_factor"), 1);
+    s->correction_bias = config_bool(c, TEXT("use_expert_bias"), true) ? "feed_forward.expert_bias" : NULL;
+    for (int i = dense; i < s->layers; i++) s->layer[i].moe = true, s->layer[i].ffn = 0;
+    return !c->failed;
+}
+
 bool lfm2_spec(decoder_spec *s, arena *memory, config *c, const char *type)
 {
     if (!rename_width(c) || !decoder_config(s, memory, c, text_prefixes) || !configure_layers(s, c)) return false;
-    int width = mlp_width(c, s->layer[0].ffn);
+    bool moe = !strcmp(type, "lfm2_moe");
+    int width = moe ? s->layer[0].ffn : mlp_width(c, s->layer[0].ffn);
     for (int i = 0; i < s->layers; i++) s->layer[i].ffn = width;
+    if (moe && !configure_experts(s, c)) return false;
     s->conv.kernel = (int)config_int(c, TEXT("conv_L_cache"), 3, 2, 16);
     s->conv.bias = config_bool(c, TEXT("conv_bias"), false);
     s->eps = (float)config_number(c, TEXT("norm_eps"), 1e-5);
@@ -64,6 +81,6 @@ bool lfm2_spec(decoder_spec *s, arena *memory, config *c, const char *type)
     return rope_default(&s->rope[0], memory, 1e6, s->layer[0].head_dim) || config_fail(c, VLM_MEMORY, "out of memory");
 }
 
-static const char *const types[] = {"lfm2", NULL};
+static const char *const types[] = {"lfm2", "lfm2_moe", NULL};
 
-const vlm_arch vlm_arch_lfm2 = {.name = "lfm2", .title = "LFM2 (text)", .model_types = types, TEXT_ARCH};
+const vlm_arch vlm_arch_lfm2 = {.name = "lfm2", .title = "LFM2, also with experts (text)", .model_types = types, TEXT_ARCH};

@@ -24,8 +24,10 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
                                    "\"num_attention_heads\":8,\"num_key_value_heads\":2,\"head_dim\":256,\"sliding_window\":512,\"max_position_embeddings\":32768}"},
     {"glm", glm4_spec, NULL},
     {"glm4", glm4_spec, NULL},
+    {"glm4_moe", glm4_moe_spec, NULL},
     {"gpt_oss", gpt_oss_spec, NULL},
     {"granite", granite_spec, NULL},
+    {"granitemoe", granite_spec, NULL},
     {"granite4_vision_text", granite_spec, "{" LLAMA ",\"max_position_embeddings\":2048}"},
     {"granite_docling_text", granite_spec, "{\"vocab_size\":133800,\"hidden_size\":1024,\"intermediate_size\":2048,\"num_hidden_layers\":28,"
                                            "\"num_attention_heads\":16,\"num_key_value_heads\":4,\"max_position_embeddings\":32768,\"rms_norm_eps\":1e-5,"
@@ -33,6 +35,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
                                            "\"attention_multiplier\":0.015625}"},
     {"kimi_k2", deepseek_spec, NULL},
     {"lfm2", lfm2_spec, NULL},
+    {"lfm2_moe", lfm2_spec, NULL},
     {"llama", llama_spec, "{" LLAMA "}"},
     {"llama4_text", llama4_spec, "{\"vocab_size\":202048,\"hidden_size\":5120,\"intermediate_size\":8192,\"num_hidden_layers\":48,\"num_attention_heads\":40,"
                                  "\"num_key_value_heads\":8,\"head_dim\":128,\"rms_norm_eps\":1e-5,\"num_local_experts\":16,\"num_experts_per_tok\":1,\"rope_theta\":500000.0}"},
@@ -45,6 +48,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
                                       "\"num_key_value_heads\":8,\"rms_norm_eps\":1e-5}"},
     {"olmo2", olmo2_spec, NULL},
     {"olmo3", olmo2_spec, NULL},
+    {"olmoe", olmoe_spec, NULL},
     {"phi3", phi3_spec, NULL},
     {"phi4_multimodal", phi3_spec, NULL},
     {"qwen2", qwen3_spec, "{\"vocab_size\":151936,\"hidden_size\":4096,\"intermediate_size\":22016,\"num_hidden_layers\":32,\"num_attention_heads\":32,"

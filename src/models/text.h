@@ -25,6 +25,7 @@ bool gemma3n_spec(decoder_spec *s, arena *memory, config *c, const char *model_t
 bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 /* Rope 0 is for full layers, 1 for sliding ones, as Gemma 3 has them. */
 bool gemma3_ropes(decoder_spec *s, arena *memory, config *c);
+bool glm4_moe_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool glm4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gpt_oss_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool granite_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
@@ -32,6 +33,7 @@ bool lfm2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type
 bool llama4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool olmo2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool olmoe_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool phi3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
