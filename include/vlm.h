@@ -251,6 +251,7 @@ typedef struct vlm_event {
     vlm_call_event call_event;
     int call_index;                /* 0, 1 ... */
     const char *call_id, *call_name;       /* START */
+    const char *parsed;            /* DONE: what the answer means, as JSON (vlm_result); NULL: nothing but text */
 } vlm_event;                       /* ARGUMENTS: text is the next piece of the arguments' JSON */
 
 /* Non-zero cancels the request. Runs on the thread that calls vlm_generate or vlm_request_next. */
@@ -266,6 +267,8 @@ typedef struct vlm_result {
     char *reasoning;               /* NULL: none */
     char *tool_calls;              /* JSON array as in OpenAI's API: [{"id", "type": "function", "function": {"name", "arguments"}}]; NULL: none */
     char *notices;                 /* lines of VLM_EVENT_NOTICE; NULL: none */
+    char *parsed;                  /* what the answer means, as JSON, where a family's prompts ask for such: Florence-2's {"<OD>": {"bboxes", "labels"}}
+                                    * ... in pixels of the picture; NULL: it is nothing but text */
 } vlm_result;
 VLM_API void vlm_result_clear(vlm_result *result);
 

@@ -46,6 +46,8 @@ json_t *result_json(const vlm_result *result)
     for (const char *line = result->notices; notices && line && *line; line += strcspn(line, "\n") + 1)
         json_array_append_new(notices, json_stringn(line, strcspn(line, "\n")));
     if (notices) json_object_set_new(out, "notices", notices);
+    json_t *parsed = result->parsed ? json_loads(result->parsed, 0, NULL) : NULL;
+    if (parsed) json_object_set_new(out, "parsed", parsed);
     return out;
 }
 

@@ -125,6 +125,7 @@ static bool check_folder(const check_options *o, const char *dir, const bool wan
         if (r) {
             check_tokenizer(r, m, &suite);
             for (int i = 0; i < suite.count; i++) check_prompt(r, m, &suite, &suite.cases[i]);
+            check_answers(r, m, &suite);
             same = take_report(o, "prompt", r, parts);
         } else {
             ran = err_memory(&error, sizeof *r);

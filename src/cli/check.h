@@ -8,7 +8,7 @@
 /* ---- results ------------------------------------------------------------------------------------------------------- */
 
 typedef enum stage {
-    STAGE_TOKENIZER, STAGE_PROMPT, STAGE_IDS, STAGE_PROCESSOR, STAGE_POSITIONS, STAGE_ENCODER, STAGE_LAYERS, STAGE_LOGITS, STAGE_TOKENS, STAGE_MODE,
+    STAGE_TOKENIZER, STAGE_PROMPT, STAGE_IDS, STAGE_PROCESSOR, STAGE_POSITIONS, STAGE_ENCODER, STAGE_LAYERS, STAGE_LOGITS, STAGE_TOKENS, STAGE_ANSWER, STAGE_MODE,
     STAGE_COUNT
 } stage;
 const char *stage_name(stage s);
@@ -64,6 +64,9 @@ void check_tokenizer(check_report *r, const vlm_model *m, const check_suite *s);
 bool case_prompt(const vlm_model *m, const check_suite *s, const check_case *c, prompt *out, vlm_error *error);
 /* Prompt text, ids, processor tensors and positions of one case. */
 void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, check_case *c);
+
+/* What the suite's "post_process" says of answers: [{task, text, image_size: [width, height], result}]. */
+void check_answers(check_report *r, const vlm_model *m, const check_suite *s);
 
 /* ---- runs ------------------------------------------------------------------------------------------------------------------ */
 

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -370,4 +371,21 @@ void check_prompt(check_report *r, const vlm_model *m, const check_suite *s, che
     }
     check_positions(r, m, s, c, &p);
     prompt_free(&p);
+}
+
+void check_answers(check_report *r, const vlm_model *m, const check_suite *s)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(s->root, "post_process"), i, one) {
+        const json_t *size = json_object_get(one, "image_size"), *want = json_object_get(one, "result");
+        const char *task = json_string_value(json_object_get(one, "task")), *text = json_string_value(json_object_get(one, "text"));
+        json_t *got = m->arch->answer && task && text ? m->arch->answer(m, task, text, (int)json_integer_value(json_array_get(size, 0)),
+                                                                        (int)json_integer_value(json_array_get(size, 1))) : NULL;
+        char *shown = got ? json_dumps(got, JSON_COMPACT) : NULL, *expected = json_dumps(want, JSON_COMPACT);
+        check_same(r, STAGE_ANSWER, got && json_equal(got, want), "answer %zu: %.150s, %.150s was expected", i, shown ? shown : "nothing", expected ? expected : "");
+        free(shown);
+        free(expected);
+        json_decref(got);
+    }
 }

@@ -7,7 +7,7 @@
 
 const char *stage_name(stage s)
 {
-    static const char *const names[] = {"tokenizer", "prompt", "ids", "processor", "positions", "rows", "hidden", "logits", "tokens", "mode"};
+    static const char *const names[] = {"tokenizer", "prompt", "ids", "processor", "positions", "rows", "hidden", "logits", "tokens", "answer", "mode"};
     return names[s];
 }
 

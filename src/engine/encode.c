@@ -70,6 +70,14 @@ static bool begin(vlm_engine *e, vlm_request *r, int media)
     return true;
 }
 
+/* The probe sees rows once. */
+static void show_rows(vlm_request *r, int media)
+{
+    if (r->probe && r->probe->rows && !r->rows_shown[media])
+        r->probe->rows(r->probe->user, media, vision_rows(r->prompt.rows[media]), !r->encoded[media]);
+    r->rows_shown[media] = 1;
+}
+
 static bool ask(vlm_engine *e, vlm_request *r, int media, bool *ready);
 
 /* The media that a prompt shows to its encoder come first. */
@@ -80,6 +88,7 @@ static bool ask_shown(vlm_engine *e, vlm_request *r, int media, bool *ready)
     for (int i = 0; i < p->n_spans; i++) {
         bool one;
         if (!ask(e, r, p->spans[i].media, &one)) return false;
+        if (one) show_rows(r, p->spans[i].media);
         *ready = *ready && one;
     }
     return true;
@@ -109,9 +118,7 @@ bool engine_media_ready(void *engine, sequence *seq, int media)
     vlm_request *r = seq->owner;
     bool ready;
     if (r->failure.code || !ask(e, r, media, &ready) || !ready) return false;
-    if (r->probe && r->probe->rows && !r->rows_shown[media])
-        r->probe->rows(r->probe->user, media, vision_rows(r->prompt.rows[media]), !r->encoded[media]);
-    r->rows_shown[media] = 1;
+    show_rows(r, media);
     return true;
 }
 

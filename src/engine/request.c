@@ -2,6 +2,7 @@
 #include "engine/request.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -203,6 +204,7 @@ void request_unref(vlm_request *r)
     mem_free(r->tool_format);
     mem_free(r->thinking_start);
     mem_free(r->thinking_end);
+    mem_free(r->parsed);
     mem_free(r->encoded);
     mem_free(r->rows_shown);
     prompt_free(&r->prompt);
@@ -305,11 +307,30 @@ static void emit_final(vlm_request *r, vlm_event event)
     push(r, node);
 }
 
+/* What the answer means. Without memory it stays text. */
+static void parse_answer(vlm_request *r)
+{
+    const vlm_model *m = r->output.model;
+    const prompt *p = &r->prompt;
+    buf text = {0};
+    if (!m || !m->arch || !m->arch->answer || !m->tok || !p->text || r->parsed) return;
+    const media_input *picture = p->n_media && p->media[0]->kind == MEDIA_IMAGE ? p->media[0] : NULL;
+    if (tokenizer_decode(m->tok, r->seq.tokens + r->seq.n_prompt, (size_t)(r->seq.n - r->seq.n_prompt), false, &text, NULL)) {
+        json_t *meaning = m->arch->answer(m, p->text, text.data ? text.data : "", picture ? picture->grid[2] : 0, picture ? picture->grid[1] : 0);
+        char *json = meaning ? json_dumps(meaning, JSON_COMPACT) : NULL;
+        if (json) r->parsed = mem_strdup(json);
+        free(json);
+        json_decref(meaning);
+    }
+    buf_free(&text);
+}
+
 void request_emit_done(vlm_request *r, const char *reason, const char *stop_string)
 {
     const sequence *seq = &r->seq;
+    if (seq->n > seq->n_prompt) parse_answer(r);
     int32_t last = seq->n > seq->n_prompt ? seq->tokens[seq->n - 1] : -1;
-    emit_final(r, (vlm_event){.type = VLM_EVENT_DONE, .finish_reason = reason, .stop_string = stop_string,
+    emit_final(r, (vlm_event){.type = VLM_EVENT_DONE, .finish_reason = reason, .stop_string = stop_string, .parsed = r->parsed,
                               .token = last >= 0 && output_ends(&r->output, last) ? last : -1});
 }
 

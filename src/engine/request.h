@@ -68,6 +68,7 @@ struct vlm_request {
     uint8_t *rows_shown;           /* [n_media] the probe has seen the rows */
     vlm_error failure;             /* something that has to end it, found where it could not be ended; code 0: none */
     int length_limit;              /* most tokens in prompt and answer */
+    char *parsed;                  /* what the answer means; NULL: nothing but text */
     vlm_usage usage;
     double submitted, deadline, admitted, first_token, progressed;
 };

@@ -74,7 +74,7 @@ vlm_status vlm_request_collect(vlm_request *r, vlm_event_fn on_event, void *user
         if (event.type != VLM_EVENT_DONE || !result) continue;
         result->finish_reason = event.finish_reason;
         result->usage = event.usage;
-        if (!keep_tokens(r, result) || !take_collected(&c, result)) err_memory(&failure, c.text.size);
+        if (!keep_tokens(r, result) || !take_collected(&c, result) || (event.parsed && !(result->parsed = mem_strdup(event.parsed)))) err_memory(&failure, c.text.size);
     }
     buf_free(&c.text);
     buf_free(&c.reasoning);
@@ -95,5 +95,6 @@ void vlm_result_clear(vlm_result *result)
     mem_free(result->reasoning);
     mem_free(result->tool_calls);
     mem_free(result->notices);
+    mem_free(result->parsed);
     *result = (vlm_result){0};
 }

@@ -71,6 +71,18 @@ static bool read_suppressed(sampler *s, const vlm_model *m, vlm_error *error)
     return true;
 }
 
+/* What generation_config.json asks for, or in older checkpoints the language model's config. */
+static bool read_forced(sampler *s, const vlm_model *m, vlm_error *error)
+{
+    s->forced_first = s->forced_last = -1;
+    if (!m->cfg) return true;
+    config c = *m->cfg;
+    s->no_repeat = (int)config_int(&c, "generation_config.no_repeat_ngram_size|text_config.no_repeat_ngram_size", 0, 0, 1 << 20);
+    s->forced_first = (int32_t)config_int(&c, "generation_config.forced_bos_token_id|text_config.forced_bos_token_id", -1, -1, m->vocab - 1);
+    s->forced_last = (int32_t)config_int(&c, "generation_config.forced_eos_token_id|text_config.forced_eos_token_id", -1, -1, m->vocab - 1);
+    return config_ok(&c, error);
+}
+
 bool sampler_init(sampler *s, const vlm_model *m, const vlm_sampling *options, vlm_error *error)
 {
     *s = (sampler){.options = *options};
@@ -88,7 +100,7 @@ bool sampler_init(sampler *s, const vlm_model *m, const vlm_sampling *options, v
         return false;
     if (o->top_k < 0 || o->repetition_context < 0 || o->presence_context < 0 || o->frequency_context < 0)
         return err_set(error, VLM_INVALID, "top_k and the context sizes of penalties must not be negative");
-    if ((options->logit_bias && !read_bias(s, m, options->logit_bias, error)) || !read_suppressed(s, m, error))
+    if ((options->logit_bias && !read_bias(s, m, options->logit_bias, error)) || !read_suppressed(s, m, error) || !read_forced(s, m, error))
         return sampler_free(s), false;
     o->logit_bias = NULL;
     return true;
@@ -336,12 +348,34 @@ static int32_t sample(const vlm_sampling *o, const float *logits, int vocab, int
     return draw(c, n, o->temperature, sampler_uniform(o->seed, (uint64_t)position));
 }
 
+/* Tokens that would end a row of `size` tokens that was there before. */
+static void forbid_repeats(float *logits, const int32_t *tokens, int n, int size)
+{
+    const int32_t *tail = tokens + n - (size - 1);
+    for (int i = 0; n + 1 >= size && i + size <= n; i++)
+        if (!memcmp(tokens + i, tail, (size_t)(size - 1) * sizeof *tail)) logits[tokens[i + size - 1]] = -INFINITY;
+}
+
+static void force(float *logits, int vocab, int32_t token)
+{
+    for (int i = 0; i < vocab; i++) logits[i] = -INFINITY;
+    logits[token] = 0;
+}
+
+void sampler_rules(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, const sampler_limits *limits, void *scratch)
+{
+    if (limits) limit(limits, logits, vocab);
+    adjust(s, logits, tokens, n, n == n_prompt, (int32_t *)((float *)((candidate *)scratch + vocab) + vocab));
+    if (s->no_repeat) forbid_repeats(logits, tokens, n, s->no_repeat);
+    if (s->forced_first >= 0 && n == 1) force(logits, vocab, s->forced_first);
+    else if (s->forced_last >= 0 && limits && limits->last) force(logits, vocab, s->forced_last);
+}
+
 void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, const sampler_limits *limits,
                   void *scratch, sampled *out)
 {
     candidate *candidates = scratch;
     float *raw = (float *)(candidates + vocab);
-    int32_t *count = (int32_t *)(raw + vocab);
     const vlm_sampling *o = &s->options;
     double log_total = 0;
     *out = (sampled){0};
@@ -349,8 +383,7 @@ void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tok
         memcpy(raw, logits, (size_t)vocab * sizeof *raw);
         report(s, raw, vocab, &log_total, out);
     }
-    if (limits) limit(limits, logits, vocab);
-    adjust(s, logits, tokens, n, n == n_prompt, count);
+    sampler_rules(s, logits, vocab, tokens, n, n_prompt, limits, scratch);
     out->token = o->temperature == 0 ? greedy(logits, vocab) : sample(o, logits, vocab, n, candidates);
     if (o->logprobs && out->token >= 0) out->logprob = (float)(raw[out->token] - log_total);
 }

@@ -28,6 +28,8 @@ typedef struct sampler {
     int n_bias;
     int32_t *suppress;             /* never sampled; the first n_begin only not as the first token */
     int n_suppress, n_begin;
+    int no_repeat;                 /* no so many tokens in a row come twice; 0: they may */
+    int32_t forced_first, forced_last;     /* of the answer; -1: none */
 } sampler;
 
 typedef struct sampled {
@@ -43,6 +45,7 @@ typedef struct sampler_limits {
     int n_allowed;                 /* bits; tokens beyond are not allowed */
     const int32_t *banned;
     int n_banned;
+    bool last;                     /* no token may follow */
 } sampler_limits;
 
 /* Checks ranges; what the request leaves open comes from the model (generation_config.json). */
@@ -53,6 +56,8 @@ size_t sampler_scratch(int vocab);                /* bytes */
  * limits: NULL: none. scratch: aligned to 8. */
 void sampler_draw(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, const sampler_limits *limits,
                   void *scratch, sampled *out);
+/* The first part of that: logits (or logarithms of probabilities) of what may not come are -infinity, penalties are taken off. scratch as above. */
+void sampler_rules(const sampler *s, float *logits, int vocab, const int32_t *tokens, int n, int n_prompt, const sampler_limits *limits, void *scratch);
 /* What is reported of a token that is known without sampling, from the logits that it would have been sampled from. */
 void sampler_given(const sampler *s, const float *logits, int vocab, int32_t token, sampled *out);
 /* In [0, 1). */

@@ -197,6 +197,7 @@ static void draw_range(void *arg, int64_t begin, int64_t end, int thread)
         if (j->at < seq->n) sampler_given(&j->r->sampler, j->logits, jobs->vocab, seq->tokens[j->at], &j->result);
         else {
             sampler_limits limits = guide_limits(&j->r->guide);
+            limits.last = seq->n + 1 >= j->r->length_limit;
             sampler_draw(&j->r->sampler, j->logits, jobs->vocab, seq->tokens, seq->n, seq->n_prompt, &limits, j->scratch, &j->result);
         }
     }

@@ -203,7 +203,10 @@ static bool load_text(vlm_model *m, const vlm_load_options *o, vlm_error *error)
     bool there = file_exists(file);
     mem_free(file);
     if (o->dummy_weights && !there) return true;
-    m->tok = tokenizer_load(m->path, error);
+    json_t *more = m->arch->tokens ? json_object() : NULL;
+    if (!m->arch->tokens || (more && m->arch->tokens(m, more))) m->tok = tokenizer_load_more(m->path, more, error);
+    else err_memory(error, 0);
+    json_decref(more);
     if (!m->tok || !chat_template_load(m->path, m->tok, o->chat_template, &m->chat, error)) return false;
     if (m->chat) return true;
     bool known;                                    /* a family that writes its media in its own way, and a checkpoint that does not say how */

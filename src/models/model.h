@@ -142,6 +142,11 @@ typedef struct vlm_arch {
     /* Medium -> processor tensors and token count. options: request's media_options object, may be NULL. Any thread. */
     bool (*process)(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error);
     bool no_special_tokens;        /* the tokenizer adds none around a prompt */
+    /* Members for tokenizer_config.json, where it lacks them: roles, tokens that the reference's processor adds (added_tokens_decoder). NULL: none. */
+    bool (*tokens)(const vlm_model *m, json_t *config);
+    /* What an answer means, as JSON: prompt is the rendered text, text the answer with its control tokens; sides of the first picture. NULL when it is
+     * nothing but text. NULL: it never is more. */
+    json_t *(*answer)(const vlm_model *m, const char *prompt, const char *text, int width, int height);
     /* Which frames of a video to decode. */
     bool (*pick_frames)(const vlm_model *m, const chat_media *part, const json_t *options, const video_info *info, int64_t **indices,
                         int *count, vlm_error *error);

@@ -13,6 +13,8 @@ void ids_free(ids *list);
 
 /* dir: checkpoint directory with tokenizer.json, else tekken.json, *.tiktoken or *.model (and tokenizer_config.json). */
 tokenizer *tokenizer_load(const char *dir, vlm_error *error);
+/* ... with members for tokenizer_config.json where that lacks them; more NULL: none. */
+tokenizer *tokenizer_load_more(const char *dir, const json_t *more, vlm_error *error);
 /* A tokenizer's file alone, of any of these kinds. */
 tokenizer *tokenizer_load_file(const char *path, vlm_error *error);
 /* From what such a file holds; name: the file's (tiktoken's files do not say which pattern they go with). */

@@ -136,7 +136,24 @@ static char *choose(const char *dir)
     return path_join(dir, names[0]);
 }
 
-tokenizer *tokenizer_load(const char *dir, vlm_error *error)
+tokenizer *tokenizer_load(const char *dir, vlm_error *error) { return tokenizer_load_more(dir, NULL, error); }
+
+/* The members, and tokens beside those that are there. */
+static bool add_members(json_t **config, const json_t *more)
+{
+    json_t *with = json_object();
+    if (!more || !with) return json_decref(with), !more;
+    bool ok = (!*config || !json_object_update(with, *config)) && !json_object_update_missing(with, (json_t *)(uintptr_t)more);
+    json_t *tokens = json_object_get(*config, "added_tokens_decoder"), *others = json_object_get(more, "added_tokens_decoder");
+    json_t *both = tokens && others ? json_copy(tokens) : NULL;
+    if (both) ok = ok && !json_object_update_missing(both, others) && !json_object_set(with, "added_tokens_decoder", both);
+    json_decref(both);
+    json_decref(*config);
+    *config = with;
+    return ok;
+}
+
+tokenizer *tokenizer_load_more(const char *dir, const json_t *more, vlm_error *error)
 {
     vlm_error local = {0};
     json_t *config = read_json(dir, "tokenizer_config.json", &local);
@@ -145,6 +162,8 @@ tokenizer *tokenizer_load(const char *dir, vlm_error *error)
     if (!path) err_memory(error, 0);
     else if (!config && local.code) {
         if (error) *error = local;
+    } else if (!add_members(&config, more)) {
+        err_memory(error, 0);
     } else if (add_roles(dir, &config, error)) t = load_path(path, config, error);
     mem_free(path);
     json_decref(config);
