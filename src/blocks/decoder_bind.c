@@ -9,6 +9,14 @@ static void bind_prefixes(binder *b, const char *const *p)
     else bind_prefix(b, "", NULL);
 }
 
+/* Is the matrix there as one, perhaps with adapters beside it? */
+static bool has_fused(binder *b, const char *format, int i)
+{
+    char name[96];
+    snprintf(name, sizeof name, format, i);
+    return bind_exists(b, "%s.weight", name) || bind_exists(b, "%s.base_layer.weight", name);
+}
+
 static void bind_attention(const decoder_spec *s, decoder_layer *w, const decoder_layer_spec *l, binder *b, int i)
 {
     int64_t q = (int64_t)l->heads * l->head_dim, kv = (int64_t)l->kv_heads * l->head_dim;
@@ -20,7 +28,7 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
     bind_linear(b, &w->o, s->hidden, q, "layers.%d.self_attn.%s", i, s->lfm2_names ? "out_proj" : "o_proj");
     if (s->o_bias) bind_vector(b, &w->o_bias, s->hidden, "layers.%d.self_attn.o_proj.bias", i);
     if (s->mla.kv_rank) return;
-    if (s->fused_qkv && bind_exists(b, "layers.%d.self_attn.qkv_proj.weight", i)) {
+    if (s->fused_qkv && has_fused(b, "layers.%d.self_attn.qkv_proj", i)) {
         bind_linear_parts(b, 3, (weight *[]){&w->q, &w->k, &w->v}, (int64_t[]){q, kv, kv}, s->hidden, "layers.%d.self_attn.qkv_proj", i);
     } else {
         bind_linear(b, &w->q, s->attn_gate ? 2 * q : q, s->hidden, "layers.%d.self_attn.q_proj", i);
@@ -44,7 +52,7 @@ static void bind_attention(const decoder_spec *s, decoder_layer *w, const decode
 
 static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_layer_spec *l, binder *b, int i)
 {
-    if (s->fused_gate_up && bind_exists(b, "layers.%d.mlp.gate_up_proj.weight", i)) {
+    if (s->fused_gate_up && has_fused(b, "layers.%d.mlp.gate_up_proj", i)) {
         bind_linear_parts(b, 2, (weight *[]){s->up_first ? &w->up : &w->gate, s->up_first ? &w->gate : &w->up}, (int64_t[]){l->ffn, l->ffn}, s->hidden, "layers.%d.mlp.gate_up_proj", i);
     } else {
         bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w1" : "mlp.gate_proj");

@@ -10,6 +10,12 @@
 
 static const float EPS = 1e-5f;
 
+struct phi4_names { const char *in, *out, *product[4]; };
+static const struct phi4_names names[2] = {
+    {"gate_up_proj", "down_proj", {"q_proj", "k_proj", "v_proj", "o_proj"}},
+    {"net.0.linear", "net.2", {"linear_q", "linear_k", "linear_v", "linear_out"}},
+};
+
 /* ---- config and weights ------------------------------------------------------------------------------------------- */
 
 #define AUDIO(key) "audio_config." key
@@ -26,8 +32,9 @@ static void configure_mel(phi4_audio *a, config *p)
 #undef SOUND
 }
 
-bool phi4_audio_config(phi4_audio *a, arena *memory, config *c, config *p)
+bool phi4_audio_config(phi4_audio *a, arena *memory, config *c, config *p, bool published)
 {
+    a->names = &names[published];
     a->hidden = (int)config_int(c, AUDIO("hidden_size"), 1024, 1, 1 << 16);
     a->ffn = (int)config_int(c, AUDIO("intermediate_size"), 1536, 1, 1 << 20);
     a->layers = (int)config_int(c, AUDIO("num_blocks"), 24, 1, 1024);
@@ -84,10 +91,10 @@ static void bind_ffn(binder *b, const phi4_audio *a, phi4_ffn *f, int i, const c
 {
     VECTOR(&f->norm, a->hidden, part, "layer_norm.weight");
     VECTOR(&f->norm_bias, a->hidden, part, "layer_norm.bias");
-    MATRIX(&f->in, 2LL * a->ffn, a->hidden, part, "gate_up_proj");
-    VECTOR(&f->in_bias, 2LL * a->ffn, part, "gate_up_proj.bias");
-    MATRIX(&f->out, a->hidden, a->ffn, part, "down_proj");
-    VECTOR(&f->out_bias, a->hidden, part, "down_proj.bias");
+    MATRIX(&f->in, 2LL * a->ffn, a->hidden, part, a->names->in);
+    bind_vector(b, &f->in_bias, 2LL * a->ffn, "%s.bias", NAME(part, a->names->in));
+    MATRIX(&f->out, a->hidden, a->ffn, part, a->names->out);
+    bind_vector(b, &f->out_bias, a->hidden, "%s.bias", NAME(part, a->names->out));
 }
 
 /* b1 and b2 are added to what the product's own bias was added to. */
@@ -114,12 +121,10 @@ static void bind_layer(binder *b, const phi4_audio *a, phi4_audio_layer *l, int 
     VECTOR(&l->norm_att_bias, d, "", "layer_norm_att.bias");
     VECTOR(&l->norm, d, "", "layer_norm.weight");
     VECTOR(&l->norm_bias, d, "", "layer_norm.bias");
-    struct { weight *w; const float **bias; const char *name; } products[] = {
-        {&l->q, &l->q_bias, "q_proj"}, {&l->k, &l->k_bias, "k_proj"}, {&l->v, &l->v_bias, "v_proj"}, {&l->o, &l->o_bias, "o_proj"},
-    };
+    struct { weight *w; const float **bias; } products[] = {{&l->q, &l->q_bias}, {&l->k, &l->k_bias}, {&l->v, &l->v_bias}, {&l->o, &l->o_bias}};
     for (int k = 0; k < 4; k++) {
-        MATRIX(products[k].w, d, d, "self_attn.", products[k].name);
-        bind_vector(b, products[k].bias, d, "%s.bias", NAME("self_attn.", products[k].name));
+        MATRIX(products[k].w, d, d, "self_attn.", a->names->product[k]);
+        bind_vector(b, products[k].bias, d, "%s.bias", NAME("self_attn.", a->names->product[k]));
     }
     VECTOR(&l->conv_norm, d, "conv.", "layer_norm.weight");
     VECTOR(&l->conv_norm_bias, d, "conv.", "layer_norm.bias");

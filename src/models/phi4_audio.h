@@ -28,6 +28,7 @@ typedef struct phi4_audio {
     int hidden, ffn, layers, heads, kernel, widened, channels, bins, convs, final, most;
     activation act, conv_act, glu_act, first_act;
     bool symmetric;
+    const struct phi4_names *names;
     phi4_audio_layer *layer;
     const float *mean, *invstd, *bias;             /* bias [buckets][heads] */
     weight conv, point[PHI4_MAX_CONVS], out;
@@ -35,7 +36,8 @@ typedef struct phi4_audio {
     mel_spec mel;
 } phi4_audio;
 
-bool phi4_audio_config(phi4_audio *a, arena *memory, config *c, config *processor);
+/* published: names as in the checkpoint that the authors published (phi4mm), else transformers'. */
+bool phi4_audio_config(phi4_audio *a, arena *memory, config *c, config *processor, bool published);
 void phi4_audio_bind(phi4_audio *a, binder *b);
 int64_t phi4_audio_rows(const phi4_audio *a, int64_t frames);
 /* Rows of x: whole segments when there are several. */

@@ -5,6 +5,9 @@
  *   tiles laid out as the picture, rows of padding cut off, sub_GN behind each row; glb_GN; the whole likewise -> 2 products -> rows of <|image|>
  *   sound -> phi4_audio -> 2 products, of two kinds -> rows of <|audio|>
  *
+ * As published (model_type phi4mm) the checkpoint holds two adapters, too: one for requests with pictures, one for those with sound alone. transformers'
+ * layout (phi4_multimodal) has them in folders of their own, for --adapter.
+ *
  * Bites: sounds go through other products when a picture is in the request: both are computed, place() takes one's rows. The whole is made from
  * the padded, normalised picture, bicubic (a = -0.75), unsmoothed. LongRoPE from 4096 tokens on. */
 #include <math.h>
@@ -23,9 +26,31 @@ typedef struct phi4 {
     int32_t audio_token;
     const float *row_end, *between;
     two_products see, hear[2];     /* hear: alone, beside pictures */
+    bool published;
+    double scale[2];               /* of the adapters for pictures and for sound, 0: there is none */
+    uint64_t adapter[2];           /* their bits */
 } phi4;
 
 /* ---- config and weights ------------------------------------------------------------------------------------------- */
+
+/* The published config in transformers' words: audio_processor.config becomes audio_config, the tower's sizes are no part of it. */
+static bool translate(config *c)
+{
+    static const char *const renamed[][2] = {
+        {"attention_dim", "hidden_size"}, {"attention_heads", "num_attention_heads"}, {"linear_units", "intermediate_size"},
+        {"depthwise_seperable_out_channel", "depthwise_separable_out_channel"},
+    };
+    json_t *ears = json_copy((json_t *)(uintptr_t)config_get(c, "audio_processor.config")), *given = NULL;
+    if (!ears) ears = json_object();
+    for (size_t i = 0; i < sizeof renamed / sizeof *renamed; i++)
+        if ((given = json_object_get(ears, renamed[i][0]))) json_object_set(ears, renamed[i][1], given);
+    if ((given = json_object_get(json_object_get(ears, "relative_attention_bias_args"), "t5_bias_max_distance"))) json_object_set(ears, "bias_max_distance", given);
+    else json_object_set_new(ears, "bias_max_distance", json_integer(500));
+    if ((given = json_object_get(json_object_get(ears, "nemo_conv_settings"), "conv_channels"))) json_object_set(ears, "nemo_conv_channels", given);
+    bool ok = ears && json_object_set_new(c->root, "audio_config", ears) == 0;
+    if (!config_has(c, "vision_config")) ok = ok && json_object_set_new(c->root, "vision_config", json_object()) == 0;
+    return ok || config_fail(c, VLM_MEMORY, "out of memory");
+}
 
 static bool configure(vlm_model *m, config *c)
 {
@@ -33,6 +58,13 @@ static bool configure(vlm_model *m, config *c)
     if (!v) return config_fail(c, VLM_MEMORY, "out of memory");
     decoder *d = &v->base.text;
     config *p = m->processor;
+    v->published = !strcmp(config_string(c, "model_type", ""), "phi4mm");
+    if (v->published && !translate(c)) return false;
+    for (int i = 0; i < 2 && v->published; i++) {
+        const char *alpha = i ? "speech_lora.lora_alpha" : "vision_lora.lora_alpha", *rank = i ? "speech_lora.r" : "vision_lora.r";
+        if (config_has(c, alpha)) v->scale[i] = config_number(c, alpha, 0) / config_number(c, rank, 1);
+        if (!c->failed && !isfinite(v->scale[i])) return config_fail(c, VLM_FORMAT, "%s, %s: no scale of an adapter", alpha, rank);
+    }
     if (!text_spec(&d->spec, &m->memory, c) || !decoder_plan(d, &m->memory, c)) return false;
     model_use_decoder(m, d);
     if (!config_has(c, "vision_config.model_type")) json_object_set_new(json_object_get(c->root, "vision_config"), "model_type", json_string("phi4_multimodal_vision"));
@@ -49,7 +81,7 @@ static bool configure(vlm_model *m, config *c)
     if (v->tile != v->base.tower.image || v->side != 32 || config_int(c, "vision_config.crop_size", v->tile, 1, 1 << 14) != v->tile)
         return config_fail(c, VLM_UNSUPPORTED, "tiles of %d pixels, a tower for %d: 32 x 32 patches were expected", v->tile, v->base.tower.image);
     m->takes = TAKES_IMAGE | TAKES_AUDIO;
-    return phi4_audio_config(&v->audio, &m->memory, c, p);
+    return phi4_audio_config(&v->audio, &m->memory, c, p, v->published);
 }
 
 static void bind_two(two_products *w, binder *b, int64_t inputs, int64_t outputs, const char *up, const char *down)
@@ -73,17 +105,21 @@ static bool bind(vlm_model *m, binder *b)
     static const char *const eyes[] = {EXTEND "image_embed.img_processor.", NULL};
     phi4 *v = m->family;
     int64_t d = m->hidden, see = v->base.tower.vit.hidden;
-    if (!decoder_bind(&v->base.text, b)) return false;
+    for (int i = 0; i < 2; i++)
+        if (v->scale[i] > 0 && b->files) v->adapter[i] = (uint64_t)1 << bind_built_in_adapter(b, i ? "speech" : "vision", v->scale[i]);
+    if (b->failed || !decoder_bind(&v->base.text, b)) return false;
+    bool own = v->published;
     image_tower_bind(&v->base.tower, b, eyes);
     bind_prefix(b, EXTEND "image_embed.", NULL);
-    bind_vector(b, &v->row_end, see, "sub_img_feature_extensor");
-    bind_vector(b, &v->between, see, "global_img_feature_extensor");
-    bind_two(&v->see, b, see, d, "img_projection_up", "img_projection_down");
+    bind_vector(b, &v->row_end, see, own ? "sub_GN" : "sub_img_feature_extensor");
+    bind_vector(b, &v->between, see, own ? "glb_GN" : "global_img_feature_extensor");
+    bind_two(&v->see, b, see, d, own ? "img_projection.0" : "img_projection_up", own ? "img_projection.2" : "img_projection_down");
     bind_prefix(b, EXTEND "audio_embed.encoder.", NULL);
     phi4_audio_bind(&v->audio, b);
     bind_prefix(b, EXTEND "audio_embed.", NULL);
-    bind_two(&v->hear[0], b, v->audio.hidden, d, "up_proj_for_speech", "down_proj_for_speech");
-    bind_two(&v->hear[1], b, v->audio.hidden, d, "up_proj_for_vision_speech", "down_proj_for_vision_speech");
+    bind_two(&v->hear[0], b, v->audio.hidden, d, own ? "audio_projection.speech.0" : "up_proj_for_speech", own ? "audio_projection.speech.2" : "down_proj_for_speech");
+    bind_two(&v->hear[1], b, v->audio.hidden, d, own ? "audio_projection.vision.0" : "up_proj_for_vision_speech",
+             own ? "audio_projection.vision.2" : "down_proj_for_vision_speech");
     return !b->failed;
 }
 
@@ -232,6 +268,12 @@ static bool expand(const vlm_model *m, const media_input *in, buf *text, vlm_err
     return text->failed ? err_memory(error, text->size) : true;
 }
 
+static uint64_t adapters(const vlm_model *m, unsigned kinds)
+{
+    const phi4 *v = m->family;
+    return kinds & TAKES_IMAGE ? v->adapter[0] : kinds & TAKES_AUDIO ? v->adapter[1] : 0;
+}
+
 /* Beside pictures sounds show their second kind of rows. */
 static void place(const vlm_model *m, media_span *spans, int n, media_input *const *media)
 {
@@ -349,10 +391,11 @@ static bool encode(run *r, const vlm_model *m, encode_job *job)
     return run_ok(r);
 }
 
-static const char *const types[] = {"phi4_multimodal", NULL};
+static const char *const types[] = {"phi4_multimodal", "phi4mm", NULL};
+static const media_rules rules = {.image = "dynamic_hd", .video = "", .audio = "", .low = "{\"dynamic_hd\": 1}"};
 
 const vlm_arch vlm_arch_phi4_multimodal = {
-    .name = "phi4_multimodal", .title = "Phi-4-multimodal", .model_types = types, .task = TASK_GENERATE, .takes = TAKES_IMAGE | TAKES_AUDIO,
+    .name = "phi4_multimodal", .title = "Phi-4-multimodal", .model_types = types, .task = TASK_GENERATE, .takes = TAKES_IMAGE | TAKES_AUDIO, .rules = &rules, .adapters = adapters,
     .configure = configure, .bind = bind, .process = process, .audio_rate = audio_rate, .placeholder = placeholder, .media_token = media_token,
     .expand = expand, .place = place, .encode_start = encode_start, .encode = encode, .forward = tower_lm_forward,
 };

@@ -51,6 +51,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"olmoe", olmoe_spec, NULL},
     {"phi3", phi3_spec, NULL},
     {"phi4_multimodal", phi3_spec, NULL},
+    {"phi4mm", phi3_spec, NULL},
     {"qwen2", qwen3_spec, "{\"vocab_size\":151936,\"hidden_size\":4096,\"intermediate_size\":22016,\"num_hidden_layers\":32,\"num_attention_heads\":32,"
                           "\"num_key_value_heads\":32,\"rms_norm_eps\":1e-6}"},
     {"qwen2_moe", qwen3_spec, NULL},
