@@ -16,7 +16,7 @@ typedef struct options {
     texts models, model_dirs, api_key, cors, media_paths;
     const char *host, *api_key_file, *tls_cert, *tls_key, *log_format;
     int64_t port, max_tokens, max_body_mb, max_num_seqs, max_queue, prefill_step_size, max_kv_size, max_choices, drain;
-    double timeout;
+    double timeout, header_seconds;
     bool thinking, no_thinking, network, private_network, quiet;
     int64_t vision_cache_mb, kv_mb, max_models, max_model_mb;
 } options;
@@ -47,6 +47,7 @@ static const option options_table[] = {
     {OPT_INT, "max-queue", "N", "requests that may wait; more get 429 (4096)", FIELD(max_queue), NULL, 0},
     {OPT_INT, "max-choices", "N", "greatest n of a request (16)", FIELD(max_choices), NULL, 0},
     {OPT_INT, "max-body-mb", "N", "of a request (256)", FIELD(max_body_mb), NULL, 0},
+    {OPT_NUMBER, "header-seconds", "SECONDS", "for the head of a request to arrive (20)", FIELD(header_seconds), NULL, 0},
     {OPT_NUMBER, "timeout", "SECONDS", "for an answer; it ends with what it has (none)", FIELD(timeout), NULL, 0},
     {OPT_INT, "prefill-step-size", "N", "most prompt tokens of a request in one step (chosen)", FIELD(prefill_step_size), NULL, 0},
     {OPT_INT, "kv-cache-mb", "N", "memory for keys and values (chosen from what is free)", FIELD(kv_mb), NULL, 0},
@@ -67,6 +68,7 @@ static void defaults(void *memory)
     server_options usual = server_options_default();
     o->host = usual.http.host;
     o->port = usual.http.port;
+    o->header_seconds = usual.http.header_seconds;
     o->max_tokens = usual.max_tokens;
     o->max_choices = usual.max_choices;
     o->max_body_mb = (int64_t)(usual.max_body >> 20);
@@ -138,6 +140,7 @@ static bool take(const options *o, texts words, arena *memory, server_options *t
     to->load.progress = interactive() ? progress_bar : NULL;
     to->http.host = o->host;
     to->http.port = (int)o->port;
+    to->http.header_seconds = o->header_seconds;
     to->max_tokens = (int)o->max_tokens;
     to->max_choices = (int)o->max_choices;
     to->max_body = (size_t)o->max_body_mb << 20;
