@@ -73,6 +73,22 @@ bool body_read(const json_t *body, const field *fields, void *out, const char *w
     return true;
 }
 
+/* Two things that JSON allows and the parser does not: NUL in strings becomes U+FFFD, integers beyond 64 bits become real numbers. */
+static json_t *parse(buf *text, json_error_t *where)
+{
+    size_t flags = 0;
+    for (int tries = 0;; tries++) {
+        json_t *value = json_loadb(text->data ? text->data : "", text->size, flags, where);
+        enum json_error_code code = value ? json_error_unknown : json_error_code(where);
+        if (value || tries == 2 || !text->data) return value;
+        if (code == json_error_numeric_overflow) flags = JSON_DECODE_INT_AS_REAL;
+        else if (code == json_error_null_byte_in_key || code == json_error_null_character) {
+            for (char *p = text->data; (p = strchr(p, '\\')); p += 2)
+                if (!strncmp(p, "\\u0000", 6)) memcpy(p, "\\ufffd", 6);
+        } else return NULL;
+    }
+}
+
 json_t *body_object(exchange *x, refusal *why)
 {
     const char *type = exchange_header(x, "Content-Type");
@@ -87,7 +103,7 @@ json_t *body_object(exchange *x, refusal *why)
     attached_free(a);                                      /* of a first try, before the model was loaded */
     buf light = {0};
     bool lifted = attached_lift(text, size, a, &light);
-    json_t *body = size && lifted ? json_loadb(light.data, light.size, 0, &where) : NULL;
+    json_t *body = size && lifted ? parse(&light, &where) : NULL;
     buf_free(&light);
     if (!lifted) refuse_memory(why);
     else if (!size) refuse(why, 400, NULL, "The request has no body; a JSON object was expected.");

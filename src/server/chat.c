@@ -143,11 +143,11 @@ static const call_form chat_form = {.words = OPENAI, .event = chat_event, .end =
 
 /* ---- the request ---- */
 
-typedef struct chat_fields { const json_t *messages; int logprobs, top_logprobs; } chat_fields;
-static const field fields[] = {
-    {"messages", F_ARRAY, offsetof(chat_fields, messages), 0, 0},
-    {"logprobs", F_BOOL, offsetof(chat_fields, logprobs), 0, 0},
-    {"top_logprobs", F_INT, offsetof(chat_fields, top_logprobs), 0, 20},
+typedef struct chat_own { const json_t *messages; int logprobs, top_logprobs; } chat_own;
+const field chat_fields[] = {
+    {"messages", F_ARRAY, offsetof(chat_own, messages), 0, 0},
+    {"logprobs", F_BOOL, offsetof(chat_own, logprobs), 0, 0},
+    {"top_logprobs", F_INT, offsetof(chat_own, top_logprobs), 0, 20},
     {0},
 };
 
@@ -187,9 +187,9 @@ void route_chat(server *s, exchange *x, const char *argument)
 {
     refusal why = {0};
     generation g = {0};
-    chat_fields own = {0};
+    chat_own own = {0};
     json_t *body = body_object(x, &why);
-    bool ok = body && body_read(body, fields, &own, "", &why) && generation_read(s, x, body, &g, &why) && chat_messages(own.messages, &g, &why);
+    bool ok = body && body_read(body, chat_fields, &own, "", &why) && generation_read(s, x, body, &g, &why) && chat_messages(own.messages, &g, &why);
     if (ok) {
         g.options.sampling.logprobs = own.logprobs || own.top_logprobs > 0;
         g.options.sampling.top_logprobs = own.top_logprobs;

@@ -95,7 +95,7 @@ static const call_form form = {.words = OPENAI, .event = on_event, .end = end, .
 /* ---- the request ---- */
 
 typedef struct own_fields { const json_t *prompt, *logprobs; int echo; } own_fields;
-static const field fields[] = {
+const field completion_fields[] = {
     {"prompt", F_ANY, offsetof(own_fields, prompt), 0, 0},
     {"logprobs", F_ANY, offsetof(own_fields, logprobs), 0, 0},
     {"echo", F_BOOL, offsetof(own_fields, echo), 0, 0},
@@ -154,7 +154,7 @@ void route_completions(server *s, exchange *x, const char *argument)
     own_fields own = {0};
     json_t *body = body_object(x, &why), *rest = body ? json_copy(body) : NULL;
     json_object_del(rest, "logprobs");
-    bool ok = body && body_read(body, fields, &own, "", &why) && generation_read(s, x, rest, &g, &why) && take_own(&own, &g, &why);
+    bool ok = body && body_read(body, completion_fields, &own, "", &why) && generation_read(s, x, rest, &g, &why) && take_own(&own, &g, &why);
     if (ok) {
         call_start start = {.server = s, .x = x, .resident = g.resident, .form = &form, .options = &g.options, .stream = g.stream,
                             .usage_wanted = g.usage_wanted, .n = g.n, .id_prefix = "cmpl-", .model = g.model};

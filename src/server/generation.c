@@ -9,7 +9,7 @@
 #define AT(name) offsetof(generation, name)
 #define OPTION(name) offsetof(generation, options.name)
 #define SAMPLING(name) offsetof(generation, options.sampling.name)
-static const field fields[] = {
+const field generation_fields[] = {
     {"model", F_TEXT, AT(model), 0, 0},
     {"stream", F_BOOL, AT(stream), 0, 0},
     {"stream_options", F_OBJECT, AT(stream_options), 0, 0},
@@ -23,7 +23,7 @@ static const field fields[] = {
     {"min_p", F_NUMBER, SAMPLING(min_p), 0, 1},
     {"typical_p", F_NUMBER, SAMPLING(typical_p), 0, 1},
     {"top_n_sigma", F_NUMBER, SAMPLING(top_n_sigma), 0, 1e6},
-    {"repetition_penalty", F_NUMBER, SAMPLING(repetition_penalty), 0, 1e6},
+    {"repetition_penalty", F_NUMBER, SAMPLING(repetition_penalty), 0.001, 1000},
     {"repetition_context_size", F_INT, SAMPLING(repetition_context), 0, INT_MAX},
     {"presence_penalty", F_NUMBER, SAMPLING(presence_penalty), -100, 100},
     {"presence_context_size", F_INT, SAMPLING(presence_context), 0, INT_MAX},
@@ -121,8 +121,41 @@ static bool read_kwargs(const server *s, generation *g, refusal *why)
     return ok;
 }
 
+static bool check_shape(const json_t *shape, refusal *why)
+{
+    size_t i, n = json_array_size(shape);
+    const json_t *side;
+    if (shape && (n < 1 || n > 2)) return refuse(why, 400, "resize_shape", "'resize_shape': [n] or [width, height] was expected.");
+    json_array_foreach(shape, i, side) {
+        double value = json_number_value(side);
+        if (!json_is_number(side) || value != floor(value) || value < 1 || value > 16384)
+            return refuse(why, 400, "resize_shape", "'resize_shape[%zu]': a whole number from 1 to 16384 was expected.", i);
+    }
+    return true;
+}
+
+bool check_tools(const json_t *tools, refusal *why)
+{
+    size_t i;
+    const json_t *tool;
+    json_array_foreach(tools, i, tool) {
+        char param[48];
+        const json_t *type = json_object_get(tool, "type"), *function = json_object_get(tool, "function"), *parameters;
+        snprintf(param, sizeof param, "tools[%zu]", i);
+        if (!json_is_object(tool) || (type && (!json_is_string(type) || strcmp(json_string_value(type), "function"))))
+            return refuse(why, 400, param, "'%s': an object of the type \"function\" was expected.", param);
+        if (!json_is_object(function) || !json_is_string(json_object_get(function, "name")))
+            return refuse(why, 400, param, "'%s.function': an object with a name was expected.", param);
+        parameters = json_object_get(function, "parameters");
+        if (parameters && !json_is_object(parameters) && !json_is_null(parameters))
+            return refuse(why, 400, param, "'%s.function.parameters': a JSON schema (an object) was expected.", param);
+    }
+    return true;
+}
+
 static bool read_media_options(generation *g, refusal *why)
 {
+    if (!check_shape(g->resize_shape, why)) return false;
     json_t *options = g->media_options ? json_copy((json_t *)(uintptr_t)g->media_options) : json_object();
     if (g->min_pixels && g->max_pixels && g->min_pixels > g->max_pixels) {
         json_decref(options);
@@ -148,6 +181,7 @@ static bool read_texts(generation *g, refusal *why)
         {g->logit_bias, &g->options.sampling.logit_bias}, {g->eos_tokens, &g->options.eos_tokens}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (texts[i].value && !(*texts[i].to = body_text(&g->memory, texts[i].value))) return refuse_memory(why);
+    if (!check_tools(g->tools, why)) return false;
     if (!g->tool_choice) return true;
     if (json_is_string(g->tool_choice)) g->options.tool_choice = json_string_value(g->tool_choice);
     else if (!json_is_object(g->tool_choice)) return refuse(why, 400, "tool_choice", "'tool_choice': a string or an object was expected.");
@@ -159,7 +193,7 @@ bool generation_read(server *s, exchange *x, const json_t *body, generation *g, 
 {
     *g = (generation){.options = vlm_request_options_default(), .n = 1, .enable_thinking = -1, .max_completion_tokens = -1};
     g->options.max_tokens = -1;
-    if (!body_read(body, fields, g, "", why)) return false;
+    if (!body_read(body, generation_fields, g, "", why)) return false;
     if (g->max_completion_tokens >= 0) g->options.max_tokens = g->max_completion_tokens;
     if (g->options.max_tokens < 0) g->options.max_tokens = s->options.max_tokens;
     if (g->n > s->options.max_choices) return refuse(why, 400, "n", "'n': at most %d choices are made.", s->options.max_choices);

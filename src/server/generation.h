@@ -22,5 +22,7 @@ typedef struct generation {
 /* Reads the shared fields of the body and borrows the model. generation_free in any case. */
 bool generation_read(server *s, exchange *x, const json_t *body, generation *g, refusal *why);
 void generation_free(generation *g);
+/* Are these definitions of functions, as far as all templates need? tools may be NULL. */
+bool check_tools(const json_t *tools, refusal *why);
 
 #endif

@@ -202,6 +202,10 @@ static bool add_tools(json_t *chat, const json_t *body, refusal *why)
     json_array_foreach(tools, i, tool) {
         json_t *schema = json_object_get(tool, "input_schema");
         if (!schema) continue;                             /* tools of their server */
+        if (!json_is_object(schema)) {
+            json_decref(out);
+            return refuse(why, 400, "tools", "'tools[%zu].input_schema': an object was expected.", i);
+        }
         json_array_append_new(out, json_pack("{s:s, s:{s:O?, s:O?, s:O, s:O?}}", "type", "function", "function", "name", json_object_get(tool, "name"),
                                              "description", json_object_get(tool, "description"), "parameters", schema, "strict", json_object_get(tool, "strict")));
     }

@@ -300,7 +300,7 @@ static const call_form count_form = {.words = OPENAI, .whole = count, .release =
 /* ---- the request ---- */
 
 typedef struct own_fields { const char *previous; int store, background; } own_fields;
-static const field fields[] = {
+const field response_fields[] = {
     {"previous_response_id", F_TEXT, offsetof(own_fields, previous), 0, 0},
     {"store", F_BOOL, offsetof(own_fields, store), 0, 0},
     {"background", F_BOOL, offsetof(own_fields, background), 0, 0},
@@ -335,7 +335,7 @@ static void run(server *s, exchange *x, bool count_only)
     snprintf(id, sizeof id, "resp_%s", exchange_id(x));
     json_t *body = body_object(x, &why), *chat = NULL, *before = NULL;
     const char *tenant = exchange_tenant(x);
-    bool ok = body && body_read(body, fields, &own, "", &why) && conversation_before(s, &own, tenant, &before, &why) &&
+    bool ok = body && body_read(body, response_fields, &own, "", &why) && conversation_before(s, &own, tenant, &before, &why) &&
               (chat = responses_to_chat(body, before, &why)) && generation_read(s, x, chat, &g, &why) &&
               chat_messages(json_object_get(chat, "messages"), &g, &why);
     bool background = own.background && !g.stream && !count_only;

@@ -37,20 +37,22 @@ static bool fits(const char *pattern, const char *path, char argument[MAX_ARGUME
             if (left <= tail || left - tail >= MAX_ARGUMENT || strcmp(path + left - tail, rest)) return false;
             memcpy(argument, path, left - tail);
             argument[left - tail] = 0;
-            return *rest || !strstr(argument, "//");
+            return !strncmp(pattern, "{model}", 7) || !strchr(argument, '/');
         }
         if (*pattern++ != *path++) return false;
     }
     return !*path;
 }
 
-/* *other: the path is known with another method. */
+/* The first pattern that fits decides what the path is. *other: it is known with another method. */
 static const route *find(const char *method, const char *path, char argument[MAX_ARGUMENT], bool *other)
 {
     bool v1 = !strncmp(path, "/v1/", 4);
+    const char *pattern = NULL;
     *other = false;
     for (const route *r = routes; r->path; r++) {
-        if (!(r->flags & (v1 ? V1 : BARE)) || !fits(r->path, v1 ? path + 3 : path, argument)) continue;
+        if (!(r->flags & (v1 ? V1 : BARE)) || (pattern ? strcmp(pattern, r->path) != 0 : !fits(r->path, v1 ? path + 3 : path, argument))) continue;
+        pattern = r->path;
         if (!strcmp(r->method, method) || (!strcmp(r->method, "GET") && !strcmp(method, "HEAD"))) return r;
         *other = true;
     }
@@ -132,6 +134,17 @@ const char *exchange_tenant(const exchange *x)
 
 attached *exchange_attached(exchange *x) { return &((visit *)exchange_user(x))->attached; }
 
+/* Which methods the path takes. */
+static void add_allow(exchange *x)
+{
+    static const char *const methods[] = {"GET", "HEAD", "POST", "DELETE", NULL};
+    char list[64] = "", argument[MAX_ARGUMENT];
+    bool other;
+    for (int i = 0; methods[i]; i++)
+        if (find(methods[i], exchange_path(x), argument, &other)) snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", *list ? ", " : "", methods[i]);
+    exchange_add_header(x, "Allow", list);
+}
+
 /* ---- the two hooks of http.h ---- */
 
 static void refuse_now(server *s, exchange *x, refusal *why)
@@ -163,6 +176,7 @@ void router_accept(void *user, exchange *x, size_t *body_limit)
         refuse(&why, 401, NULL, "The API key is missing or not known here.");
         refuse_now(s, x, &why);
     } else if (!r) {
+        if (other) add_allow(x);
         refuse(&why, other ? 405 : 404, NULL, other ? "%s is not answered at %.200s." : "There is nothing at %s %.200s.", method, exchange_path(x));
         refuse_now(s, x, &why);
     } else if (length && strtoull(length, NULL, 10) > s->options.max_body) {

@@ -40,9 +40,12 @@ typedef struct route {
     void (*serve)(server *s, exchange *x, const char *argument);       /* argument: what stood for {name}, or NULL */
     const char *summary;           /* of the OpenAPI document */
 } route;
-enum { V1 = 1, BARE = 2, OPEN = 4, ANTHROPIC_WORDS = 8, NO_BODY = 16 };    /* with /v1 before it; without; needs no key; errors; GET */
+enum { V1 = 1, BARE = 2, OPEN = 4 };        /* with /v1 before it; without; needs no key */
 
 extern const route routes[];       /* ends with a zero row */
+
+/* The fields of bodies, for reading them (body.h) and for the OpenAPI document. */
+extern const field generation_fields[], chat_fields[], completion_fields[], text_route_fields[], detokenize_fields[], response_fields[];
 
 /* router.c */
 void router_accept(void *server, exchange *x, size_t *body_limit);

@@ -1,6 +1,7 @@
 /* text_routes.c - /tokenize, /detokenize, /apply-template: what a prompt becomes, without an answer. */
 #include "server/generation.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "server/chat.h"
@@ -11,20 +12,26 @@ typedef struct text_fields {
     int add_special, skip_special, add_generation_prompt;
 } text_fields;
 #define AT(name) offsetof(text_fields, name)
-static const field fields[] = {
+const field text_route_fields[] = {
     {"model", F_TEXT, AT(model), 0, 0}, {"prompt", F_TEXT, AT(prompt), 0, 0}, {"text", F_TEXT, AT(text), 0, 0}, {"content", F_TEXT, AT(text), 0, 0},
-    {"messages", F_ARRAY, AT(messages), 0, 0}, {"tokens", F_ARRAY, AT(tokens), 0, 0}, {"tools", F_ARRAY, AT(tools), 0, 0},
+    {"messages", F_ARRAY, AT(messages), 0, 0}, {"tools", F_ARRAY, AT(tools), 0, 0},
     {"chat_template_kwargs", F_OBJECT, AT(kwargs), 0, 0}, {"add_special_tokens", F_BOOL, AT(add_special), 0, 0},
-    {"skip_special_tokens", F_BOOL, AT(skip_special), 0, 0}, {"add_generation_prompt", F_BOOL, AT(add_generation_prompt), 0, 0},
+    {"add_generation_prompt", F_BOOL, AT(add_generation_prompt), 0, 0},
+    {0},
+};
+
+const field detokenize_fields[] = {
+    {"model", F_TEXT, AT(model), 0, 0}, {"tokens", F_ARRAY, AT(tokens), 0, 0}, {"skip_special_tokens", F_BOOL, AT(skip_special), 0, 0},
     {0},
 };
 
 typedef struct text_request { json_t *body; text_fields fields; resident *resident; generation scratch; } text_request;
 
-static bool open_request(server *s, exchange *x, text_request *r, refusal *why)
+static bool open_request(server *s, exchange *x, const field *fields, text_request *r, refusal *why)
 {
     r->fields.add_special = r->fields.add_generation_prompt = 1;
     if (!(r->body = body_object(x, why)) || !body_read(r->body, fields, &r->fields, "", why)) return false;
+    if (!check_tools(r->fields.tools, why)) return false;
     if (!r->fields.prompt) r->fields.prompt = r->fields.text;
     return (r->resident = residents_borrow(s->residents, r->fields.model, x, why)) != NULL;
 }
@@ -54,7 +61,7 @@ void route_apply_template(server *s, exchange *x, const char *argument)
 {
     refusal why = {0};
     text_request r = {0};
-    char *text = open_request(s, x, &r, &why) ? render(&r, &why) : NULL;
+    char *text = open_request(s, x, text_route_fields, &r, &why) ? render(&r, &why) : NULL;
     if (text) send_json(x, 200, json_pack("{s:o}", "prompt", text_json(text, strlen(text))));
     else refusal_send(x, &why, OPENAI);
     vlm_free(text);
@@ -65,7 +72,7 @@ void route_tokenize(server *s, exchange *x, const char *argument)
 {
     refusal why = {0};
     text_request r = {0};
-    bool ok = open_request(s, x, &r, &why);
+    bool ok = open_request(s, x, text_route_fields, &r, &why);
     char *rendered = ok && r.fields.messages ? render(&r, &why) : NULL;
     const char *text = rendered ? rendered : r.fields.prompt;
     if (ok && r.fields.messages && !rendered) ok = false;
@@ -88,15 +95,15 @@ void route_detokenize(server *s, exchange *x, const char *argument)
 {
     refusal why = {0};
     text_request r = {0};
-    bool ok = open_request(s, x, &r, &why);
+    bool ok = open_request(s, x, detokenize_fields, &r, &why);
     if (ok && !r.fields.tokens) ok = refuse(&why, 400, "tokens", "'tokens': an array of token ids was expected.");
     size_t n = json_array_size(r.fields.tokens);
     int32_t *tokens = ok ? MEM_ARRAY(n + 1, int32_t) : NULL;
     if (ok && !tokens) ok = refuse_memory(&why);
     for (size_t i = 0; ok && i < n; i++) {
         const json_t *id = json_array_get(r.fields.tokens, i);
-        json_int_t value = json_integer_value(id);
-        if (!json_is_integer(id) || value < 0 || value > INT32_MAX) ok = refuse(&why, 400, "tokens", "'tokens[%zu]': a token id was expected.", i);
+        double value = json_number_value(id);
+        if (!json_is_number(id) || value != floor(value) || value < 0 || value > INT32_MAX) ok = refuse(&why, 400, "tokens", "'tokens[%zu]': a token id was expected.", i);
         else tokens[i] = (int32_t)value;
     }
     vlm_error error = {0};
