@@ -1,6 +1,7 @@
 /* completions.c - /v1/completions: the continuation of texts, no template. prompt: a string, several strings, token ids, or several lists of them. */
 #include "server/chat.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,9 +110,10 @@ static bool take_ids(const json_t *list, generation *g, refusal *why)
     if (!tokens) return refuse_memory(why);
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_array_get(list, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= g->resident->model->vocab)
+        double value = json_number_value(id);
+        if (!json_is_number(id) || value != floor(value) || value < 0 || value >= g->resident->model->vocab)
             return refuse(why, 400, "prompt", "'prompt[%zu]': a token id below %d was expected.", i, g->resident->model->vocab);
-        tokens[i] = (int32_t)json_integer_value(id);
+        tokens[i] = (int32_t)value;
     }
     vlm_error error = {0};
     char *text = vlm_detokenize(g->resident->model, tokens, n, 0, &error);
@@ -124,9 +126,9 @@ static bool take_ids(const json_t *list, generation *g, refusal *why)
 static bool take_prompt(const own_fields *own, generation *g, refusal *why)
 {
     const json_t *prompt = own->prompt;
-    if (json_array_size(prompt) == 1 && !json_is_integer(json_array_get(prompt, 0))) prompt = json_array_get(prompt, 0);
+    if (json_array_size(prompt) == 1 && !json_is_number(json_array_get(prompt, 0))) prompt = json_array_get(prompt, 0);
     if (json_is_string(prompt)) return (g->options.prompt = json_string_value(prompt)) != NULL;
-    if (json_array_size(prompt) && json_is_integer(json_array_get(prompt, 0))) return take_ids(prompt, g, why);
+    if (json_array_size(prompt) && json_is_number(json_array_get(prompt, 0))) return take_ids(prompt, g, why);
     if (json_array_size(prompt) > 1) return refuse(why, 400, "prompt", "'prompt': one text a request is taken; send one request for each.");
     return refuse(why, 400, "prompt", "'prompt': a string or an array of token ids was expected.");
 }

@@ -140,12 +140,15 @@ bool check_tools(const json_t *tools, refusal *why)
     const json_t *tool;
     json_array_foreach(tools, i, tool) {
         char param[48];
-        const json_t *type = json_object_get(tool, "type"), *function = json_object_get(tool, "function"), *parameters;
+        const json_t *type = json_object_get(tool, "type"), *function = json_object_get(tool, "function"), *parameters, *description;
         snprintf(param, sizeof param, "tools[%zu]", i);
         if (!json_is_object(tool) || (type && (!json_is_string(type) || strcmp(json_string_value(type), "function"))))
             return refuse(why, 400, param, "'%s': an object of the type \"function\" was expected.", param);
-        if (!json_is_object(function) || !json_is_string(json_object_get(function, "name")))
+        if (!json_is_object(function) || !json_string_length(json_object_get(function, "name")))
             return refuse(why, 400, param, "'%s.function': an object with a name was expected.", param);
+        description = json_object_get(function, "description");
+        if (description && !json_is_string(description) && !json_is_null(description))
+            return refuse(why, 400, param, "'%s.function.description': a string was expected.", param);
         parameters = json_object_get(function, "parameters");
         if (parameters && !json_is_object(parameters) && !json_is_null(parameters))
             return refuse(why, 400, param, "'%s.function.parameters': a JSON schema (an object) was expected.", param);

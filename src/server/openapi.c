@@ -6,8 +6,10 @@
 #include <string.h>
 
 #define TEXT_PART "{\"type\":\"object\",\"required\":[\"type\",\"text\"],\"properties\":{\"type\":{\"const\":\"text\"},\"text\":{\"type\":\"string\"}}}"
-#define NAME "{\"type\":\"string\",\"pattern\":\"^[a-zA-Z0-9_-]{1,64}$\"}"
-#define ANTHROPIC_TOOLS "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"object\",\"required\":[\"name\",\"input_schema\"],\"properties\":{\"name\":" NAME ",\"description\":{\"type\":\"string\"}," \
+#define NAME "{\"type\":\"string\",\"minLength\":1}"
+#define PARAMETERS "{\"enum\":[{\"type\":\"object\",\"properties\":{}},null]}"
+#define RESPONSE_TOOLS "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"object\",\"required\":[\"type\",\"name\"],\"properties\":{\"type\":{\"const\":\"function\"},\"name\":" NAME ",\"description\":{\"type\":[\"string\",\"null\"]},\"parameters\":" PARAMETERS "}}}"
+#define ANTHROPIC_TOOLS "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"object\",\"required\":[\"name\",\"input_schema\"],\"properties\":{\"name\":" NAME ",\"description\":{\"type\":[\"string\",\"null\"]}," \
                         "\"input_schema\":{\"const\":{\"type\":\"object\",\"properties\":{}}}}}}"
 static const struct { const char *name, *schema; } shapes[] = {
     {"messages", "{\"type\":\"array\",\"minItems\":1,\"description\":\"Content is a string or parts: text, image_url, input_audio, video_url.\",\"items\":{\"type\":\"object\","
@@ -27,7 +29,7 @@ static const struct { const char *name, *schema; } shapes[] = {
                         "\"required\":[\"type\",\"json_schema\"],\"properties\":{\"type\":{\"const\":\"json_schema\"},\"json_schema\":{\"type\":\"object\",\"required\":[\"name\",\"schema\"],"
                         "\"properties\":{\"name\":" NAME ",\"schema\":{\"const\":{\"type\":\"object\"}}}}}}]}"},
     {"tools", "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"object\",\"required\":[\"type\",\"function\"],\"properties\":{\"type\":{\"const\":\"function\"},\"function\":{\"type\":\"object\","
-              "\"required\":[\"name\"],\"properties\":{\"name\":" NAME ",\"description\":{\"type\":\"string\"},\"parameters\":{\"enum\":[{\"type\":\"object\",\"properties\":{}},null]}}}}}}"},
+              "\"required\":[\"name\"],\"properties\":{\"name\":" NAME ",\"description\":{\"type\":[\"string\",\"null\"]},\"parameters\":" PARAMETERS "}}}}}"},
     {"tool_choice", "{\"enum\":[\"auto\",\"none\",null]}"},
     {"tool_parser", "{\"type\":\"null\",\"description\":\"The name of a tool format, to read calls in another way than the template's.\"}"},
     {"reasoning", "{\"type\":[\"object\",\"string\",\"boolean\",\"null\"]}"},
@@ -82,13 +84,14 @@ static json_t *body_of(const route *r)
     json_t *properties = json_object(), *schema = json_pack("{s:s, s:o}", "type", "object", "properties", properties);
     for (int t = 0; t < 3 && bodies[i].tables[t]; t++)
         for (const field *f = bodies[i].tables[t]; f->name; f++)
-            if (!json_object_get(properties, f->name) && strcmp(f->name, "eos_tokens")) json_object_set_new(properties, f->name, field_schema(f));
+            if (!json_object_get(properties, f->name) && strcmp(f->name, "eos_tokens") && strcmp(f->name, "min_pixels")) json_object_set_new(properties, f->name, field_schema(f));
     if (bodies[i].tables[0] == text_route_fields) json_object_set_new(properties, "prompt", json_pack("{s:s}", "type", "string"));
     if (bodies[i].further) json_object_set_new(properties, bodies[i].further, shape_of(bodies[i].further));
     if (!strcmp(r->path, "/tokenize")) json_object_set_new(schema, "anyOf", json_loads("[{\"required\":[\"prompt\"]},{\"required\":[\"messages\"]}]", 0, NULL));
     if (strcmp(r->path, "/chat/completions") && strcmp(r->path, "/completions")) json_object_del(properties, "n");
     if (!strcmp(r->path, "/completions"))
         for (int k = 0; k < 2; k++) json_object_del(properties, k ? "tools" : "tool_choice");
+    if (!strncmp(r->path, "/responses", 10)) json_object_set_new(properties, "tools", json_loads(RESPONSE_TOOLS, 0, NULL));
     if (!strncmp(r->path, "/messages", 9)) {
         json_object_set_new(properties, "tools", json_loads(ANTHROPIC_TOOLS, 0, NULL));
         json_object_set_new(properties, "tool_choice", json_loads("{\"enum\":[{\"type\":\"auto\"},{\"type\":\"none\"},null]}", 0, NULL));

@@ -165,10 +165,10 @@ static bool add_tools(json_t *chat, const json_t *body, refusal *why)
     }
     json_array_foreach(tools, i, tool) {
         json_t *nested = json_object_get(tool, "function");
-        if (!is(text_at(tool, "type"), "function")) continue;      /* tools that OpenAI's servers run */
+        if (json_is_object(tool) && text_at(tool, "type") && !is(text_at(tool, "type"), "function")) continue;      /* tools that OpenAI's servers run */
         if (nested) json_array_append(out, (json_t *)(uintptr_t)tool);
         else {
-            json_t *function = json_copy((json_t *)(uintptr_t)tool);
+            json_t *function = json_is_object(tool) ? json_copy((json_t *)(uintptr_t)tool) : json_object();
             json_object_del(function, "type");
             json_array_append_new(out, json_pack("{s:s, s:o}", "type", "function", "function", function));
         }
