@@ -54,14 +54,43 @@ static void convert(const delta_net_spec *s, delta_net *w, binder *b, const floa
     w->decay = decay;
 }
 
+/* n rows of each of `groups` blocks of `block` rows, from row `at` of the block on; -> pick, returns behind them. */
+static int32_t *pick_of(int32_t *pick, int groups, int64_t block, int64_t at, int64_t n)
+{
+    for (int g = 0; g < groups; g++)
+        for (int64_t i = 0; i < n; i++) *pick++ = (int32_t)(g * block + at + i);
+    return pick;
+}
+
+/* Qwen3-Next: each key head's q, k, the v and the z of its value heads lie together; so do its b and a. */
+static void bind_by_heads(const delta_net_spec *s, delta_net *w, binder *b, int64_t hidden, int i)
+{
+    int64_t share = s->value_heads / s->key_heads, keys = s->key_dim, values = share * s->value_dim, all = s->key_heads * 2 * (keys + values);
+    int32_t *pick = arena_alloc(b->memory, (size_t)(all + 2 * s->value_heads) * sizeof *pick);
+    if (!pick) { bind_fail(b, VLM_MEMORY, "out of memory"); return; }
+    int32_t *z = pick_of(pick, s->key_heads, 2 * (keys + values), 0, keys);
+    z = pick_of(z, s->key_heads, 2 * (keys + values), keys, keys);
+    z = pick_of(z, s->key_heads, 2 * (keys + values), 2 * keys, values);
+    int32_t *rate = pick_of(z, s->key_heads, 2 * (keys + values), 2 * keys + values, values);
+    int32_t *decay = pick_of(rate, s->key_heads, 2 * share, 0, share);
+    pick_of(decay, s->key_heads, 2 * share, share, share);
+    bind_linear_picks(b, 2, (weight *[]){&w->qkv, &w->z}, (int64_t[]){channels(s), s->key_heads * values}, (const int32_t *[]){pick, z}, hidden,
+                      "layers.%d.linear_attn.in_proj_qkvz", i);
+    bind_linear_picks(b, 2, (weight *[]){&w->b, &w->a}, (int64_t[]){s->value_heads, s->value_heads}, (const int32_t *[]){rate, decay}, hidden,
+                      "layers.%d.linear_attn.in_proj_ba", i);
+}
+
 void delta_net_bind(const delta_net_spec *s, delta_net *w, binder *b, int64_t hidden, int i)
 {
     int64_t values = (int64_t)s->value_heads * s->value_dim;
     const float *conv = NULL, *log_a = NULL;
-    bind_linear(b, &w->qkv, channels(s), hidden, "layers.%d.linear_attn.in_proj_qkv", i);
-    bind_linear(b, &w->z, values, hidden, "layers.%d.linear_attn.in_proj_z", i);
-    bind_linear(b, &w->b, s->value_heads, hidden, "layers.%d.linear_attn.in_proj_b", i);
-    bind_linear(b, &w->a, s->value_heads, hidden, "layers.%d.linear_attn.in_proj_a", i);
+    if (b->files && bind_exists(b, "layers.%d.linear_attn.in_proj_qkvz.weight", i)) bind_by_heads(s, w, b, hidden, i);
+    else {
+        bind_linear(b, &w->qkv, channels(s), hidden, "layers.%d.linear_attn.in_proj_qkv", i);
+        bind_linear(b, &w->z, values, hidden, "layers.%d.linear_attn.in_proj_z", i);
+        bind_linear(b, &w->b, s->value_heads, hidden, "layers.%d.linear_attn.in_proj_b", i);
+        bind_linear(b, &w->a, s->value_heads, hidden, "layers.%d.linear_attn.in_proj_a", i);
+    }
     bind_linear(b, &w->out, hidden, values, "layers.%d.linear_attn.out_proj", i);
     bind_conv1d_depthwise(b, &conv, channels(s), s->kernel, "layers.%d.linear_attn.conv1d", i);
     bind_vector(b, &log_a, s->value_heads, "layers.%d.linear_attn.A_log", i);

@@ -59,6 +59,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"qwen3_5_moe_text", qwen3_5_spec, NULL},
     {"qwen3_5_text", qwen3_5_spec, NULL},
     {"qwen3_moe", qwen3_spec, NULL},
+    {"qwen3_next", qwen3_next_spec, NULL},
     {"smollm3", smollm3_spec, NULL},
 };
 

@@ -35,6 +35,7 @@ bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *model_typ
 bool olmo2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool olmoe_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool phi3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool qwen3_next_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool smollm3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);

@@ -68,6 +68,8 @@ void bind_linear_transposed(binder *b, weight *out, int64_t rows, int64_t cols, 
 /* One matrix [heads * (key_rows + value_rows), cols], each head's keys before its values, as matrices of heads: keys turned, heads x [cols, key_rows], and
  * values, heads x [value_rows, cols]. Copied; quantized ones become float32. */
 void bind_heads(binder *b, weight *keys, weight *values, int64_t heads, int64_t key_rows, int64_t value_rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 8, 9)));
+/* Matrices whose rows are mixed in one of the file: row r of out[i] is row pick[i][r] there. Copied, in the file's format. */
+void bind_linear_picks(binder *b, int count, weight *const *out, const int64_t *rows, const int32_t *const *pick, int64_t cols, const char *format, ...) __attribute__((format(printf, 7, 8)));
 /* The full tensor name, values widened to float32. n is checked against the number of elements. */
 void bind_vector(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
 bool bind_vector_optional(binder *b, const float **out, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));

@@ -1,4 +1,5 @@
-/* bind_heads.c - see bind.h: the matrix that DeepSeek's latent attention expands latents with, taken apart by heads. */
+/* bind_heads.c - see bind.h: matrices that hold the rows of heads in turn, taken apart: what DeepSeek's latent attention expands latents with, and
+ * the products of Qwen3-Next's delta nets. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,4 +51,43 @@ void bind_heads(binder *b, weight *keys, weight *values, int64_t heads, int64_t 
         ok = bind_dummy(b, keys, name) && bind_dummy(b, values, name);
     if (!ok || !bind_add(b, keys)) keys->data = NULL;
     if (!ok || !keys->data || !bind_add(b, values)) values->data = NULL;
+}
+
+/* Rows pick[0], pick[1] ... of w. */
+static bool pick_rows(binder *b, weight *out, const weight *w, const int32_t *pick)
+{
+    bool affine = w->format == WF_AFFINE;
+    size_t row = weight_row_bytes(w), units = affine ? (size_t)(w->cols / w->group) * dtype_size(w->scale_type) : 0;
+    char *data = arena_alloc_raw(b->memory, (size_t)out->rows * row), *scales = NULL, *biases = NULL;
+    if (affine) scales = arena_alloc_raw(b->memory, (size_t)out->rows * units), biases = arena_alloc_raw(b->memory, (size_t)out->rows * units);
+    if (!data || (affine && (!scales || !biases))) return bind_memory(b, (size_t)out->rows * row);
+    int64_t rows = out->rows;
+    *out = *w;
+    out->rows = rows;
+    out->data = data, out->scales = scales, out->biases = biases;
+    for (int64_t i = 0; i < rows; i++) {
+        weight one = weight_rows(w, pick[i], 1);
+        memcpy(data + (size_t)i * row, one.data, row);
+        if (affine) memcpy(scales + (size_t)i * units, one.scales, units), memcpy(biases + (size_t)i * units, one.biases, units);
+    }
+    return true;
+}
+
+void bind_linear_picks(binder *b, int count, weight *const *out, const int64_t *rows, const int32_t *const *pick, int64_t cols, const char *format, ...)
+{
+    char name[NAME_MAX_BYTES / 2];
+    weight whole = {.cols = cols};
+    for (int i = 0; i < count; i++) {
+        *out[i] = (weight){.rows = rows[i], .cols = cols};
+        whole.rows += rows[i];
+    }
+    if (b->failed) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    bool ok = b->files ? bind_read_matrix(b, &whole, name) : bind_dummy(b, &whole, name);
+    if (!ok && !b->failed) bind_missing(b, name, ".weight");
+    for (int i = 0; i < count; i++)
+        if (!(ok = ok && pick_rows(b, out[i], &whole, pick[i]) && bind_add(b, out[i]))) out[i]->data = NULL;
 }
