@@ -235,6 +235,16 @@ static bool expand(const vlm_model *m, const char *text, const chat_prompt *chat
     return ok;
 }
 
+/* Placeholders of all media in front of a text that shows none. */
+static bool put_first(const vlm_model *m, const prompt *p, const char *text, buf *out, vlm_error *error)
+{
+    for (int i = 0; i < p->n_media; i++) {
+        const char *mark = placeholder(m, p->media[i]->kind);
+        if (mark) buf_adds(out, mark);
+    }
+    return buf_adds(out, text) || err_memory(error, out->size);
+}
+
 static char *without_guard(const char *text, const char *guard)
 {
     size_t n = strlen(guard);
@@ -483,7 +493,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     *out = (prompt){0};
     chat_prompt chat = {0};
     stills pictures = {.m = m, .source = source, .videos = count_videos(source), .notices = &out->notices};
-    buf expanded = {.limit = 256 << 20}, rewritten = {.limit = 256 << 20};
+    buf expanded = {.limit = 256 << 20}, rewritten = {.limit = 256 << 20}, fronted = {.limit = 256 << 20};
     int *order = NULL;
     bool ok = false;
     if (!m->tok) {
@@ -501,6 +511,11 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     if (!text) { err_memory(error, 64); goto done; }
     if (out->n_media && !(order = MEM_ARRAY((size_t)out->n_media, int))) { err_memory(error, 64); goto done; }
     vlm_error why = {0};
+    const char *shown;
+    if (m->arch->media_first && out->n_media && !find_placeholder(m, text, &shown)) {
+        if (!put_first(m, out, text, &fronted, error)) goto done;
+        text = fronted.data;
+    }
     if (m->arch->rewrite) {
         if (!m->arch->rewrite(m, text, &rewritten, error)) goto done;
         if (rewritten.failed) { err_memory(error, rewritten.size); goto done; }
@@ -518,6 +533,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
 done:
     chat_prompt_free(&chat);
     stills_free(&pictures);
+    buf_free(&fronted);
     buf_free(&expanded);
     buf_free(&rewritten);
     mem_free(order);

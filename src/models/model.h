@@ -161,6 +161,7 @@ typedef struct vlm_arch {
     int32_t (*media_token)(const vlm_model *m, media_kind kind);
     /* Other ids that rows replace, too, where a medium has rows left (Ovis2's marks around tiles). NULL: none. */
     bool (*also_media)(const vlm_model *m, int32_t id);
+    bool media_first;              /* media that the chat template shows nothing of stand before the prompt */
     /* The rendered prompt as the reference's processor changes it before placeholders are expanded (PaliGemma's begin token in the middle). NULL:
      * not at all. User text may hold guards. */
     bool (*rewrite)(const vlm_model *m, const char *text, buf *out, vlm_error *error);
