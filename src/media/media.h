@@ -57,7 +57,7 @@ bool image_to_rgb(image *img, vlm_error *error);
 /* Width and height after EXIF rotation, from the header alone. */
 bool image_probe(const void *data, size_t size, int *width, int *height, vlm_error *error);
 
-typedef enum resize_filter { RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_BICUBIC, RESIZE_LANCZOS } resize_filter;
+typedef enum resize_filter { RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_BICUBIC, RESIZE_LANCZOS, RESIZE_PLAIN /* image_resize_plain */ } resize_filter;
 /* torchvision's antialiased resize of 8-bit images: horizontal pass, round and clip to 8 bits, vertical pass; bicubic a = -0.5.
  * `in` may be gray; out is RGB. */
 bool image_resize(const image *in, int width, int height, resize_filter filter, image *out, vlm_error *error);

@@ -258,6 +258,7 @@ bool resize_sizes_fit(const image *in, int width, int height, vlm_error *error)
 
 bool image_resize(const image *in, int width, int height, resize_filter f, image *out, vlm_error *error)
 {
+    if (f == RESIZE_PLAIN) return image_resize_plain(in, width, height, out, error);
     *out = (image){0};
     if (!resize_sizes_fit(in, width, height, error)) return false;
     size_t size = (size_t)width * (size_t)height * 3;

@@ -129,13 +129,14 @@ static bool configure_processor(molmo2 *v, config *p, config *c)
     if (!picture_config(&v->base.norm, p, "image_processor", picture_half, RESIZE_BILINEAR) || !picture_config(&v->frames, p, "video_processor", picture_half, RESIZE_BILINEAR) ||
         !molmo_crops_config(&v->crops, p, "image_processor", t->image, t->patch, 8) || !read_pair(p, "image_processor.pooling_size", &v->pool_height, &v->pool_width) ||
         !read_pair(p, "video_processor.pooling_size", &v->video_pool_height, &v->video_pool_width)) return false;
-    v->base.norm.plain = v->frames.plain = true;
+    bool plain = v->base.norm.filter == RESIZE_BILINEAR && v->frames.filter == RESIZE_BILINEAR;
+    v->base.norm.filter = v->frames.filter = RESIZE_PLAIN;
     v->most_frames = (int)config_int(p, "video_processor.num_frames", 64, 1, 1 << 14);
     v->most_fps = config_number(p, "video_processor.max_fps", 2);
     static const char *const fixed[] = {"image_processor.size.height", "image_processor.size.width", "video_processor.size.height", "video_processor.size.width"};
     for (int i = 0; i < 4; i++)
         if (config_int(p, fixed[i], t->image, 1, 1 << 14) != t->image) return config_fail(c, VLM_FORMAT, "%s is not the tower's %d", fixed[i], t->image);
-    if (v->base.norm.filter != RESIZE_BILINEAR || v->frames.filter != RESIZE_BILINEAR) return config_fail(c, VLM_UNSUPPORTED, "a resample other than bilinear");
+    if (!plain) return config_fail(c, VLM_UNSUPPORTED, "a resample other than bilinear");
     return !p->failed;
 }
 

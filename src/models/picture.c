@@ -39,7 +39,7 @@ bool picture_config(picture_norm *n, config *p, const char *where, const double 
     double rescale = config_number(p, path(key, sizeof key, where, "rescale_factor"), 1 / 255.0);
     if (!config_bool(p, path(key, sizeof key, where, "do_rescale"), true)) rescale = 1;
     memset(n->outside, 0, sizeof n->outside);
-    n->pillow = n->plain = false;
+    n->pillow = false;
     n->filter = filter_of(config_int(p, path(key, sizeof key, where, "resample"), -1, -1, 5), filter);
     if (p->failed) return false;
     if (!(rescale > 0)) return config_fail(p, VLM_FORMAT, "%s.rescale_factor must be positive", where);
@@ -78,7 +78,6 @@ void picture_window(const picture_norm *n, const image *img, int x, int y, int w
 
 bool picture_resize(const picture_norm *n, const image *img, int width, int height, image *out, vlm_error *error)
 {
-    if (n->plain) return image_resize_plain(img, width, height, out, error);
     return (n->pillow ? image_resize_pillow : image_resize)(img, width, height, n->filter, out, error);
 }
 

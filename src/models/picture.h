@@ -9,7 +9,7 @@ typedef struct picture_norm {
     float value[3][256];           /* channel value -> float */
     uint8_t outside[3];            /* the colour of what lies outside the picture; black unless a family sets it */
     resize_filter filter;
-    bool pillow, plain;            /* picture_resized: as Pillow resizes; image_resize_plain. Else as torchvision */
+    bool pillow;                   /* picture_resized: as Pillow resizes, not torchvision */
 } picture_norm;
 
 extern const double picture_clip[2][3], picture_half[2][3], picture_imagenet[2][3];      /* mean, standard deviation */
