@@ -33,15 +33,15 @@ static bool configure_vision(kimi *v, config *c)
     qwen_tower *t = &v->base.tower;
     int64_t kernel[2] = {2, 2};
     t->vit = (vit_spec){
-        .hidden = (int)config_int(c, "vision_config.hidden_size", 1152, 1, 1 << 16),
-        .heads = (int)config_int(c, "vision_config.num_attention_heads", 16, 1, 1 << 10),
-        .ffn = (int)config_int(c, "vision_config.intermediate_size", 4304, 1, 1 << 20),
+        .hidden = (int)config_int(c, "vision_config.hidden_size|vision_config.vt_hidden_size", 1152, 1, 1 << 16),
+        .heads = (int)config_int(c, "vision_config.num_attention_heads|vision_config.vt_num_attention_heads", 16, 1, 1 << 10),
+        .ffn = (int)config_int(c, "vision_config.intermediate_size|vision_config.vt_intermediate_size", 4304, 1, 1 << 20),
         .act = config_activation(c, "vision_config.hidden_act", "gelu_pytorch_tanh"),
         .layernorm = true,
         .eps = 1e-5f,
         .rope_pairs = true,
     };
-    t->depth = (int)config_int(c, "vision_config.num_hidden_layers", 27, 1, QWEN_MAX_DEPTH);
+    t->depth = (int)config_int(c, "vision_config.num_hidden_layers|vision_config.vt_num_hidden_layers", 27, 1, QWEN_MAX_DEPTH);
     t->side = (int)config_int(c, "vision_config.pos_emb_height|vision_config.init_pos_emb_height", 64, 1, 1 << 12);
     t->bicubic = true;
     t->out = v->base.text.spec.hidden;
@@ -66,7 +66,7 @@ static bool configure_processor(kimi *v, vlm_model *m, config *c)
         if (!config_has(files, "image_processor.image_mean")) p->patch.mean[i] = (float)mean[i];
         if (!config_has(files, "image_processor.image_std")) p->patch.std[i] = (float)std[i];
     }
-    config_ints(files, "image_processor.merge_kernel_size", kernel, 2);
+    config_ints(files, "image_processor.merge_kernel_size|image_processor.media_proc_cfg.merge_kernel_size", kernel, 2);
     p->patch.merge = (int)config_int(files, "image_processor.merge_size", kernel[0], 1, 16);
     p->patch.temporal = 1;
     p->patch.raster = true;
