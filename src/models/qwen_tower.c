@@ -52,7 +52,7 @@ void qwen_tower_bind(const qwen_tower_names *names, qwen_tower *t, binder *b)
     if (names->norm) bind_merger(names, t, &t->merger, b, false, "merger");
     for (int i = 0; i < t->levels && !b->failed; i++) {
         char name[64];
-        snprintf(name, sizeof name, "deepstack_merger_list.%d", i);
+        snprintf(name, sizeof name, "%s.%d", names->deep ? names->deep : "deepstack_merger_list", i);
         bind_merger(names, t, &t->deep[i], b, true, name);
     }
 }

@@ -58,8 +58,8 @@ typedef struct qwen_tower {
 } qwen_tower;
 
 /* Names below the tower's prefix where families differ. norm NULL: the family binds merger.norm and what it merges with. positions, embed, layers NULL:
- * pos_embed, patch_embed.proj, blocks. */
-typedef struct qwen_tower_names { vit_names layer; const char *norm, *up, *down, *positions, *embed, *layers; } qwen_tower_names;
+ * pos_embed, patch_embed.proj, blocks; deep: deepstack_merger_list. */
+typedef struct qwen_tower_names { vit_names layer; const char *norm, *up, *down, *positions, *embed, *layers, *deep; } qwen_tower_names;
 
 /* Checks what the family has set (vit, depth, out, patch), makes rope tables and room for the layers. */
 bool qwen_tower_plan(qwen_tower *t, arena *memory, config *c, int text_hidden);
