@@ -174,7 +174,7 @@ static void cut(step *s, tensor *x, tensor *h)
 static tensor norm(const step *s, tensor x, const float *w)
 {
     const decoder_spec *spec = &s->d->spec;
-    return spec->layernorm ? op_layernorm(s->r, x, w, NULL, spec->eps) : op_rmsnorm(s->r, x, w, spec->norm_offset, spec->eps);
+    return spec->layernorm ? op_layernorm(s->r, x, w, spec->norm_bias ? w + spec->hidden : NULL, spec->eps) : op_rmsnorm(s->r, x, w, spec->norm_offset, spec->eps);
 }
 
 /* What attention reads: x itself when the only norms are behind. */
@@ -344,6 +344,11 @@ static tensor mlp(step *s, int i, tensor h)
 {
     const decoder_layer *w = &s->d->layer[i];
     float sparse = s->d->spec.layer[i].sparse;
+    if (s->d->spec.plain_mlp) {
+        h = op_linear(s->r, h, &w->up, w->up_bias);
+        op_activate(s->r, h, s->d->spec.act);
+        return op_linear(s->r, h, &w->down, w->down_bias);
+    }
     tensor y[2];                                                                           /* gate, up [n, ffn] */
     op_linear_group(s->r, h, 2, y, (const weight *[]){&w->gate, &w->up}, (const float *[]){w->gate_bias, w->up_bias});
     if (sparse > 0) keep_outstanding(s->r, y[0], sparse);
@@ -609,7 +614,7 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
     if (spec->altup.streams && run_ok(r)) x = altup_end(r, &spec->altup, &d->altup, x);
     x = norm(&s, x, d->norm);
     TAP(r, "hidden", spec->layers, x);
-    tensor logits = op_linear(r, x, &d->head, NULL);                                       /* [m, vocab] */
+    tensor logits = op_linear(r, x, &d->head, d->head_bias);                                       /* [m, vocab] */
     if (spec->logit_scale > 0) op_scale(r, logits, spec->logit_scale, NULL);
     if (spec->final_softcap > 0) op_softcap(r, logits, spec->final_softcap);
     TAP(r, "logits", 0, logits);

@@ -78,7 +78,10 @@ typedef struct decoder_spec {
     bool mlx_adds_offset;          /* MLX's files hold w + offset */
     norm_style norms;
     norm_names names;              /* NULL: the style's */
-    bool layernorm;                /* layer norms without biases instead of rms norms */
+    bool layernorm;                /* layer norms without biases instead of rms norms ... */
+    bool norm_bias;                /* ... with biases, which lie behind the weights: norm1 is [2 * hidden] */
+    bool plain_mlp;                /* down(act(up h)), no gate */
+    bool head_bias;                /* lm_head.bias */
     activation act;
     float embed_scale;             /* 1, or Gemma's sqrt(hidden) */
     int more_vocab;                /* rows of a second table, embed_more, for the ids from vocab on */
@@ -174,7 +177,7 @@ struct decoder {
     decoder_spec spec;
     decoder_layer *layer;
     weight embed, embed_more, head, ple_embed, ple_project;
-    const float *norm, *ple_norm;
+    const float *norm, *ple_norm, *head_bias;
     altup altup;
     /* Called when not NULL: rows of x [n, hidden] whose ids have embeddings of another kind are put right. Media rows come later. */
     void (*embed_others)(run *r, const decoder *d, const batch *b, tensor x);

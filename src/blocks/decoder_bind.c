@@ -2,6 +2,8 @@
 #include "blocks/decoder.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 static void bind_prefixes(binder *b, const char *const *p)
 {
@@ -55,12 +57,12 @@ static void bind_mlp(const decoder_spec *s, decoder_layer *w, const decoder_laye
     if (s->fused_gate_up && has_fused(b, "layers.%d.mlp.gate_up_proj", i)) {
         bind_linear_parts(b, 2, (weight *[]){s->up_first ? &w->up : &w->gate, s->up_first ? &w->gate : &w->up}, (int64_t[]){l->ffn, l->ffn}, s->hidden, "layers.%d.mlp.gate_up_proj", i);
     } else {
-        bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w1" : "mlp.gate_proj");
+        if (!s->plain_mlp) bind_linear(b, &w->gate, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w1" : "mlp.gate_proj");
         bind_linear(b, &w->up, l->ffn, s->hidden, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w3" : "mlp.up_proj");
     }
     bind_linear(b, &w->down, s->hidden, l->ffn, "layers.%d.%s", i, s->lfm2_names ? "feed_forward.w2" : "mlp.down_proj");
     if (!s->mlp_bias) return;
-    bind_vector(b, &w->gate_bias, l->ffn, "layers.%d.mlp.gate_proj.bias", i);
+    if (!s->plain_mlp) bind_vector(b, &w->gate_bias, l->ffn, "layers.%d.mlp.gate_proj.bias", i);
     bind_vector(b, &w->up_bias, l->ffn, "layers.%d.mlp.up_proj.bias", i);
     bind_vector(b, &w->down_bias, s->hidden, "layers.%d.mlp.down_proj.bias", i);
 }
@@ -149,8 +151,24 @@ static void bind_moe(const decoder_spec *s, decoder_layer *w, binder *b, int i)
     bind_vector(b, &w->moe_post2, s->hidden, "layers.%d.post_feedforward_layernorm_2.weight", i);
 }
 
+/* A norm's weights; its biases, if it has some, behind them. */
+static void bind_norm(const decoder_spec *s, binder *b, const float **out, const char *name)
+{
+    const float *bias = NULL;
+    bind_vector(b, out, s->hidden, "%s.weight", name);
+    if (!s->norm_bias) return;
+    bind_vector(b, &bias, s->hidden, "%s.bias", name);
+    float *both = b->failed ? NULL : arena_alloc_raw(b->memory, 2 * (size_t)s->hidden * sizeof *both);
+    if (!both && !b->failed) bind_fail(b, VLM_MEMORY, "out of memory");
+    if (!both) return;
+    memcpy(both, *out, (size_t)s->hidden * sizeof *both);
+    memcpy(both + s->hidden, bias, (size_t)s->hidden * sizeof *both);
+    *out = both;
+}
+
 static void bind_norms(const decoder_spec *s, decoder_layer *w, binder *b, int i)
 {
+    char name[96];
     static const norm_names usual[] = {
         [NORM_PRE] = {"input_layernorm", NULL, "post_attention_layernorm", NULL},
         [NORM_SANDWICH] = {"input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"},
@@ -162,7 +180,10 @@ static void bind_norms(const decoder_spec *s, decoder_layer *w, binder *b, int i
         {&w->norm1, n->norm1, own->norm1}, {&w->post1, n->post1, own->post1}, {&w->norm2, n->norm2, own->norm2}, {&w->post2, n->post2, own->post2},
     };
     for (size_t k = 0; k < sizeof norms / sizeof *norms; k++)
-        if (norms[k].usual) bind_vector(b, norms[k].out, s->hidden, "layers.%d.%s.weight", i, norms[k].own ? norms[k].own : norms[k].usual);
+        if (norms[k].usual) {
+            snprintf(name, sizeof name, "layers.%d.%s", i, norms[k].own ? norms[k].own : norms[k].usual);
+            bind_norm(s, b, norms[k].out, name);
+        }
 }
 
 static float gate(binder *b, int i, const char *name)
@@ -220,12 +241,13 @@ bool decoder_bind(decoder *d, binder *b)
     bind_prefixes(b, s->head_prefix);
     /* A head in the file wins over tie_word_embeddings: some configs say tied and carry another head. */
     bool own_head = false;
+    if (s->head_bias) bind_vector(b, &d->head_bias, s->vocab, "lm_head.bias");
     if (!s->tied) bind_linear(b, &d->head, s->vocab, s->hidden, "lm_head");
     else if (b->files) own_head = bind_linear_optional(b, &d->head, s->vocab, s->hidden, "lm_head");
     bind_prefixes(b, s->prefix);
     if (s->tied && !own_head) bind_linear(b, &d->embed, s->vocab, s->hidden, "embed_tokens");
     else bind_table(b, &d->embed, s->embed_rows ? s->embed_rows : s->vocab, s->hidden, "embed_tokens");
-    bind_vector(b, &d->norm, s->hidden, s->lfm2_names ? "embedding_norm.weight" : "norm.weight");
+    bind_norm(s, b, &d->norm, s->lfm2_names ? "embedding_norm" : "norm");
     if (s->ple) {
         int64_t columns = (int64_t)s->layers * s->ple;
         bind_table(b, &d->ple_embed, s->ple_vocab, columns, "embed_tokens_per_layer");

@@ -17,6 +17,7 @@ struct tower_kind {
     bool rms, gated, rope;
     bool norm_first;               /* pre_norm comes before the positions */
     bool llama4;                   /* the class row is the last; rope in pairs, from 1 on, column first; a product instead of a convolution */
+    bool product;                  /* the patches' kernel lies as a matrix */
     bool patches;                  /* Molmo: pixels come as patches */
     bool quotients;                /* buckets: of i / n, not i * (1 / n) */
     int flat;                      /* SigLIP 2: rows of the table; pixels come as patches, the table is resampled to the picture */
@@ -53,6 +54,9 @@ static const struct tower_kind kinds[] = {
     {.types = {"granite_docling_vision"}, .names = SIGLIP_NAMES, .layers = "encoder.layers", .embed = "embeddings.patch_embedding",
      .table = "embeddings.position_embedding.weight", .post_norm = "post_layernorm",
      .hidden = 768, .ffn = 3072, .n_layers = 12, .heads = 12, .image = 512, .patch = 16, .act = "gelu_pytorch_tanh", .eps = 1e-6f},
+    {.types = {"moondream"}, .layers = "blocks", .embed = "patch_emb", .table = "pos_emb", .post_norm = "post_ln",
+     .names = {"ln1", "ln2", "attn.qkv", "attn.proj", NULL, "mlp.fc1", "mlp.fc2", NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+     .hidden = 1152, .ffn = 4304, .n_layers = 27, .heads = 16, .image = 378, .patch = 14, .act = "gelu_pytorch_tanh", .eps = 1e-5f, .product = true},
     {.types = {"molmo"}, .layers = "transformer.resblocks", .embed = "patch_embedding", .table = "positional_embedding", .class_row = "class_embedding", .pre_norm = "pre_ln",
      .names = {"attention_norm", "ffn_norm", NULL, "attention.wo", NULL, "feed_forward.w1", "feed_forward.w2", "attention.wq", "attention.wk", "attention.wv",
                NULL, NULL, NULL, NULL},
@@ -212,7 +216,7 @@ void image_tower_bind(image_tower *t, binder *b, const char *const *p)
     int64_t d = t->vit.hidden;
     bind_prefix(b, p[0], p[1], p[1] ? p[2] : NULL, p[1] && p[2] ? p[3] : NULL, p[1] && p[2] && p[3] ? p[4] : NULL,
                 p[1] && p[2] && p[3] && p[4] ? p[5] : NULL, NULL);
-    if (t->flat || k->llama4) bind_linear(b, &t->embed, d, (int64_t)3 * t->patch * t->patch, "%s", k->embed);
+    if (t->flat || k->llama4 || k->product) bind_linear(b, &t->embed, d, (int64_t)3 * t->patch * t->patch, "%s", k->embed);
     else bind_conv3d(b, &t->embed, d, 3, 1, t->patch, t->patch, "%s", k->embed);
     bind_vector_optional(b, &t->embed_bias, d, "%s.bias", k->embed);
     if (k->class_row) bind_vector(b, &t->class_row, d, "%s", k->class_row);

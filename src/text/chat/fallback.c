@@ -38,7 +38,7 @@ static const family families[] = {
     {"deepseekocr", TOKEN, "<image>\\n", false, false}, {"deepseekocr_2", TOKEN, "<image>\\n", false, false}, {"deepseek_ocr", TOKEN, "<image>\\n", false, false}, {"deepseek_ocr2", TOKEN, "<image>\\n", false, false}, {"phi4-siglip", TOKEN, "<image>\\n", false, false},
     {"unlimited-ocr", ONCE, "<image>", false, false}, {"phi3_v", NUMBERED, "", false, false}, {"phi4mm", NUMBERED, "", false, false},
     {"paligemma", LAST_TOKEN, "<image>", false, true}, {"florence2", LAST, "", false, false}, {"falcon_ocr", LAST, "", false, true},
-    {"moondream2", PROMPT, "", false, false}, {"moondream3", PROMPT, "", false, false}, {"plamo2vl", PROMPT, "", false, false}, {"molmo", TEXT, "", false, false},
+    {"moondream1", PROMPT, "", false, false}, {"moondream2", PROMPT, "", false, false}, {"moondream3", PROMPT, "", false, false}, {"plamo2vl", PROMPT, "", false, false}, {"molmo", TEXT, "", false, false},
 };
 
 static const family *find(const char *type)
