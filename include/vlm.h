@@ -206,6 +206,11 @@ typedef struct vlm_request_options {
     int include_stop;              /* 1: the stop string that ended it is part of the text; 0 */
     const char *adapter;           /* name of the loaded adapter that it runs with, several with commas between them: their changes add up;
                                     * "" or "none": none. NULL: the only one that is loaded, none when there are several */
+    int num_beams;                 /* beam search with so many beams: the answer comes as a whole, at the end; 1: none. 0 (default): as generation_config.json
+                                    * says, when nothing else was asked for that beams cannot do: temperature, grammars, tools, thinking budgets */
+    float length_penalty;          /* beams: scores are divided by length^this; NAN: generation_config.json, else 1 */
+    int early_stopping;            /* beams: 1: over when num_beams answers are finished; 0: when none can be expected to get better; 2 (never): when none can.
+                                    * -1 (default): generation_config.json, else 0 */
 } vlm_request_options;
 
 VLM_API vlm_request_options vlm_request_options_default(void);

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -30,7 +31,8 @@ typedef struct watched {
     ids answer;
     vlm_usage usage;
     vlm_error error;
-    bool failed, done;
+    bool failed, done, beams;
+    int skipped;                   /* the golden answer of beams begins with the decoder's first token */
 } watched;
 
 const char *mode_name(check_mode m)
@@ -108,7 +110,7 @@ static bool watch(watched *w, const vlm_model *m, const check_suite *s, const ch
 /* Can a prefix be taken over? It ends at a page's end before the last token, and not inside a block of tokens that see each other. */
 static bool has_reusable_prefix(const prompt *p)
 {
-    for (int end = KV_PAGE_TOKENS; end < (int)p->ids.count; end += KV_PAGE_TOKENS)
+    for (int end = KV_PAGE_TOKENS; end < (int)prompt_tokens(p)->count; end += KV_PAGE_TOKENS)
         if (!p->see_from || p->see_from[end] == end) return true;
     return false;
 }
@@ -118,8 +120,19 @@ static void submit(watched *w, vlm_engine *engine, const vlm_model *m, const che
     prompt p = {0};
     vlm_request_options o = vlm_request_options_default();
     engine_extra extra = {.probe = &w->probe, .prompt = &p, .media_dir = s->media_dir};
+    const json_t *told = json_object_get(w->c->json, "generate"), *beams = json_object_get(told, "num_beams"), *early = json_object_get(told, "early_stopping");
+    o.num_beams = beams ? (int)json_integer_value(beams) : 1;
+    if (json_object_get(told, "length_penalty")) o.length_penalty = (float)json_number_value(json_object_get(told, "length_penalty"));
+    if (early) o.early_stopping = json_is_true(early) ? 1 : json_is_string(early) ? 2 : 0;
+    int most = (int)json_integer_value(json_object_get(told, "max_new_tokens"));
     o.max_tokens = (int)w->c->answer.count;
-    o.ignore_eos = !s->stops;
+    const json_t *ends = json_object_get(told, "eos");
+    char *ids_text = ends ? json_dumps(ends, 0) : NULL;
+    o.ignore_eos = (!s->stops && o.num_beams == 1) || ids_text;
+    o.stop_token_ids = ids_text;
+    w->beams = o.num_beams > 1;
+    if (w->beams && m->arch->reads_prompt && w->c->answer.count && w->c->answer.id[0] == m->start) w->skipped = 1;
+    o.max_tokens = most ? most : o.max_tokens - w->skipped;
     o.sampling.temperature = 0;
     o.adapter = json_string_value(json_object_get(w->c->json, "adapter"));
     o.sampling.logprobs = 1;                                         /* an event for each token */
@@ -128,6 +141,7 @@ static void submit(watched *w, vlm_engine *engine, const vlm_model *m, const che
     w->reusable = !w->failed && has_reusable_prefix(&p);
     if (!w->failed) w->failed = !(w->request = engine_submit(engine, &o, &extra, &w->error));
     w->done = w->failed;
+    free(ids_text);
     prompt_free(&p);
 }
 
@@ -149,7 +163,8 @@ static void follow(watched *w, size_t tokens)
         } else if (e.type == VLM_EVENT_DONE) {
             w->usage = e.usage;
             bool ended = e.finish_reason && !strcmp(e.finish_reason, "stop") && !e.stop_string;
-            if (ended && (size_t)w->last_step == w->answer.count) ids_add(&w->answer, w->last_best);
+            if (w->beams && e.token >= 0) ids_add(&w->answer, e.token);
+            else if (ended && (size_t)w->last_step == w->answer.count) ids_add(&w->answer, w->last_best);
         } else if (e.type == VLM_EVENT_ERROR) {
             w->failed = true;
             w->usage = e.usage;
@@ -223,7 +238,10 @@ static void compare_table(check_report *r, stage which, const check_suite *s, co
 
 static void compare_tokens(check_report *r, const vlm_model *m, const watched *w)
 {
-    const ids *got = &w->answer, *want = &w->c->answer;
+    ids rest = w->c->answer;
+    rest.id += w->skipped;
+    rest.count -= (size_t)w->skipped;
+    const ids *got = &w->answer, *want = &rest;
     size_t at = 0;
     while (at < got->count && at < want->count && got->id[at] == want->id[at]) at++;
     int32_t a = at < got->count ? got->id[at] : -1, b = at < want->count ? want->id[at] : -1;

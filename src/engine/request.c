@@ -2,6 +2,7 @@
 #include "engine/request.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -113,6 +114,9 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
     r->max_tokens = o->max_tokens;
     r->min_tokens = o->min_tokens;
     r->thinking_budget = o->thinking_budget;
+    r->num_beams = o->num_beams;
+    r->length_penalty = o->length_penalty;
+    r->early_stopping = o->early_stopping;
     r->progress = o->progress;
     r->progressed = r->submitted;                 /* nothing is said about what is quick */
     r->seq.priority = o->priority;
@@ -128,6 +132,37 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
     }
     r->deadline = o->timeout_seconds > 0 ? r->submitted + o->timeout_seconds : 0;
     return true;
+}
+
+/* What beams cannot do; NULL: nothing of it was asked for. */
+static const char *against_beams(const vlm_request *r)
+{
+    const vlm_sampling *o = &r->sampler.options;
+    if (o->temperature > 0) return "temperature";
+    if (r->response_format) return "response_format";
+    if (r->tool_choice) return "tool_choice";
+    if (r->thinking_budget >= 0) return "thinking_budget";
+    return o->top_logprobs ? "top_logprobs" : NULL;
+}
+
+bool request_choose_beams(vlm_request *r, const vlm_model *m, vlm_error *error)
+{
+    config none = {0}, c = m->cfg ? *m->cfg : none;
+    const char *against = against_beams(r);
+    const json_t *early = config_get(&c, "generation_config.early_stopping");
+    bool own = r->num_beams != 0;
+    if (r->num_beams < 0 || r->num_beams > MAX_BEAMS) return err_set(error, VLM_INVALID, "num_beams is %d; 1 to %d were expected", r->num_beams, MAX_BEAMS);
+    if (r->early_stopping < -1 || r->early_stopping > BEAMS_NEVER) return err_set(error, VLM_INVALID, "early_stopping is %d; 0, 1 or 2 (never) was expected", r->early_stopping);
+    if (r->early_stopping < 0) r->early_stopping = json_is_true(early) ? BEAMS_EARLY : json_is_string(early) ? BEAMS_NEVER : BEAMS_HEURISTIC;
+    if (isnan(r->length_penalty)) r->length_penalty = (float)config_number(&c, "generation_config.length_penalty", 1);
+    if (!own) r->num_beams = (int)config_int(&c, "generation_config.num_beams", 1, 1, MAX_BEAMS);
+    if (m->cfg && !config_ok(&c, error)) return false;
+    if (!isfinite(r->length_penalty)) return err_set(error, VLM_INVALID, "length_penalty has to be a number");
+    if (r->num_beams == 1 || !against) return true;
+    r->num_beams = 1;
+    if (!own) return true;                        /* the checkpoint's wish gives way */
+    err_set(error, VLM_UNSUPPORTED, "beam search does not go with %s", against);
+    return err_hint(error, "leave %s out, or num_beams", against), false;
 }
 
 const json_t *request_tools(const vlm_request *r)
@@ -212,6 +247,7 @@ void request_unref(vlm_request *r)
     guide_free(&r->guide);
     output_free(&r->output);
     output_marks_free(&r->marks);
+    beams_free(r->beams, NULL, &r->seq);
     sequence_free(&r->seq);
     pthread_cond_destroy(&r->arrived);
     pthread_mutex_destroy(&r->lock);

@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include "engine/beams.h"
 #include "engine/engine.h"
 #include "engine/guide.h"
 #include "engine/output.h"
@@ -61,7 +62,10 @@ struct vlm_request {
     output_marks marks;            /* of the tool format that it names */
     guide guide;
     output output;
-    sequence seq;
+    sequence seq;                  /* prompt and answer; with beams the answer comes when they are done */
+    int num_beams, early_stopping; /* num_beams 1: no beam search */
+    float length_penalty;
+    beams *beams;                  /* NULL: none, or done */
     bool counted;                  /* among the engine's waiting ones; under the engine's lock */
     bool tapped;                   /* the probe has seen the last prompt token */
     uint8_t *encoded;              /* [n_media] 1: encoded for this request, not cached */
@@ -77,6 +81,8 @@ struct vlm_request {
 bool request_choose_adapters(vlm_request *r, const vlm_model *m, const char *names, vlm_error *error);
 
 vlm_request *request_new(vlm_engine *engine, const vlm_request_options *options, const engine_extra *extra, vlm_error *error);
+/* num_beams and what goes with it, of the request or the model; after the sampler's options are known. */
+bool request_choose_beams(vlm_request *r, const vlm_model *m, vlm_error *error);
 void request_ref(vlm_request *r);
 void request_unref(vlm_request *r);
 

@@ -168,7 +168,7 @@ static bool take_out(sequence **list, int *n, const sequence *seq)
     return false;
 }
 
-bool scheduler_add(scheduler *s, sequence *seq)
+static bool make_place(scheduler *s)
 {
     if (s->n_waiting + s->n_running >= s->capacity) {
         int capacity = s->capacity ? 2 * s->capacity : 16;
@@ -183,10 +183,56 @@ bool scheduler_add(scheduler *s, sequence *seq)
         s->fill = fill;
         s->capacity = capacity;
     }
+    return true;
+}
+
+bool scheduler_add(scheduler *s, sequence *seq)
+{
+    if (!make_place(s)) return false;
     const prompt *p = seq->prompt;
     for (int i = 0; p->see_to && i < seq->n_prompt; i++)
         if (p->see_to[i] - i > seq->longest_block) seq->longest_block = p->see_to[i] - i;
     insert(s->waiting, &s->n_waiting, seq);
+    return true;
+}
+
+static bool share_table(page_table *to, const page_table *from)
+{
+    for (int i = 0; i < from->count; i++) {
+        if (!table_push(to, from->page[i])) return false;
+        if (from->page[i]) pages_hold(from->page[i]);
+    }
+    to->first = from->first;
+    return true;
+}
+
+bool scheduler_fork(scheduler *s, const sequence *parent, sequence *child, int32_t token)
+{
+    bool runs = false;
+    for (int i = 0; i < s->n_running; i++) runs |= s->running[i] == parent;
+    *child = (sequence){.prompt = parent->prompt, .n_prompt = parent->n_prompt, .admitted = parent->admitted, .cached = 0, .longest_block = parent->longest_block,
+                        .priority = parent->priority, .arrival = parent->arrival, .patience = parent->patience, .adapters = parent->adapters,
+                        .root = parent->root, .owner = parent->owner};
+    child->tokens = MEM_ARRAY((size_t)parent->n + 16, int32_t);
+    child->keys = MEM_ARRAY((size_t)parent->n_keys + 1, digest);
+    if (!child->tokens || !child->keys || !make_place(s)) return false;
+    child->capacity = parent->n + 16;
+    child->keys_capacity = parent->n_keys + 1;
+    memcpy(child->tokens, parent->tokens, (size_t)parent->n * sizeof *child->tokens);
+    if (parent->n_keys) memcpy(child->keys, parent->keys, (size_t)parent->n_keys * sizeof *child->keys);
+    child->n = parent->n;
+    child->n_keys = parent->n_keys;
+    child->unkeyed = parent->unkeyed;
+    if (!sequence_add(child, token)) return false;
+    if (runs) {
+        bool ok = share_table(&child->memory, &parent->memory);
+        for (int g = 0; ok && g < s->pages->n_groups; g++) ok = share_table(&child->table[g], &parent->table[g]);
+        if (!ok) { drop_pages(s, child); return false; }
+        child->state = parent->state ? pages_hold(parent->state) : NULL;
+        child->computed = parent->computed;
+        child->remembered = parent->remembered;
+    }
+    insert(runs ? s->running : s->waiting, runs ? &s->n_running : &s->n_waiting, child);
     return true;
 }
 
@@ -238,9 +284,26 @@ uint64_t scheduler_bytes(const pages *p, int n, int rows, int chunk)
     return bytes;
 }
 
+/* Before it writes to a page that others hold, a sequence gets a copy. */
+static bool own_last_page(scheduler *s, sequence *seq)
+{
+    int b = seq->computed / KV_PAGE_TOKENS;
+    for (int g = 0; g < s->pages->n_groups && seq->computed % KV_PAGE_TOKENS; g++) {
+        page *old = b < seq->table[g].count ? seq->table[g].page[b] : NULL;
+        if (!old || old->refs < 2) continue;
+        page *pg = pages_take(s->pages, g);
+        if (!pg) return false;
+        memcpy(pg->data, old->data, s->pages->bytes[g]);
+        table_set(&seq->table[g], b, pg);
+        pages_drop(s->pages, old);
+    }
+    return true;
+}
+
 /* Pages for tokens up to `end` in every group, and a state to write to. False: some are missing (those there are stay). */
 static bool ensure(scheduler *s, sequence *seq, int end)
 {
+    if (!own_last_page(s, seq)) return false;
     for (int g = 0; g < s->pages->n_groups; g++)
         while (seq->table[g].count < blocks_of(end)) {
             page *pg = pages_take(s->pages, g);
@@ -316,7 +379,7 @@ static bool decoding(const scheduler *s, const sequence *seq)
 {
     int missing = seq->n - seq->computed;
     if (s->kinds && seq->computed < seq->n_prompt) return false;
-    return seq->n > seq->n_prompt && missing <= 1 + seq->ahead && (missing == 1 || missing <= s->chunk) && seq->remembered == memory_rows(seq);
+    return missing > 0 && seq->n > seq->n_prompt && missing <= 1 + seq->ahead && (missing == 1 || missing <= s->chunk) && seq->remembered == memory_rows(seq);
 }
 
 /* The newest tokens of everybody who decodes; the last in order give way. */
@@ -341,7 +404,7 @@ static int share(const scheduler *s)
 {
     int left = s->step_tokens - s->plan_tokens, wanting = s->max_running - s->n_running;
     if (wanting > s->n_waiting) wanting = s->n_waiting;
-    for (int i = 0; i < s->n_running; i++) wanting += !decoding(s, s->running[i]);
+    for (int i = 0; i < s->n_running; i++) wanting += s->running[i]->computed < s->running[i]->n && !decoding(s, s->running[i]);
     int part = wanting > MAX_SHARES ? s->step_tokens / MAX_SHARES : wanting > 1 ? s->step_tokens / wanting : s->step_tokens;
     if (part < KV_PAGE_TOKENS) part = KV_PAGE_TOKENS;
     if (part > left) part = left;
@@ -385,6 +448,7 @@ static void plan_chunk(scheduler *s, sequence *seq, int most)
     if (end <= seq->computed) return;
     if (!ensure(s, seq, end)) {
         s->short_of_pages = true;
+        if (!own_last_page(s, seq)) return;
         if (s->pages->bytes[STATE_GROUP] && !seq->next_state) return;
         int there = covered(s, seq);
         if (there < end) end = whole_blocks(seq, there, false);
@@ -413,7 +477,10 @@ static sequence *admit(scheduler *s, sequence **unfit, vlm_error *why)
 {
     if (!s->n_waiting || s->n_running >= s->max_running || s->short_of_pages) return NULL;
     if (s->n_running && s->blocked_room && pages_room(s->pages) <= s->blocked_room) return NULL;
-    sequence *seq = s->waiting[0];
+    sequence *seq = NULL;
+    for (int i = 0; i < s->n_waiting && !seq; i++)
+        if (!s->waiting[i]->idle) seq = s->waiting[i];
+    if (!seq) return NULL;
     uint64_t all = bytes_of(s, seq), have = 0;
     if (all > s->pages->stats.budget) return unfit_error(s, *unfit = seq, why), NULL;
     if (!adopt(s, seq)) return err_memory(why, sizeof(page *) * (size_t)seq->n / KV_PAGE_TOKENS), *unfit = seq, NULL;
@@ -504,6 +571,16 @@ static bool plan_once(scheduler *s, sequence **unfit, vlm_error *why)
     return !*unfit;
 }
 
+/* When nothing can be done: a beam that waits for others, which wait for its pages. */
+static bool give_way(scheduler *s)
+{
+    bool wanted = s->short_of_pages;
+    for (int i = 0; i < s->n_waiting; i++) wanted |= !s->waiting[i]->idle;
+    for (int i = s->n_running - 1; wanted && i >= 0; i--)
+        if (s->running[i]->idle) return preempt(s, s->running[i]), true;
+    return false;
+}
+
 bool scheduler_plan(scheduler *s, sequence **unfit, vlm_error *why)
 {
     *unfit = NULL;
@@ -511,6 +588,7 @@ bool scheduler_plan(scheduler *s, sequence **unfit, vlm_error *why)
     for (;;) {
         if (!plan_once(s, unfit, why)) return false;
         if (s->n_plan || s->n_fill) { age(s); return true; }
+        if (give_way(s)) continue;
         if (!s->short_of_pages || !s->n_running) return false;
         if (s->n_running > 1) { preempt(s, s->running[s->n_running - 1]); continue; }
         *unfit = s->running[0];                   /* it has all there is */

@@ -16,6 +16,8 @@
  * A chunk ends where media rows are not encoded yet, and never inside a media block that sees itself whole. With recurrent
  * state a chunk ends at the last page border of the prompt, where the state is kept for the prefix cache; where kinds of tokens are told apart,
  * at the end of the prompt.
+ * Sequences of one request's beams share pages: a page that is not full is copied when a sequence writes to it while others hold it.
+ * One that waits for the others keeps its pages until somebody needs them.
  * None of this changes a token: rows of a step do not depend on each other. */
 #ifndef VLM_ENGINE_SCHEDULER_H
 #define VLM_ENGINE_SCHEDULER_H
@@ -48,6 +50,8 @@ typedef struct sequence {
     digest root, *keys;            /* keys of the full blocks */
     int n_keys, keys_capacity;
     bool unkeyed;                  /* no key could be made: nothing more is published */
+    int beam;                      /* which of its owner's beams it is */
+    bool idle;                     /* a beam that waits for the others: nothing of it is to be computed */
     void *owner;
 } sequence;
 
@@ -77,6 +81,9 @@ typedef struct scheduler {
 void scheduler_free(scheduler *s);
 /* Takes a sequence into the waiting list. False: out of memory. */
 bool scheduler_add(scheduler *s, sequence *seq);
+/* child (zeroed) becomes a sequence like parent with one token more, at the same place in line; whatever the parent has computed is shared: pages are
+ * copied when one of them writes. False: out of memory; the child may be freed as it is. */
+bool scheduler_fork(scheduler *s, const sequence *parent, sequence *child, int32_t token);
 /* Takes it out of all lists and gives its pages back. */
 void scheduler_remove(scheduler *s, sequence *seq);
 /* Plans a step. Sequences that can never run are reported one at a time: *unfit is set with the reason, the caller ends it and

@@ -25,6 +25,8 @@ static void show_counters(vlm_engine *e)
 
 void engine_end(vlm_engine *e, vlm_request *r, const char *reason, const char *stop_string, const vlm_error *error)
 {
+    if (r->beams) beams_free(r->beams, &e->scheduler, &r->seq);
+    r->beams = NULL;
     scheduler_remove(&e->scheduler, &r->seq);
     if (r->seq.n > r->seq.n_prompt + r->usage.completion_tokens) r->seq.n = r->seq.n_prompt + r->usage.completion_tokens;      /* forced, not delivered */
     r->usage.reasoning_tokens = r->guide.think.tokens;
@@ -71,6 +73,8 @@ static void finish(vlm_engine *e, vlm_request *r, const char *reason)
 /* ---- taking in ---- */
 
 static bool follow(vlm_engine *e, vlm_request *r);
+static void deliver_best(vlm_engine *e, vlm_request *r, const char *reason);
+
 
 /* TAKES_* of the media in a prompt. */
 static unsigned prompt_kinds(const prompt *p)
@@ -108,6 +112,7 @@ static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
     r->usage.prompt_tokens = (int)p->ids.count;
     for (int i = 0; i < p->n_media; i++) r->usage.media_items += p->media[i]->kind != MEDIA_PROMPT;
     r->usage.media_seconds = p->media_seconds;
+    if (r->num_beams > 1 && !(r->beams = beams_new(r->num_beams, r->length_penalty, (beams_early)r->early_stopping, r->output.n_eos, seq, error))) return false;
     if (!request_emit_started(r) || !scheduler_add(&e->scheduler, seq)) return err_memory(error, sizeof(event_node));
     return true;
 }
@@ -137,6 +142,7 @@ static void sweep(vlm_engine *e)
         next = r->next;
         if (r->failure.code) engine_end(e, r, NULL, NULL, &r->failure);
         else if (atomic_load(&r->cancel)) engine_end(e, r, "cancelled", NULL, NULL);
+        else if (r->deadline > 0 && now >= r->deadline && r->beams) deliver_best(e, r, "timeout");
         else if (r->deadline > 0 && now >= r->deadline) finish(e, r, "timeout");
     }
 }
@@ -180,6 +186,7 @@ static bool anybody_taps(const planned *plan, int count)
 /* A row of logits and what became of it: a token drawn, or what is to be told of one that is known already. */
 typedef struct draw_job {
     vlm_request *r;
+    sequence *seq;                 /* r's, or a beam */
     float *logits;
     void *scratch;
     int at;                        /* index of the token that the row is for; the sequence's end: to be drawn */
@@ -193,8 +200,12 @@ static void draw_range(void *arg, int64_t begin, int64_t end, int thread)
     draw_jobs *jobs = arg;
     for (int64_t i = begin; i < end; i++) {
         draw_job *j = &jobs->job[i];
-        const sequence *seq = &j->r->seq;
-        if (j->at < seq->n) sampler_given(&j->r->sampler, j->logits, jobs->vocab, seq->tokens[j->at], &j->result);
+        const sequence *seq = j->seq;
+        if (j->r->beams) {
+            sampler_limits limits = {.last = seq->n + 1 >= j->r->length_limit};
+            if (seq->n - seq->n_prompt < j->r->min_tokens) limits.banned = j->r->output.eos, limits.n_banned = j->r->output.n_eos;
+            beams_score(j->r->beams, seq->beam, &j->r->sampler, j->logits, jobs->vocab, &limits, j->scratch);
+        } else if (j->at < seq->n) sampler_given(&j->r->sampler, j->logits, jobs->vocab, seq->tokens[j->at], &j->result);
         else {
             sampler_limits limits = guide_limits(&j->r->guide);
             limits.last = seq->n + 1 >= j->r->length_limit;
@@ -216,6 +227,7 @@ static void sample(vlm_engine *e, run *r, const planned *plan, int count, tensor
         for (int left = part->logits; left > 0; left--) {
             draw_job *j = &jobs[k];
             j->r = part->seq->owner;
+            j->seq = part->seq;
             j->at = part->first + part->count - left + 1;
             j->logits = tensor_row(logits, k++);
             if (j->at == part->seq->n && !(j->scratch = arena_alloc_raw(r->scratch, sampler_scratch(vocab)))) {
@@ -223,7 +235,7 @@ static void sample(vlm_engine *e, run *r, const planned *plan, int count, tensor
                 return;
             }
             const engine_probe *probe = j->r->probe;
-            if (probe && probe->logits) probe->logits(probe->user, j->at - part->seq->n_prompt, j->logits, vocab);
+            if (probe && probe->logits && !part->seq->beam) probe->logits(probe->user, j->at - part->seq->n_prompt, j->logits, vocab);
         }
     }
     pool_for(e->m->dev.pool, n, 1, draw_range, &(draw_jobs){jobs, vocab});
@@ -363,11 +375,55 @@ static bool take(vlm_engine *e, vlm_request *r, const sampled *token)
     return engine_end(e, r, NULL, NULL, &error), false;
 }
 
+static bool ends_answer(const void *user, int32_t token) { return output_ends(&((const vlm_request *)user)->output, token); }
+
+/* The search is over: the best answer is delivered token by token, as if it had been drawn. reason: when it did not end by itself. */
+static void deliver_best(vlm_engine *e, vlm_request *r, const char *reason)
+{
+    hypothesis best = beams_best(r->beams);
+    bool alive = true, ok = true;
+    int n = best.n;
+    int32_t *tokens = MEM_ARRAY((size_t)n + 1, int32_t);
+    float *logprobs = MEM_ARRAY((size_t)n + 1, float);
+    if (!tokens || !logprobs) ok = false;
+    else if (n) memcpy(tokens, best.tokens, (size_t)n * sizeof *tokens), memcpy(logprobs, best.logprobs, (size_t)n * sizeof *logprobs);
+    beams_free(r->beams, &e->scheduler, &r->seq);
+    r->beams = NULL;
+    request_ref(r);
+    for (int i = 0; i < n && ok && alive; i++) {
+        ok = sequence_add(&r->seq, tokens[i]);
+        alive = ok && deliver(e, r, &(sampled){.token = tokens[i], .logprob = logprobs[i]});
+    }
+    if (!ok) end_memory(e, r);
+    else if (alive) finish(e, r, reason);
+    request_unref(r);
+    mem_free(tokens);
+    mem_free(logprobs);
+}
+
+/* Some beams have their candidates; when all have, the search goes a step on. */
+static void take_beam(vlm_engine *e, vlm_request *r)
+{
+    bool over = false;
+    if (r->beams->broken) { end_drawless(e, r); return; }
+    if (!beams_ready(r->beams)) return;
+    beams_end end = {ends_answer, r};
+    if (!beams_advance(r->beams, &e->scheduler, &r->seq, r->length_limit, &end, &over)) end_memory(e, r);
+    else if (over) deliver_best(e, r, "length");
+}
+
 /* What the step's rows gave: of each sequence first what was known, then what was drawn. */
 static void tell(vlm_engine *e, const draw_job *jobs, int n)
 {
     for (int i = 0; i < n;) {
         const vlm_request *r = jobs[i].r;
+        if (jobs[i].seq != &r->seq || r->beams) {                 /* a beam: when all of the request's in this step have been scored */
+            bool last = true;
+            for (int k = i + 1; k < n && last; k++) last = jobs[k].r != r;
+            if (last) take_beam(e, jobs[i].r);
+            i++;
+            continue;
+        }
         for (bool alive = true; i < n && jobs[i].r == r; i++) {
             if (!alive) continue;
             sequence *seq = &jobs[i].r->seq;
@@ -425,7 +481,8 @@ static bool decode(vlm_engine *e)
     while (!scheduler_plan(&e->scheduler, &unfit, &why)) {
         if (!unfit) return false;
         vlm_request *r = unfit->owner;
-        if (unfit->n > unfit->n_prompt && why.code == VLM_LIMIT) finish(e, r, "length");
+        if (r->beams && unfit->n > unfit->n_prompt && why.code == VLM_LIMIT) deliver_best(e, r, "length");
+        else if (unfit->n > unfit->n_prompt && why.code == VLM_LIMIT) finish(e, r, "length");
         else engine_end(e, r, NULL, NULL, &why);
     }
     run_plan(e);
