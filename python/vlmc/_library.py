@@ -74,7 +74,8 @@ class RequestOptions(c.Structure):
                 ("allow_local_files", c.c_int), ("allow_network", c.c_int), ("progress", c.c_int), ("timeout_seconds", c.c_double), ("parse", c.c_int),
                 ("response_format", c.c_char_p), ("tool_choice", c.c_char_p), ("parallel_tool_calls", c.c_int), ("tool_format", c.c_char_p),
                 ("thinking_budget", c.c_int), ("thinking_start", c.c_char_p), ("thinking_end", c.c_char_p), ("min_tokens", c.c_int),
-                ("stop_token_ids", c.c_char_p), ("include_stop", c.c_int), ("adapter", c.c_char_p)]
+                ("stop_token_ids", c.c_char_p), ("include_stop", c.c_int), ("adapter", c.c_char_p), ("num_beams", c.c_int), ("length_penalty", c.c_float),
+                ("early_stopping", c.c_int)]
 
 
 EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS, EVENT_REASONING, EVENT_TOOL_CALL, EVENT_NOTICE = range(9)
@@ -95,7 +96,7 @@ class Event(c.Structure):
     _fields_ = [("type", c.c_int), ("text", c.c_void_p), ("text_bytes", c.c_size_t), ("token", c.c_int32), ("logprob", c.c_float),
                 ("top", c.POINTER(TopLogprob)), ("top_count", c.c_int), ("finish_reason", c.c_char_p), ("stop_string", c.c_char_p),
                 ("usage", Usage), ("error", c.POINTER(Error)), ("progress_what", c.c_char_p), ("progress_done", c.c_uint64),
-                ("progress_total", c.c_uint64), ("call_event", c.c_int), ("call_index", c.c_int), ("call_id", c.c_char_p), ("call_name", c.c_char_p)]
+                ("progress_total", c.c_uint64), ("call_event", c.c_int), ("call_index", c.c_int), ("call_id", c.c_char_p), ("call_name", c.c_char_p), ("parsed", c.c_char_p)]
 
 
 class EngineOptions(c.Structure):

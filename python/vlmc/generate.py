@@ -1,5 +1,6 @@
 """generate, stream_generate, batch_generate: keyword arguments of mlx-vlm become a request of the engine, its events become results."""
 import ctypes as c
+import json
 import warnings
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
@@ -18,7 +19,8 @@ SAMPLING = {"temperature": "temperature", "temp": "temperature", "top_p": "top_p
 MEDIA = ("resize_shape", "fps", "min_pixels", "max_pixels", "num_frames", "min_frames", "max_frames", "max_soft_tokens", "max_tiles", "detail", "size",
          "images_kwargs", "videos_kwargs")
 NUMBERS = {"max_tokens": "max_tokens", "skip_special_tokens": "skip_special_tokens", "ignore_eos": "ignore_eos", "priority": "priority", "parse": "parse",
-           "parallel_tool_calls": "parallel_tool_calls", "thinking_budget": "thinking_budget", "min_tokens": "min_tokens", "include_stop": "include_stop"}
+           "parallel_tool_calls": "parallel_tool_calls", "thinking_budget": "thinking_budget", "min_tokens": "min_tokens", "include_stop": "include_stop",
+           "num_beams": "num_beams"}
 TEXTS = {"adapter": "adapter", "tool_format": "tool_format", "thinking_start_token": "thinking_start", "thinking_end_token": "thinking_end"}
 JSON = ("response_format", "stop_token_ids")
 # Work of the library's own, without a switch here: accepted, since the answer is the same.
@@ -69,6 +71,11 @@ def _request_options(model: Model, prompt: Any, media: list, given: Dict[str, An
     for name, target in NUMBERS.items():
         if given.get(name) is not None:
             setattr(options, target, int(given.pop(name)))
+    early = given.pop("early_stopping", None)
+    if early is not None:
+        options.early_stopping = 2 if early == "never" else int(bool(early))
+    if given.get("length_penalty") is not None:
+        options.length_penalty = float(given.pop("length_penalty"))
     for name, target in TEXTS.items():
         setattr(options, target, text(encoded(given.pop(name, None))))
     for name in JSON:
@@ -141,7 +148,8 @@ class _Answer:
         if event.token >= 0:
             self.tokens.append(event.token)
         last = GenerationResult(text=self.early.text, reasoning=self.early.reasoning, token=self.tokens[-1] if self.tokens else None,
-                                token_ids=self.tokens, tool_calls=self.calls, finish_reason=event.finish_reason.decode())
+                                token_ids=self.tokens, tool_calls=self.calls, finish_reason=event.finish_reason.decode(),
+                                parsed=json.loads(event.parsed) if event.parsed else None)
         _fill(last, event)
         return last
 
@@ -207,7 +215,7 @@ def generate(model: Model, processor: Processor, prompt: Optional[str] = None, i
     logprobs, top_logprobs, stop, stop_token_ids, include_stop, eos_tokens, min_tokens, skip_special_tokens, response_format, thinking_budget, fps,
     num_frames, min_pixels, max_pixels, max_tiles, max_soft_tokens, detail, resize_shape, media_options, tenant, timeout; with messages=[...] instead of
     a prompt also tools, tool_choice, parallel_tool_calls, enable_thinking, template_kwargs. adapter: name of one of load()'s adapters, "a,b" of several,
-    "" of none. parse=True takes reasoning and tool calls out of the text; so it is with messages."""
+    "" of none. num_beams, length_penalty, early_stopping (True, False, "never"): beam search; the text comes at the end. parse=True takes reasoning and tool calls out of the text; so it is with messages."""
     show = (lambda text: print(text, end="", flush=True)) if verbose else None
     result = _whole(stream_generate(model, processor, prompt, image, audio, video, **kwargs), show)
     if verbose:

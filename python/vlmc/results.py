@@ -21,6 +21,7 @@ class GenerationResult:
     reasoning: str = ""                                         # of this step or the whole answer, when the text is parsed
     tool_calls: List[Dict[str, Any]] = field(default_factory=list)  # as in OpenAI's API, on the last result
     reasoning_tokens: int = 0
+    parsed: Optional[Dict[str, Any]] = None                     # what the answer means where the prompt asks for such (Florence-2), on the last result
     media_items: int = 0                                        # encoded media of the prompt, of which from the cache
     media_cached: int = 0
     encode_seconds: float = 0.0                                 # spent on encoding media

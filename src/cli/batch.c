@@ -155,6 +155,10 @@ static bool request_of_line(const json_t *line, int number, vlm_request_options 
     take_float(line, "temperature", &request->sampling.temperature);
     take_float(line, "top_p", &request->sampling.top_p);
     take_int(line, "min_tokens", &request->min_tokens);
+    take_int(line, "num_beams", &request->num_beams);
+    take_float(line, "length_penalty", &request->length_penalty);
+    const json_t *early = json_object_get(line, "early_stopping");
+    if (early && !json_is_null(early)) request->early_stopping = json_is_true(early) ? 1 : json_is_string(early) ? 2 : 0;
     take_int(line, "thinking_budget", &request->thinking_budget);
     take_bool(line, "parse", &request->parse);
     take_bool(line, "parallel_tool_calls", &request->parallel_tool_calls);

@@ -1,6 +1,7 @@
 /* flags.c - see flags.h. */
 #include "cli/flags.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,8 @@ vlm_model *model_flags_load(const model_flags *f, int *exit_code)
 void sampling_flags_default(sampling_flags *f)
 {
     *f = (sampling_flags){.max_tokens = 2048, .top_k = -1, .temperature = NAN, .top_p = NAN, .typical_p = 1, .repetition_penalty = 1,
-                          .repetition_context = 20, .presence_context = 20, .frequency_context = 20, .top_logprobs = -1, .thinking_budget = -1};
+                          .repetition_context = 20, .presence_context = 20, .frequency_context = 20, .top_logprobs = -1, .thinking_budget = -1,
+                          .length_penalty = NAN};
 }
 
 const char *keep_json(kept *keep, json_t *value)
@@ -158,6 +160,9 @@ bool request_from_flags(const sampling_flags *s, const media_flags *m, vlm_reque
     sampling_of(s, &out->sampling);
     out->max_tokens = (int)s->max_tokens;
     out->min_tokens = (int)s->min_tokens;
+    out->num_beams = s->num_beams > INT_MAX || s->num_beams < INT_MIN ? -1 : (int)s->num_beams;
+    out->length_penalty = (float)s->length_penalty;
+    if (s->early_stopping) out->early_stopping = !strcmp(s->early_stopping, "true") ? 1 : !strcmp(s->early_stopping, "never") ? 2 : 0;
     out->thinking_budget = (int)s->thinking_budget;
     out->thinking_start = s->thinking_start;
     out->thinking_end = s->thinking_end;

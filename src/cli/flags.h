@@ -32,7 +32,9 @@ typedef struct sampling_flags {
     texts eos_tokens, stop;
     bool skip_special_tokens, enable_thinking, ignore_eos;
     const char *thinking_mode, *thinking_start, *thinking_end, *adapter;
-    int64_t thinking_budget, min_tokens;
+    int64_t thinking_budget, min_tokens, num_beams;
+    double length_penalty;
+    const char *early_stopping;
 } sampling_flags;
 void sampling_flags_default(sampling_flags *f);
 
@@ -55,6 +57,9 @@ void sampling_flags_default(sampling_flags *f);
     {OPT_INT, "seed", "N", "draws depend on seed and position only (0)", offsetof(type, field.seed), NULL, 0},                          \
     {OPT_TEXTS, "stop", "TEXT", "strings that end the answer", offsetof(type, field.stop), NULL, 0},                                    \
     {OPT_INT, "min-tokens", "N", "the answer does not end before N tokens (0)", offsetof(type, field.min_tokens), NULL, 0},            \
+    {OPT_INT, "num-beams", "N", "beam search; 1: none (generation_config.json, else 1)", offsetof(type, field.num_beams), NULL, 0},     \
+    {OPT_NUMBER, "length-penalty", "X", "beams: scores are divided by length^X (generation_config.json, else 1)", offsetof(type, field.length_penalty), NULL, 0}, \
+    {OPT_TEXT, "early-stopping", "WHEN", "beams: when the search is over (generation_config.json, else false)", offsetof(type, field.early_stopping), "true|false|never", 0}, \
     {OPT_TEXTS, "eos-tokens", "TOKEN", "further tokens that end it", offsetof(type, field.eos_tokens), NULL, 0},                        \
     {OPT_SWITCH, "ignore-eos", NULL, "go on after an end token", offsetof(type, field.ignore_eos), NULL, 0},                            \
     {OPT_INT, "top-logprobs", "N", "with --json: log-probabilities of N alternatives (-1: none)",                                       \

@@ -17,6 +17,8 @@ const field generation_fields[] = {
     {"max_tokens", F_INT, OPTION(max_tokens), 0, INT_MAX},
     {"max_completion_tokens", F_INT, AT(max_completion_tokens), 0, INT_MAX},
     {"min_tokens", F_INT, OPTION(min_tokens), 0, INT_MAX},
+    {"num_beams", F_INT, OPTION(num_beams), 0, 64},
+    {"length_penalty", F_NUMBER, OPTION(length_penalty), -100, 100},
     {"temperature", F_NUMBER, SAMPLING(temperature), 0, 100},
     {"top_p", F_NUMBER, SAMPLING(top_p), 0, 1},
     {"top_k", F_INT, SAMPLING(top_k), -1, INT_MAX},
