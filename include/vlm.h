@@ -211,6 +211,12 @@ typedef struct vlm_request_options {
     float length_penalty;          /* beams: scores are divided by length^this; NAN: generation_config.json, else 1 */
     int early_stopping;            /* beams: 1: over when num_beams answers are finished; 0: when none can be expected to get better; 2 (never): when none can.
                                     * -1 (default): generation_config.json, else 0 */
+    const char *task;              /* NULL, "generate": an answer. "embed": VLM_EVENT_EMBEDDING of a prompt text or of messages with one message of the
+                                    * role "query", "document" or "user". "rerank": VLM_EVENT_EMBEDDING of one number from 0 to 1: how well the
+                                    * message of the role "document" answers the one of the role "query" */
+    const char *instruction;       /* embed, rerank: what queries are for; NULL: the checkpoint's, or a common one */
+    int dimensions;                /* embed: only the first so many numbers (Matryoshka); 0: all */
+    int normalize;                 /* embed: 1: vectors of length 1, 0: as they are; -1 (default): as the checkpoint says */
 } vlm_request_options;
 
 VLM_API vlm_request_options vlm_request_options_default(void);
@@ -224,7 +230,8 @@ typedef enum vlm_event_type {
     VLM_EVENT_PROGRESS,            /* progress_* are set (only when asked for) */
     VLM_EVENT_REASONING,           /* new whole UTF-8 text of the reasoning */
     VLM_EVENT_TOOL_CALL,           /* call_* are set: a call begins, goes on with a piece of its arguments, or ends */
-    VLM_EVENT_NOTICE               /* text, a line for people: something asked for is done otherwise (a video shown as stills, an option without effect) */
+    VLM_EVENT_NOTICE,              /* text, a line for people: something asked for is done otherwise (a video shown as stills, an option without effect) */
+    VLM_EVENT_EMBEDDING            /* embedding_* are set (task "embed", "rerank") */
 } vlm_event_type;
 
 typedef struct vlm_top_logprob { int32_t token; float logprob; } vlm_top_logprob;
@@ -257,6 +264,8 @@ typedef struct vlm_event {
     int call_index;                /* 0, 1 ... */
     const char *call_id, *call_name;       /* START */
     const char *parsed;            /* DONE: what the answer means, as JSON (vlm_result); NULL: nothing but text */
+    const float *embedding;        /* [embedding_rows][embedding_cols], valid until the next event; one row, or one for each token */
+    int embedding_rows, embedding_cols;
 } vlm_event;                       /* ARGUMENTS: text is the next piece of the arguments' JSON */
 
 /* Non-zero cancels the request. Runs on the thread that calls vlm_generate or vlm_request_next. */
@@ -274,8 +283,12 @@ typedef struct vlm_result {
     char *notices;                 /* lines of VLM_EVENT_NOTICE; NULL: none */
     char *parsed;                  /* what the answer means, as JSON, where a family's prompts ask for such: Florence-2's {"<OD>": {"bboxes", "labels"}}
                                     * ... in pixels of the picture; NULL: it is nothing but text */
+    float *embedding;              /* tasks "embed" and "rerank": [embedding_rows][embedding_cols]; NULL: none */
+    int embedding_rows, embedding_cols;
 } vlm_result;
 VLM_API void vlm_result_clear(vlm_result *result);
+/* How alike two embeddings are: the sum over a's rows of the largest product with a row of b (MaxSim); of one row each their product. */
+VLM_API double vlm_similarity(const float *a, int a_rows, const float *b, int b_rows, int cols);
 
 /* One request on an engine of its own, blocking. on_event and result may be NULL. */
 VLM_API vlm_status vlm_generate(vlm_model *model, const vlm_request_options *options, vlm_event_fn on_event, void *user,
@@ -316,6 +329,11 @@ VLM_API int vlm_request_next(vlm_request *request, vlm_event *event, int timeout
 /* All events up to the last one: on_event (may be NULL) sees each, *result (may be NULL) gets the whole answer. Blocks. VLM_OK also when cancelled
  * (finish_reason tells); the request's error otherwise. */
 VLM_API vlm_status vlm_request_collect(vlm_request *request, vlm_event_fn on_event, void *user, vlm_result *result, vlm_error *error);
+/* How well each document answers the query: numbers into scores[], higher is better, all computed in one batch. query: JSON content (a string, or a list of
+ * parts as in messages); documents: JSON array of such. A reranker gives 0 to 1, a model for embeddings their similarity. options: instruction, tenant,
+ * media_options, adapter ... (what it reads from them; NULL: defaults). usage (may be NULL): counts of all. Blocks. */
+VLM_API vlm_status vlm_rerank(vlm_engine *engine, const char *query, const char *documents, const vlm_request_options *options, double *scores, vlm_usage *usage,
+                              vlm_error *error);
 /* Stop within one step; a last event with finish_reason "cancelled" follows. Any thread. */
 VLM_API void vlm_request_cancel(vlm_request *request);
 /* Cancels if it still runs. */

@@ -42,6 +42,32 @@ class Array:
         return self.raw
 
 
+class Embeddings(unittest.TestCase):
+    """Against what transformers computed."""
+
+    def test_as_transformers(self):
+        suite = json.loads((REPO / "tests/data/embeddings/qwen2_5_vl.json").read_text())
+        folder, media = REPO / "tests/data/checkpoints" / suite["checkpoint"], REPO / "tests/data/checkpoints/media"
+        seeing, text = vlmc.load(str(folder), precision="exact")
+        plain = [case for case in suite["embed"] if "instruction" not in case and len(case["messages"][0]["content"]) == 1]
+        parts = [case["messages"][0]["content"][0] for case in plain]
+        inputs = [part["text"] if part["type"] == "text" else media / part["image"] for part in parts]
+        for case, vector in zip(plain, vlmc.embed(seeing, text, inputs, query=True)):
+            self.assertLess(max(abs(a - b) for a, b in zip(vector, case["embedding"])), 1e-4)
+            self.assertEqual(len(vector), len(case["embedding"]))
+        told = next(case for case in suite["embed"] if "instruction" in case)
+        picture, words = told["messages"][0]["content"]
+        vector, = vlmc.embed(seeing, text, [{"image": media / picture["image"], "text": words["text"]}], instruction=told["instruction"])
+        self.assertLess(max(abs(a - b) for a, b in zip(vector, told["embedding"])), 1e-4)
+        short, = vlmc.embed(seeing, text, inputs[:1], dimensions=8)
+        self.assertAlmostEqual(sum(x * x for x in short), 1, places=5)
+        self.assertEqual(len(short), 8)
+        with self.assertRaisesRegex(NotImplementedError, "cannot rerank"):
+            vlmc.rerank(seeing, text, "a", ["b"])
+        with self.assertRaises(TypeError):
+            vlmc.embed(seeing, text, ["a"], nonsense=1)
+
+
 class Adapters(unittest.TestCase):
     """Against what peft computed, all in one batch."""
 

@@ -75,10 +75,10 @@ class RequestOptions(c.Structure):
                 ("response_format", c.c_char_p), ("tool_choice", c.c_char_p), ("parallel_tool_calls", c.c_int), ("tool_format", c.c_char_p),
                 ("thinking_budget", c.c_int), ("thinking_start", c.c_char_p), ("thinking_end", c.c_char_p), ("min_tokens", c.c_int),
                 ("stop_token_ids", c.c_char_p), ("include_stop", c.c_int), ("adapter", c.c_char_p), ("num_beams", c.c_int), ("length_penalty", c.c_float),
-                ("early_stopping", c.c_int)]
+                ("early_stopping", c.c_int), ("task", c.c_char_p), ("instruction", c.c_char_p), ("dimensions", c.c_int), ("normalize", c.c_int)]
 
 
-EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS, EVENT_REASONING, EVENT_TOOL_CALL, EVENT_NOTICE = range(9)
+EVENT_STARTED, EVENT_TEXT, EVENT_TOKEN, EVENT_DONE, EVENT_ERROR, EVENT_PROGRESS, EVENT_REASONING, EVENT_TOOL_CALL, EVENT_NOTICE, EVENT_EMBEDDING = range(10)
 CALL_START, CALL_ARGUMENTS, CALL_END = range(3)
 
 
@@ -96,7 +96,8 @@ class Event(c.Structure):
     _fields_ = [("type", c.c_int), ("text", c.c_void_p), ("text_bytes", c.c_size_t), ("token", c.c_int32), ("logprob", c.c_float),
                 ("top", c.POINTER(TopLogprob)), ("top_count", c.c_int), ("finish_reason", c.c_char_p), ("stop_string", c.c_char_p),
                 ("usage", Usage), ("error", c.POINTER(Error)), ("progress_what", c.c_char_p), ("progress_done", c.c_uint64),
-                ("progress_total", c.c_uint64), ("call_event", c.c_int), ("call_index", c.c_int), ("call_id", c.c_char_p), ("call_name", c.c_char_p), ("parsed", c.c_char_p)]
+                ("progress_total", c.c_uint64), ("call_event", c.c_int), ("call_index", c.c_int), ("call_id", c.c_char_p), ("call_name", c.c_char_p),
+                ("parsed", c.c_char_p), ("embedding", c.POINTER(c.c_float)), ("embedding_rows", c.c_int), ("embedding_cols", c.c_int)]
 
 
 class EngineOptions(c.Structure):
@@ -117,6 +118,7 @@ FUNCTIONS = {
     "vlm_request_options_default": (RequestOptions, []), "vlm_engine_options_default": (EngineOptions, []),
     "vlm_engine_new": (P, [P, c.POINTER(EngineOptions), ERR]), "vlm_engine_free": (None, [P]), "vlm_engine_stats": (P, [P, ERR]),
     "vlm_engine_reset_caches": (None, [P]), "vlm_submit": (P, [P, c.POINTER(RequestOptions), ERR]),
+    "vlm_rerank": (I, [P, S, S, c.POINTER(RequestOptions), c.POINTER(c.c_double), c.POINTER(Usage), ERR]),
     "vlm_request_next": (I, [P, c.POINTER(Event), I]), "vlm_request_cancel": (None, [P]), "vlm_request_free": (None, [P]),
 }
 

@@ -33,6 +33,7 @@ typedef struct batch {
     int n_embeds;
     const int32_t *logit_tokens;   /* which tokens want logits */
     int n_logits;
+    float *const *hidden;          /* [n_logits] where the row after the final norm goes instead of logits, NULL: logits; NULL: all want logits */
     const uint64_t *adapters;      /* [n_tokens] masks of low-rank parts (tensor/adapt.h); NULL: nobody wants any */
     void *const *state[2];         /* recurrent families: [n_runs] state to read from / write to (engine/pages.h) */
 

@@ -587,6 +587,18 @@ static tensor layer(step *s, int i, tensor x)
     return x;
 }
 
+/* Rows that somebody wants as they are are handed over; the others remain, in their order. */
+static tensor hand_over(run *r, const batch *b, tensor x)
+{
+    int32_t *left = run_alloc(r, (size_t)(b->n_logits + 1) * sizeof *left), n = 0;
+    for (int i = 0; run_ok(r) && i < b->n_logits; i++) {
+        if (b->hidden[i]) memcpy(b->hidden[i], tensor_row(x, i), (size_t)x.cols * sizeof(float));
+        else left[n++] = i;
+    }
+    run_gather_adapters(r, left, n);
+    return op_gather(r, x, left, n);
+}
+
 tensor decoder_forward(run *r, const decoder *d, const batch *b)
 {
     const decoder_spec *spec = &d->spec;
@@ -614,6 +626,8 @@ tensor decoder_forward(run *r, const decoder *d, const batch *b)
     if (spec->altup.streams && run_ok(r)) x = altup_end(r, &spec->altup, &d->altup, x);
     x = norm(&s, x, d->norm);
     TAP(r, "hidden", spec->layers, x);
+    if (b->hidden && run_ok(r)) x = hand_over(r, b, x);
+    if (!x.rows) return nothing;
     tensor logits = op_linear(r, x, &d->head, d->head_bias);                                       /* [m, vocab] */
     if (spec->logit_scale > 0) op_scale(r, logits, spec->logit_scale, NULL);
     if (spec->final_softcap > 0) op_softcap(r, logits, spec->final_softcap);

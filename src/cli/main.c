@@ -7,7 +7,7 @@
 #include "cli/options.h"
 
 const command *const commands[] = {
-    &command_generate, &command_chat, &command_server, &command_check, &command_bench, &command_inspect, &command_models,
+    &command_generate, &command_chat, &command_server, &command_embed, &command_rerank, &command_check, &command_bench, &command_inspect, &command_models,
     &command_tokenize, &command_parse, &command_template, &command_grammar,
     &command_completion, &command_man, NULL,
 };

@@ -25,7 +25,7 @@ static bool grow_tokens(batch_builder *b, int axes, int n)
         if (!grow(lists[i], c, sizeof(int32_t))) return false;
     for (int a = 0; a < axes; a++)
         if (!grow(&b->rope[a], c, sizeof(int32_t))) return false;
-    if (!grow(&b->is_media, c, 1) || !grow(&b->adapters, c, sizeof(uint64_t))) return false;
+    if (!grow(&b->is_media, c, 1) || !grow(&b->adapters, c, sizeof(uint64_t)) || !grow(&b->hidden, c, sizeof(float *))) return false;
     b->token_capacity = (int)c;
     return true;
 }
@@ -58,6 +58,7 @@ void batch_free(batch_builder *b)
     mem_free(b->joined);
     mem_free(b->is_media);
     mem_free(b->adapters);
+    mem_free(b->hidden);
     mem_free(b->embeds);
     *b = (batch_builder){0};
 }
@@ -116,13 +117,19 @@ static bool add_tokens(batch_builder *b, const vlm_model *m, const planned *part
     return blocks;
 }
 
+/* Where the decoder's row of the token at `position` goes; NULL: it is for logits. */
+static float *row_wanted(const sequence *seq, int position, int hidden)
+{
+    return seq->hidden ? seq->hidden + (seq->every ? (size_t)position * (size_t)hidden : 0) : NULL;
+}
+
 bool batch_build(batch_builder *b, const vlm_model *m, const planned *plan, int count, vlm_error *error)
 {
     int n = 0, runs = count;
     for (int i = 0; i < runs; i++) n += plan[i].count;
     if (!grow_tokens(b, m->rope_axes, n) || !grow_runs(b, m->n_groups, runs)) return err_memory(error, (size_t)n * 40);
     b->batch = (batch){0};
-    bool blocks = false, joined = false, adapted = false, far = false;
+    bool blocks = false, joined = false, adapted = false, far = false, rows_wanted = false;
     int base = 0, logits = 0;
     for (int i = 0; i < runs; i++) {
         const planned *part = &plan[i];
@@ -141,7 +148,11 @@ bool batch_build(batch_builder *b, const vlm_model *m, const planned *plan, int 
         b->states[0][i] = part->seq->state ? part->seq->state->data : NULL;
         b->states[1][i] = part->seq->next_state ? part->seq->next_state->data : NULL;
         base += part->count;
-        for (int k = part->logits; k > 0; k--) b->logit_tokens[logits++] = base - k;
+        for (int k = part->logits; k > 0; k--) {
+            b->hidden[logits] = row_wanted(part->seq, part->first + part->count - k, m->hidden);
+            rows_wanted |= b->hidden[logits] != NULL;
+            b->logit_tokens[logits++] = base - k;
+        }
     }
     b->run_first[runs] = base;
     ragged *r = &b->batch.ragged;
@@ -165,6 +176,7 @@ bool batch_build(batch_builder *b, const vlm_model *m, const planned *plan, int 
     b->batch.embeds = b->embeds;
     b->batch.logit_tokens = b->logit_tokens;
     b->batch.n_logits = logits;
+    b->batch.hidden = rows_wanted ? b->hidden : NULL;
     b->batch.adapters = adapted ? b->adapters : NULL;
     b->batch.far = far ? b->far : NULL;
     b->batch.state[0] = b->states[0];

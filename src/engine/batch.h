@@ -9,6 +9,7 @@ typedef struct batch_builder {
     int32_t *run_first, *run_position, *token_run, *token_position, *see_to, *see_from, *tokens, *far, *rope[MAX_ROPE_AXES], *logit_tokens;
     uint8_t *is_media;
     uint64_t *adapters;
+    float **hidden;
     embed_rows *embeds;
     void *const **tables[MAX_KV_GROUPS];          /* [group][run] */
     void **states[2];

@@ -11,6 +11,7 @@ static void media_done(void *user, size_t done, size_t total) { request_emit_pro
 static bool build(vlm_engine *e, vlm_request *r, vlm_error *error)
 {
     prompt_source source = {
+        .own = r->own_template, .plain = r->own_template && r->own_template == e->m->recipe.text,
         .messages = r->messages, .text = r->text, .media = r->media, .media_options = r->media_options, .policy = r->policy,
         .chat = {.add_generation_prompt = r->add_generation_prompt, .tools = request_tools(r), .kwargs = r->kwargs},
         .media_dir = r->media_dir, .cache = e->vision, .tenant = r->tenant, .adapters = r->media_adapters,

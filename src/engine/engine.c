@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/thread.h"
 #include "engine/core.h"
+#include "engine/task.h"
 
 enum { STEP_TOKENS = 512, MAX_SEQUENCES = 256, MAX_QUEUE = 4096, SCRATCH_BLOCK = 32 << 20 };
 #define KV_LEAST ((uint64_t)64 << 20)
@@ -162,7 +163,7 @@ vlm_request_options vlm_request_options_default(void)
 {
     return (vlm_request_options){
         .size = sizeof(vlm_request_options), .chat = vlm_chat_options_default(), .max_tokens = 2048, .skip_special_tokens = 1,
-        .allow_local_files = 1, .allow_network = 1, .parse = -1, .parallel_tool_calls = 1, .thinking_budget = -1, .length_penalty = NAN, .early_stopping = -1,
+        .allow_local_files = 1, .allow_network = 1, .parse = -1, .parallel_tool_calls = 1, .thinking_budget = -1, .length_penalty = NAN, .early_stopping = -1, .normalize = -1,
         .sampling = {.temperature = NAN, .top_p = NAN, .top_k = -1, .typical_p = 1, .repetition_penalty = 1, .repetition_context = 20,
                      .presence_context = 20, .frequency_context = 20},
     };
@@ -193,7 +194,7 @@ vlm_request *engine_submit(vlm_engine *e, const vlm_request_options *given, cons
     r->seq.arrival = atomic_fetch_add(&arrivals, 1);
     output_options shown = {.stop = o.stop, .eos_tokens = o.eos_tokens, .stop_token_ids = o.stop_token_ids, .ignore_eos = o.ignore_eos,
                             .skip_special = o.skip_special_tokens, .include_stop = o.include_stop, .min_tokens = o.min_tokens};
-    if (!request_choose_adapters(r, e->m, o.adapter, error) || !sampler_init(&r->sampler, e->m, &o.sampling, error) ||
+    if (!task_take(r, e->m, &o, error) || !request_choose_adapters(r, e->m, o.adapter, error) || !sampler_init(&r->sampler, e->m, &o.sampling, error) ||
         !request_choose_beams(r, e->m, error) || !output_init(&r->output, e->m, &shown, error) ||
         (r->prebuilt && !engine_guide(e, r, error)) || !count_in(e, r, error)) {
         request_unref(r);

@@ -477,7 +477,7 @@ static bool render(const vlm_model *m, const prompt_source *source, stills *pict
         options.video_as_stills = stills_wanted(m);
         options.stills = stills_add;
         options.stills_user = pictures;
-        return chat_render(m->chat, m->tok, source->messages, &options, chat, error);
+        return chat_render(source->own ? source->own : m->chat, m->tok, source->messages, &options, chat, error);
     }
     if (!source->media || !json_array_size(source->media)) return true;
     json_t *messages = json_pack("[{s:s,s:O}]", "role", "user", "content", (json_t *)source->media);
@@ -529,7 +529,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
     out->text = without_guard(text, guard);
     out->expanded = without_guard(expanded.data ? expanded.data : "", guard);
     if (!out->text || !out->expanded) { err_memory(error, expanded.size); goto done; }
-    ok = tokenize(m, expanded.data ? expanded.data : "", guard, source->messages && m->chat, out, error) && place(m, out, order, error);
+    ok = tokenize(m, expanded.data ? expanded.data : "", guard, source->messages && (m->chat || source->own) && !source->plain, out, error) && place(m, out, order, error);
 done:
     chat_prompt_free(&chat);
     stills_free(&pictures);

@@ -29,6 +29,8 @@ typedef struct prompt_source {
     const json_t *messages;        /* or */
     const char *text;              /* ... a prompt text with its media list */
     const json_t *media;
+    bool plain;                    /* what is rendered is a text like others: it gets the tokenizer's begin and end tokens */
+    const chat_template *own;      /* that renders the messages instead of the checkpoint's; NULL: the checkpoint's */
     chat_options chat;
     const json_t *media_options;   /* a part's own options win over these */
     media_policy policy;

@@ -137,6 +137,7 @@ static bool take_options(vlm_request *r, const vlm_request_options *o, const eng
 /* What beams cannot do; NULL: nothing of it was asked for. */
 static const char *against_beams(const vlm_request *r)
 {
+    if (r->task != TASK_GENERATE) return "a task other than generation";
     const vlm_sampling *o = &r->sampler.options;
     if (o->temperature > 0) return "temperature";
     if (r->response_format) return "response_format";
@@ -248,6 +249,7 @@ void request_unref(vlm_request *r)
     output_free(&r->output);
     output_marks_free(&r->marks);
     beams_free(r->beams, NULL, &r->seq);
+    mem_free(r->seq.hidden);
     sequence_free(&r->seq);
     pthread_cond_destroy(&r->arrived);
     pthread_mutex_destroy(&r->lock);
@@ -316,6 +318,17 @@ bool request_emit_token(vlm_request *r, const sampled *token)
     memcpy(node->top, token->top, sizeof node->top);
     node->event = (vlm_event){.type = VLM_EVENT_TOKEN, .token = token->token, .logprob = token->logprob, .top = node->top,
                               .top_count = token->top_count};
+    push(r, node);
+    return true;
+}
+
+bool request_emit_embedding(vlm_request *r, const float *rows, int count, int cols, int64_t stride)
+{
+    event_node *node = MEM_NEW(event_node);
+    if (!node) return false;
+    for (int i = 0; i < count; i++) buf_add(&node->text, rows + i * stride, (size_t)cols * sizeof *rows);
+    if (node->text.failed) return node_free(node), false;
+    node->event = (vlm_event){.type = VLM_EVENT_EMBEDDING, .token = -1, .embedding = (const float *)(const void *)node->text.data, .embedding_rows = count, .embedding_cols = cols};
     push(r, node);
     return true;
 }

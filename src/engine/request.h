@@ -51,6 +51,12 @@ struct vlm_request {
     char *thinking_start, *thinking_end;
     int max_tokens, min_tokens, thinking_budget;
     media_policy policy;
+    vlm_task task;
+    int dimensions;                /* of an embedding */
+    bool normalize;
+    const chat_template *own_template;         /* of the task (the model's); NULL: the checkpoint's chat template */
+    float relevance;
+    bool rows_there;               /* all rows of an embedding are computed */
     digest media_adapters;         /* of its adapters, those that change what encoders give */
     const engine_probe *probe;
     void (*news)(void *user);
@@ -91,6 +97,7 @@ bool request_emit_started(vlm_request *r);
 bool request_emit_notices(vlm_request *r, const char *lines);
 bool request_emit_piece(void *r, const toolcall_event *piece);
 bool request_emit_token(vlm_request *r, const sampled *token);
+bool request_emit_embedding(vlm_request *r, const float *rows, int count, int cols, int64_t stride);
 /* Only when asked for, and not more often than PROGRESS_MS. One that cannot be allocated is left out. */
 void request_emit_progress(vlm_request *r, const char *what, uint64_t done, uint64_t total);
 void request_emit_done(vlm_request *r, const char *reason, const char *stop_string);

@@ -20,6 +20,8 @@ typedef struct collected {
     buf text, reasoning, notices, arguments;
     json_t *calls;                 /* the last one's arguments are still in the buffer */
     bool open, failed;
+    float *embedding;
+    int rows, cols;
 } collected;
 
 static void close_call(collected *c)
@@ -34,6 +36,14 @@ static void close_call(collected *c)
 
 static void collect(collected *c, const vlm_event *event)
 {
+    if (event->type == VLM_EVENT_EMBEDDING) {
+        size_t n = (size_t)event->embedding_rows * (size_t)event->embedding_cols;
+        mem_free(c->embedding);
+        if (!(c->embedding = MEM_ARRAY(n, float))) c->failed = true;
+        else memcpy(c->embedding, event->embedding, n * sizeof *c->embedding);
+        c->rows = event->embedding_rows;
+        c->cols = event->embedding_cols;
+    }
     if (event->type == VLM_EVENT_TEXT) buf_add(&c->text, event->text, event->text_bytes);
     if (event->type == VLM_EVENT_REASONING) buf_add(&c->reasoning, event->text, event->text_bytes);
     if (event->type == VLM_EVENT_NOTICE) {
@@ -58,6 +68,10 @@ static bool take_collected(collected *c, vlm_result *result)
     char *calls = ok && c->calls ? json_dumps(c->calls, JSON_COMPACT) : NULL;
     ok = ok && (!c->calls || (calls && (result->tool_calls = mem_strdup(calls))));
     free(calls);                                  /* jansson's */
+    result->embedding = c->embedding;
+    result->embedding_rows = c->rows;
+    result->embedding_cols = c->cols;
+    c->embedding = NULL;
     return ok;
 }
 
@@ -81,6 +95,7 @@ vlm_status vlm_request_collect(vlm_request *r, vlm_event_fn on_event, void *user
     buf_free(&c.notices);
     buf_free(&c.arguments);
     json_decref(c.calls);
+    mem_free(c.embedding);
     if (!failure.code) return VLM_OK;
     if (result) vlm_result_clear(result);
     if (error) *error = failure;
@@ -96,5 +111,6 @@ void vlm_result_clear(vlm_result *result)
     mem_free(result->tool_calls);
     mem_free(result->notices);
     mem_free(result->parsed);
+    mem_free(result->embedding);
     *result = (vlm_result){0};
 }

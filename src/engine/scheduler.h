@@ -37,6 +37,8 @@ typedef struct sequence {
     int cached;                    /* of these, taken over from the cache at the first admission; -1: not admitted yet */
     int longest_block;             /* tokens of the longest media block that sees itself whole */
     int priority;
+    float *hidden;                 /* rows after the final norm are wanted instead of logits: of each prompt token or of the last one; NULL: no */
+    bool every;                    /* ... of each */
     uint64_t adapters;             /* mask: what its tokens are computed with */
     uint64_t arrival;
     uint32_t patience;             /* steps spent waiting */

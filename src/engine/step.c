@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/thread.h"
 #include "engine/core.h"
+#include "engine/task.h"
 #include "tensor/adapt.h"
 
 enum { IDLE_MS = 50 };
@@ -99,6 +100,7 @@ static bool prepare(vlm_engine *e, vlm_request *r, vlm_error *error)
     for (size_t i = 0; i < tokens->count; i++)
         if (!sequence_add(seq, tokens->id[i])) return err_memory(error, tokens->count * sizeof(int32_t));
     seq->n_prompt = seq->n;
+    if (!task_prepare(r, e->m, error)) return false;
     r->length_limit = r->max_tokens < context - seq->n ? seq->n + r->max_tokens : context;
     r->encoded = MEM_ARRAY((size_t)p->n_media, uint8_t);
     r->rows_shown = MEM_ARRAY((size_t)p->n_media, uint8_t);
@@ -224,12 +226,13 @@ static void sample(vlm_engine *e, run *r, const planned *plan, int count, tensor
     }
     for (int i = 0; i < count; i++) {
         const planned *part = &plan[i];
-        for (int left = part->logits; left > 0; left--) {
+        for (int left = part->seq->hidden ? 0 : part->logits; left > 0; left--) {
             draw_job *j = &jobs[k];
             j->r = part->seq->owner;
             j->seq = part->seq;
             j->at = part->first + part->count - left + 1;
             j->logits = tensor_row(logits, k++);
+            if (j->r->task == TASK_RERANK) task_judge(j->r, e->m, j->logits);
             if (j->at == part->seq->n && !(j->scratch = arena_alloc_raw(r->scratch, sampler_scratch(vocab)))) {
                 run_fail(r, VLM_MEMORY, "out of memory (%zu bytes for the sampler)", sampler_scratch(vocab));
                 return;
@@ -267,13 +270,16 @@ static int forward(vlm_engine *e, run *r, const planned *plan, int count, draw_j
     const batch *b = &e->builder.batch;
     decoder_tap watch = {.tap = {.see = see}, .plan = plan, .count = count, .batch = b};
     watch.tap.user = &watch;
+    int n = b->n_logits;
+    for (int i = 0; i < b->n_logits && b->hidden; i++) n -= b->hidden[i] != NULL;
     run_set_adapters(r, b->adapters, b->adapters ? b->ragged.n_tokens : 0);
     r->tap = anybody_taps(plan, count) ? &watch.tap : NULL;
     tensor logits = m->arch->forward(r, m, b);
-    if (run_ok(r) && b->n_logits) sample(e, r, plan, count, logits, b->n_logits, jobs);
+    if (run_ok(r) && b->hidden && logits.rows == b->n_logits) run_fail(r, VLM_UNSUPPORTED, "this family (%s) gives no embeddings", m->arch->name);
+    if (run_ok(r) && n) sample(e, r, plan, count, logits, n, jobs);
     r->tap = NULL;
     e->counters.batch_tokens += (uint64_t)b->ragged.n_tokens;
-    return b->n_logits;
+    return n;
 }
 
 /* The plan in one forward, or in one for each kind of rows. *jobs: in scratch, n of them. */
@@ -412,6 +418,14 @@ static void take_beam(vlm_engine *e, vlm_request *r)
     else if (over) deliver_best(e, r, "length");
 }
 
+/* The rows or logits that a task other than generation waited for are there. */
+static void end_task(vlm_engine *e, vlm_request *r)
+{
+    vlm_error error = {0};
+    if (task_finish(r, e->m, &e->scratch, &error)) engine_end(e, r, "stop", NULL, NULL);
+    else engine_end(e, r, NULL, NULL, &error);
+}
+
 /* What the step's rows gave: of each sequence first what was known, then what was drawn. */
 static void tell(vlm_engine *e, const draw_job *jobs, int n)
 {
@@ -428,6 +442,7 @@ static void tell(vlm_engine *e, const draw_job *jobs, int n)
             if (!alive) continue;
             sequence *seq = &jobs[i].r->seq;
             bool known = jobs[i].at < seq->n;
+            if (r->task == TASK_RERANK) { end_task(e, jobs[i].r); alive = false; continue; }
             if (known) seq->logits_from = jobs[i].at;             /* once, also when it is preempted amid them */
             alive = (known ? deliver : take)(e, jobs[i].r, &jobs[i].result);
         }
@@ -463,11 +478,15 @@ static void run_plan(vlm_engine *e)
     for (int i = 0; i < s->n_plan; i++) {
         vlm_request *r = s->plan[i].seq->owner;
         int end = s->plan[i].first + s->plan[i].count;
-        if (end >= r->seq.n_prompt) r->tapped = true;
+        if (end >= r->seq.n_prompt) r->tapped = true, r->rows_there = r->seq.hidden != NULL;
         else request_emit_progress(r, "prefill", (uint64_t)end, (uint64_t)r->seq.n_prompt);
     }
     scheduler_done(s);
     tell(e, jobs, n);
+    for (vlm_request *r = e->active, *next; r; r = next) {
+        next = r->next;
+        if (r->rows_there) end_task(e, r);
+    }
     e->step_seconds = engine_now() - start;
     e->counters.busy_seconds += e->step_seconds;
 }

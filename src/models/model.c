@@ -230,8 +230,8 @@ vlm_model *model_load(const char *path, const vlm_arch *arch, const vlm_load_opt
     }
     m->arch = arch;
     m->memory.block_size = 1 << 20;
-    if (load_config(m, o.dummy_weights, error) && open_adapters(m, o.adapters, error) && load_weights(m, &o, error) && load_text(m, &o, error) && read_generation(m, error) &&
-        make_identity(m, error))
+    if (load_config(m, o.dummy_weights, error) && open_adapters(m, o.adapters, error) && load_weights(m, &o, error) && load_text(m, &o, error) &&
+        recipe_load(&m->recipe, o.dummy_weights ? NULL : m->path, m->tok, m->takes != 0, m->hidden, error) && read_generation(m, error) && make_identity(m, error))
         return m;
     vlm_model_free(m);
     return NULL;
@@ -250,6 +250,7 @@ void vlm_model_free(vlm_model *m)
     bind_release(&m->binder);
     if (m->dev.ops) device_close(&m->dev);
     adapters_close(&m->adapters);
+    recipe_free(&m->recipe);
     chat_template_free(m->chat);
     grammar_vocab_unref(atomic_load(&m->vocabulary));
     tokenizer_free(m->tok);

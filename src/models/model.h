@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include "blocks/batch.h"
 #include "media/media.h"
+#include "models/recipe.h"
 #include "tensor/ops.h"
 #include "tensor/tap.h"
 #include "text/chat.h"
@@ -16,7 +17,6 @@
 #include "weights/checkpoint.h"
 #include "weights/config.h"
 
-typedef enum vlm_task { TASK_GENERATE, TASK_EMBED, TASK_RERANK } vlm_task;
 enum { TAKES_IMAGE = 1, TAKES_VIDEO = 2, TAKES_AUDIO = 4 };
 enum { MAX_PROCESSED = 8, MANY_PICTURES = 1000 };
 
@@ -207,6 +207,7 @@ struct vlm_model {
     binder binder;
     arena memory;
     void *family;
+    recipe recipe;                 /* how embeddings and relevance come out of it */
     adapter_set adapters;          /* what low_rank parts of weights belong to: the user's, then those that the checkpoint holds itself */
     digest identity;               /* of config, weight file names, sizes and times: part of every cache key */
 

@@ -62,6 +62,7 @@ static void keep(call *c, choice *from, const vlm_event *event)
     case VLM_EVENT_TEXT: if (!c->stream) buf_add(&from->text, event->text, event->text_bytes); break;
     case VLM_EVENT_REASONING: if (!c->stream) buf_add(&from->reasoning, event->text, event->text_bytes); break;
     case VLM_EVENT_TOKEN: if (!c->stream) keep_logprob(c, from, event); break;
+    case VLM_EVENT_EMBEDDING: break;
     case VLM_EVENT_TOOL_CALL:
         if (event->call_event == VLM_CALL_START) {
             if (!from->calls) from->calls = json_array();
@@ -331,7 +332,6 @@ call *call_begin(const call_start *start, refusal *why)
     s->n_calls++;
     pthread_mutex_unlock(&s->lock);
     c->begun = true;
-    exchange_called(c->source);
     if (start->memory) {
         c->memory = *start->memory;
         *start->memory = (arena){0};

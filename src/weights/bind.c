@@ -82,6 +82,8 @@ static const stored_tensor *find_as(binder *b, const char *name, const char *suf
     for (int i = 0; b->prefixes[i]; i++) {
         int n = snprintf(full, sizeof full, "%s%s%s", b->prefixes[i], name, suffix);
         const stored_tensor *t = n > 0 && (size_t)n < sizeof full ? checkpoint_find(b->files, full) : NULL;
+        if (!t && b->outer && (n = snprintf(full, sizeof full, "%s%s%s%s", b->outer, b->prefixes[i], name, suffix)) > 0 && (size_t)n < sizeof full)
+            t = checkpoint_find(b->files, full);
         if (t) return t;
     }
     return NULL;

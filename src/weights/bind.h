@@ -31,6 +31,7 @@ typedef struct binder {
     struct bound_list *bound;      /* every weight handed out, for device release and sizes */
     uint64_t parameters;
     bool rows_only;                /* in bind_table */
+    const char *outer;             /* may stand before every prefix ("vlm."); NULL: nothing */
     adapter_set *adapters;         /* what they change hangs on the weights (weight.low_rank); NULL: none */
     bool in_decoder;               /* what is bound now works on tokens: adapters of it leave the encoders' rows alone */
     bool failed;
