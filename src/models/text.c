@@ -14,6 +14,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"deepseek_v3", deepseek_spec, NULL},
     {"ernie4_5", ernie4_5_spec, NULL},
     {"ernie4_5_moe", ernie4_5_spec, NULL},
+    {"exaone4", exaone4_spec, NULL},
     {"gemma", gemma_spec, "{" GEMMA ",\"hidden_size\":3072,\"intermediate_size\":24576,\"num_hidden_layers\":28,\"num_attention_heads\":16,\"head_dim\":256}"},
     {"gemma2", gemma_spec, "{" GEMMA ",\"hidden_size\":2304,\"intermediate_size\":9216,\"num_hidden_layers\":26,\"num_attention_heads\":8,"
                            "\"num_key_value_heads\":4,\"head_dim\":256,\"sliding_window\":4096}"},

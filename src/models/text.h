@@ -22,6 +22,7 @@ bool deepseek_spec(decoder_spec *s, arena *memory, config *c, const char *model_
 bool ernie4_5_experts(decoder_spec *s, config *c, int kinds);
 bool ernie4_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma3n_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool exaone4_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool gemma_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 /* Rope 0 is for full layers, 1 for sliding ones, as Gemma 3 has them. */
 bool gemma3_ropes(decoder_spec *s, arena *memory, config *c);
