@@ -25,7 +25,7 @@ static const char passive_options[] = "do_sample_frames video_metadata add_speci
 
 /* Spellings of one thing, the common one first: a family is asked by the one that it knows. */
 static const char *const alike[] = {
-    "max_tiles max_image_tiles max_num_tiles max_patches max_crops max_slice_nums num_crops pan_and_scan_max_num_crops max_num",
+    "max_tiles max_image_tiles max_num_tiles max_patches max_crops max_slice_nums num_crops pan_and_scan_max_num_crops dynamic_hd max_num",
     "min_tiles min_patches min_num",
     "max_soft_tokens max_image_tokens",
     "num_frames nframes video_num_frames",
