@@ -332,6 +332,7 @@ call *call_begin(const call_start *start, refusal *why)
     s->n_calls++;
     pthread_mutex_unlock(&s->lock);
     c->begun = true;
+    exchange_called(c->source);
     if (start->memory) {
         c->memory = *start->memory;
         *start->memory = (arena){0};

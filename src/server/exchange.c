@@ -67,16 +67,21 @@ exchange *exchange_new(http *h, const char *method, const char *path)
     h->exchanges = x;
     pthread_mutex_unlock(&h->lock);
     if (x->method && x->path) return x;
-    exchange_unref(x);
+    exchange_unref_socket(x);
     return NULL;
 }
 
-void exchange_ref(exchange *x) { atomic_fetch_add(&x->refs, 1); }
+void exchange_ref(exchange *x)
+{
+    atomic_fetch_add(&x->refs, 1);
+    atomic_fetch_add(&x->holders, 1);
+}
 
 bool exchange_try_ref(exchange *x)
 {
     int refs = atomic_load(&x->refs);
     while (refs > 0 && !atomic_compare_exchange_weak(&x->refs, &refs, refs + 1)) { }
+    if (refs > 0) atomic_fetch_add(&x->holders, 1);
     return refs > 0;
 }
 
@@ -102,13 +107,17 @@ static void exchange_free(exchange *x)
     mem_free(x);
 }
 
-/* The socket side holds a reference until the library has sent the reply or lost the client. When only that one is left and nobody has
- * answered, nobody will. */
+/* The socket side's reference, until the library has sent the reply or lost the client. */
+void exchange_unref_socket(exchange *x)
+{
+    if (atomic_fetch_sub(&x->refs, 1) == 1) exchange_free(x);
+}
+
+/* When the last one who could answer lets go and nobody has answered, nobody will. */
 void exchange_unref(exchange *x)
 {
     if (!x) return;
-    int left = atomic_fetch_sub(&x->refs, 1) - 1;
-    if (left == 1) {
+    if (atomic_fetch_sub(&x->holders, 1) == 1) {           /* x is still there: the reference below is ours */
         pthread_mutex_lock(&x->lock);
         bool forgotten = x->state == X_SERVING && x->connection, cut = x->state == X_STREAM && x->connection;
         pthread_mutex_unlock(&x->lock);
@@ -116,7 +125,7 @@ void exchange_unref(exchange *x)
         if (forgotten) exchange_reply(x, 500, "application/json", nothing, sizeof nothing - 1);
         else if (cut) exchange_end(x);
     }
-    if (left == 0) exchange_free(x);
+    exchange_unref_socket(x);
 }
 
 void exchange_set_user(exchange *x, void *user, void (*release)(void *user)) { x->user = user; x->release = release; }
@@ -220,9 +229,13 @@ void exchange_end(exchange *x)
     pthread_mutex_unlock(&x->lock);
 }
 
-int exchange_status(const exchange *x) { return x->status; }
-
-uint64_t exchange_sent(const exchange *x) { return x->state == X_WHOLE ? x->out.size : x->sent; }
+int exchange_status(exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    int status = x->status;
+    pthread_mutex_unlock(&x->lock);
+    return status;
+}
 
 size_t exchange_unsent(exchange *x)
 {

@@ -222,7 +222,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
     if (!whole) exchange_leave(x);
     deadline(h, x->client, h->options.idle_seconds);
     x->client = NULL;
-    exchange_unref(x);
+    exchange_unref_socket(x);
 }
 
 /* ---- the daemon ---- */

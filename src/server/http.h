@@ -82,8 +82,7 @@ bool exchange_reply(exchange *x, int status, const char *type, const void *data,
 bool exchange_stream(exchange *x, int status, const char *type);
 bool exchange_write(exchange *x, const void *data, size_t size);
 void exchange_end(exchange *x);
-int exchange_status(const exchange *x);                /* of the reply; 0: none yet */
-uint64_t exchange_sent(const exchange *x);             /* bytes of its body */
+int exchange_status(exchange *x);                      /* of the reply; 0: none yet */
 size_t exchange_unsent(exchange *x);                   /* bytes that wait for the client to read */
 /* Has the client left before the reply's end? */
 bool exchange_gone(exchange *x);

@@ -26,7 +26,8 @@ typedef struct client {
 typedef enum exchange_state { X_READING, X_SERVING, X_WHOLE, X_STREAM, X_ENDED } exchange_state;
 
 struct exchange {
-    atomic_int refs;
+    atomic_int refs;               /* holders, and one for the socket's side */
+    atomic_int holders;
     http *http;
     uint64_t number;
     char id[33], peer[64];
@@ -80,6 +81,7 @@ exchange *exchange_new(http *h, const char *method, const char *path);
 /* Under http.lock: a reference, unless the exchange is being freed. */
 bool exchange_try_ref(exchange *x);
 header *header_add(header **list, const char *name, const char *value);
+void exchange_unref_socket(exchange *x);
 /* The client has left: marks it, wakes a sleeping connection, calls on_gone. */
 void exchange_leave(exchange *x);
 /* Lets the connection sleep until exchange_wake; x->lock is held. */

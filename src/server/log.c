@@ -33,7 +33,7 @@ static void write_line(server *s, json_t *line)
 
 /* What every line begins with. Method and path come from the route table's side of things: the path is the client's, so control characters and blanks in it
  * are shown as '?'. */
-static json_t *head(const exchange *x)
+static json_t *head(exchange *x)
 {
     char now[32], path[128];
     time_t seconds = time(NULL);
@@ -61,7 +61,7 @@ void log_call(const call *c)
     write_line(s, line);
 }
 
-void log_exchange(server *s, const exchange *x)
+void log_exchange(server *s, exchange *x)
 {
     if (!s->options.log) return;
     json_t *line = head(x);

@@ -7,6 +7,6 @@
 /* A call has ended. */
 void log_call(const call *c);
 /* Any other exchange has been answered. */
-void log_exchange(struct server *s, const exchange *x);
+void log_exchange(struct server *s, exchange *x);
 
 #endif

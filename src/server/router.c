@@ -16,7 +16,7 @@ const route routes[] = {
 enum { MAX_ARGUMENT = 256, TENANT_BYTES = 40 };
 
 /* What is known of an exchange once its head was read. */
-typedef struct visit { const route *route; char argument[MAX_ARGUMENT], tenant[TENANT_BYTES]; attached attached; } visit;
+typedef struct visit { const route *route; char argument[MAX_ARGUMENT], tenant[TENANT_BYTES]; attached attached; bool called; } visit;
 
 static void visit_free(void *user)
 {
@@ -134,6 +134,8 @@ const char *exchange_tenant(const exchange *x)
 
 attached *exchange_attached(exchange *x) { return &((visit *)exchange_user(x))->attached; }
 
+void exchange_called(exchange *x) { ((visit *)exchange_user(x))->called = true; }
+
 /* Which methods the path takes. */
 static void add_allow(exchange *x)
 {
@@ -207,7 +209,7 @@ void router_serve(void *user, exchange *x)
     }
     r->serve(s, x, *v->argument ? v->argument : NULL);
     int status = exchange_status(x);
-    if (!status) return;                                   /* a call, which logs itself */
+    if (v->called || !status) return;                      /* a call, which logs itself; or put aside */
     if (status >= 400) metrics_refused(&s->metrics);
     log_exchange(s, x);
 }

@@ -53,6 +53,8 @@ void router_serve(void *server, exchange *x);
 
 /* What was taken out of its body. */
 attached *exchange_attached(exchange *x);
+/* A call answers it, now or later, and logs it. */
+void exchange_called(exchange *x);
 /* Whose caches and stored responses an exchange may use: its API key and its tenant header, hashed; "" when it has neither. */
 const char *exchange_tenant(const exchange *x);
 
