@@ -50,6 +50,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"olmo2", olmo2_spec, NULL},
     {"olmo3", olmo2_spec, NULL},
     {"olmoe", olmoe_spec, NULL},
+    {"phi", phi_spec, NULL},
     {"phi3", phi3_spec, NULL},
     {"phi4_multimodal", phi3_spec, NULL},
     {"phi4mm", phi3_spec, NULL},

@@ -35,6 +35,7 @@ bool llama4_spec(decoder_spec *s, arena *memory, config *c, const char *model_ty
 bool llama_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool olmo2_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool olmoe_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool phi_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool phi3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_next_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
