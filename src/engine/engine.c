@@ -186,6 +186,7 @@ vlm_request *engine_submit(vlm_engine *e, const vlm_request_options *given, cons
 {
     vlm_request_options o = vlm_request_options_default();
     if (given) memcpy(&o, given, given->size < sizeof o ? given->size : sizeof o);
+    if (o.num_beams > 1 && isnan(o.sampling.temperature)) o.sampling.temperature = 0;      /* who asks for beams does not ask for draws */
     vlm_request *r = request_new(e, &o, extra, error);
     if (!r) {
         if (extra && extra->prompt) prompt_free(extra->prompt);

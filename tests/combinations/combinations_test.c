@@ -19,10 +19,11 @@
 #include "models/model.h"
 
 enum { MEDIUM, SAMPLING, HELD, ADAPTER, STOP, LOGPROBS, BESIDE, CHUNK, CACHE, PREEMPT, PAGES, ENDING, AXES, MAX_VALUES = 6, FREE_TOKENS = 20, MAX_TOKENS = 150 };
+enum { BEAMS = 4 };                               /* of SAMPLING */
 enum { FREE, SCHEMA, REGEX, BUDGET, BUDGET_SCHEMA, CALL };
 static const struct { const char *name; int n; const char *value[MAX_VALUES]; } axis[AXES] = {
     [MEDIUM] = {"medium", 6, {"text", "image", "two images", "audio", "video", "image then text"}},
-    [SAMPLING] = {"sampling", 4, {"greedy", "seeded", "penalties", "all filters"}},
+    [SAMPLING] = {"sampling", 5, {"greedy", "seeded", "penalties", "all filters", "beams"}},
     [HELD] = {"held to", 6, {"nothing", "JSON schema", "regex", "a thinking budget", "budget and schema", "a tool call"}},
     [ADAPTER] = {"adapter", 2, {"none", "one"}},
     [STOP] = {"stop", 2, {"none", "string"}},
@@ -113,7 +114,8 @@ static vlm_request_options options_of(const int *row, const char *messages)
         o.sampling.repetition_penalty = 1.1f;
         o.sampling.repetition_context = 0;
     }
-    if (row[LOGPROBS]) { o.sampling.logprobs = 1; o.sampling.top_logprobs = 3; }
+    o.num_beams = row[SAMPLING] == BEAMS ? 3 : 1;
+    if (row[LOGPROBS]) { o.sampling.logprobs = 1; o.sampling.top_logprobs = o.num_beams > 1 ? 0 : 3; }
     if (row[ENDING] == 2) o.timeout_seconds = 600;
     if (has_adapters) o.adapter = adapter_names[row[ADAPTER]];
     hold(row[HELD], prompt_end, &o);
@@ -139,8 +141,8 @@ static int see(const vlm_event *event, void *user)
     if (event->type == VLM_EVENT_TOKEN && a->token_events < MAX_TOKENS) {
         a->token[a->token_events] = event->token;
         a->logprob[a->token_events++] = event->logprob;
-        if (event->top_count != 3 || event->top[0].logprob < event->top[1].logprob || event->logprob > 0 ||
-            event->logprob > event->top[0].logprob)
+        if (event->top_count && (event->top_count != 3 || event->top[0].logprob < event->top[1].logprob || event->logprob > 0 ||
+            event->logprob > event->top[0].logprob))
             a->bad_top = true;
     }
     if (event->type == VLM_EVENT_TEXT || event->type == VLM_EVENT_REASONING || event->type == VLM_EVENT_TOOL_CALL) a->events++;
@@ -255,7 +257,7 @@ static void run_row(vlm_model *m, const int *row, const answer *base)
         int other[AXES] = {[MEDIUM] = i, [SAMPLING] = (row[SAMPLING] + i) % 4, [HELD] = (row[HELD] + i) % axis[HELD].n, [ADAPTER] = (row[ADAPTER] + i) % 3};
         others[i] = messages_of(i);
         vlm_request_options other_options = options_of(other, others[i]);
-        beside[i] = vlm_submit(e, &other_options, NULL);
+        beside[i] = vlm_submit(e, &other_options, NULL);       /* refused where the model does not take it: then there is one less */
     }
     if (row[CACHE] == 1) {
         answer first = {0};
@@ -313,6 +315,7 @@ found:
         row[k] = best;
         set[k] = true;
     }
+    if (row[SAMPLING] == BEAMS) row[HELD] = FREE;
     for (int i = 0; i < AXES; i++)
         for (int k = 0; k < AXES; k++) covered[i][row[i]][k][row[k]] = true;
     return true;
@@ -322,6 +325,13 @@ static bool takes(const vlm_model *m, int medium)
 {
     static const unsigned needed[] = {0, TAKES_IMAGE, TAKES_IMAGE, TAKES_AUDIO, TAKES_VIDEO, TAKES_IMAGE};
     return (m->takes & needed[medium]) == needed[medium];
+}
+
+/* Beams are held to nothing. An encoder-decoder (Florence-2) has one picture, and its first token is forced. */
+static bool possible(const vlm_model *m, const int *row)
+{
+    if (row[SAMPLING] == BEAMS && row[HELD] != FREE) return false;
+    return takes(m, row[MEDIUM]) && (!row[ADAPTER] || has_adapters) && (!m->arch->reads_prompt || (row[MEDIUM] == 1 && row[HELD] == FREE));
 }
 
 /* Does the base keep to what it is held to? */
@@ -397,11 +407,16 @@ int main(int argc, char **argv)
     verbose = strcmp(argv[argc - 1], "-v") == 0;
     if (!(prompt_end = end_of_prompt(m))) return fprintf(stderr, "no end of the prompt\n"), 1;
     for (int medium = 0; medium < axis[MEDIUM].n; medium++)
-        for (int sampling = 0; sampling < axis[SAMPLING].n && takes(m, medium); sampling++)
-            for (int held = 0; held < axis[HELD].n; held++) base_of(m, (int[AXES]){[MEDIUM] = medium, [SAMPLING] = sampling, [HELD] = held, [LOGPROBS] = 1});
+        for (int sampling = 0; sampling < axis[SAMPLING].n; sampling++)
+            for (int held = 0; held < axis[HELD].n; held++) {
+                const int base[AXES] = {[MEDIUM] = medium, [SAMPLING] = sampling, [HELD] = held, [LOGPROBS] = 1};
+                if (possible(m, base)) base_of(m, base);
+            }
     int rows = 0, row[AXES];
+    for (int held = 0; held < axis[HELD].n; held++) covered[SAMPLING][BEAMS][HELD][held] = covered[HELD][held][SAMPLING][BEAMS] = true;      /* there are none */
     while (!failures && next_row(row)) {
-        if (!takes(m, row[MEDIUM]) || (row[ADAPTER] && !has_adapters)) continue;
+        if (m->arch->reads_prompt) row[MEDIUM] = 1, row[HELD] = FREE;
+        if (!possible(m, row)) continue;
         run_row(m, row, base_of(m, (int[AXES]){[MEDIUM] = row[MEDIUM], [SAMPLING] = row[SAMPLING], [HELD] = row[HELD], [ADAPTER] = row[ADAPTER], [LOGPROBS] = 1}));
         rows++;
     }
