@@ -349,9 +349,11 @@ static tensor mlp(step *s, int i, tensor h)
         op_activate(s->r, h, s->d->spec.act);
         return op_linear(s->r, h, &w->down, w->down_bias);
     }
+    if (!(sparse > 0))
+        return op_mlp(s->r, h, &(mlp_spec){&w->gate, &w->up, &w->down, w->gate_bias, w->up_bias, w->down_bias, s->d->spec.act});
     tensor y[2];                                                                           /* gate, up [n, ffn] */
     op_linear_group(s->r, h, 2, y, (const weight *[]){&w->gate, &w->up}, (const float *[]){w->gate_bias, w->up_bias});
-    if (sparse > 0) keep_outstanding(s->r, y[0], sparse);
+    keep_outstanding(s->r, y[0], sparse);
     return op_linear(s->r, op_glu(s->r, y[0], y[1], s->d->spec.act), &w->down, w->down_bias);
 }
 

@@ -77,11 +77,14 @@ void vit_attend(run *r, const vit_spec *s, const vit_layer *w, int i, tensor x, 
 
 static void feed_forward(run *r, const vit_spec *s, const vit_layer *w, tensor x)
 {
-    tensor h = norm(r, s, x, w->norm2, w->norm2_bias), y[2];                                         /* up, gate [n, ffn] */
-    op_linear_group(r, h, s->gated ? 2 : 1, y, (const weight *[]){&w->up, &w->gate}, (const float *[]){w->up_bias, w->gate_bias});
-    if (s->gated) y[0] = op_glu(r, y[1], y[0], s->act);
-    else op_activate(r, y[0], s->act);
-    h = op_linear(r, y[0], &w->down, w->down_bias);
+    tensor h = norm(r, s, x, w->norm2, w->norm2_bias);
+    if (s->gated) {
+        h = op_mlp(r, h, &(mlp_spec){&w->gate, &w->up, &w->down, w->gate_bias, w->up_bias, w->down_bias, s->act});
+    } else {
+        h = op_linear(r, h, &w->up, w->up_bias);                                                     /* [n, ffn] */
+        op_activate(r, h, s->act);
+        h = op_linear(r, h, &w->down, w->down_bias);
+    }
     if (w->scale2) op_scale(r, h, 1, w->scale2);
     op_add_inplace(r, x, h);
 }

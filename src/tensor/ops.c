@@ -66,6 +66,21 @@ void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const
     for (int i = 0; i < count; i++) adapt_product(r, y[i], x, w[i], bias ? bias[i] : NULL);
 }
 
+/* Adapters change what lies between. */
+static bool adapted(const run *r, const weight *w) { return r->adapters && w->low_rank; }
+
+tensor op_mlp(run *r, tensor x, const mlp_spec *s)
+{
+    if (!fits(r, "mlp", x, s->gate, x.cols) || !fits(r, "mlp", x, s->up, x.cols)) return none;
+    if (s->gate->rows == s->up->rows && s->down->cols == s->gate->rows && r->dev->ops->mlp && !adapted(r, s->gate) && !adapted(r, s->up) && !adapted(r, s->down)) {
+        tensor out = run_tensor(r, x.rows, s->down->rows);
+        if (!run_ok(r) || r->dev->ops->mlp(r, out, x, s)) return out;
+    }
+    tensor y[2];
+    op_linear_group(r, x, 2, y, (const weight *[]){s->gate, s->up}, (const float *[]){s->gate_bias, s->up_bias});
+    return op_linear(r, op_glu(r, y[0], y[1], s->act), s->down, s->down_bias);
+}
+
 void op_linear_heads_to(run *r, tensor y, tensor x, const weight *w)
 {
     if (!expect(r, "linear_heads", "x", x, x.rows, w->cols) || !expect(r, "linear_heads", "y", y, x.rows, w->rows)) return;

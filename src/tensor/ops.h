@@ -38,6 +38,12 @@ typedef struct route_spec {
     float scale;                                   /* ... and then times scale; 0: 1 */
 } route_spec;
 
+typedef struct mlp_spec {
+    const weight *gate, *up, *down;                /* [ffn, d] twice, [d, ffn] */
+    const float *gate_bias, *up_bias, *down_bias;  /* or NULL */
+    activation act;
+} mlp_spec;
+
 typedef struct moe_spec {
     int experts, top_k;
     activation act;
@@ -84,6 +90,9 @@ typedef struct ops {
     /* (optional) y[i] = x . w[i]^T (+ bias[i]): several weights over the same x in one go. NULL: linear, one after the other.
      * The same bits as linear. */
     void (*linear_group)(run *r, int count, const tensor *y, tensor x, const weight *const *w, const float *const *bias);
+    /* (optional) y = (act(x . gate^T) * (x . up^T)) . down^T, with biases, what lies between never in memory as float32. False: not for these; then one
+     * after the other, with the same bits. */
+    bool (*mlp)(run *r, tensor y, tensor x, const mlp_spec *spec);
     /* A matrix for each head: y[i] = x[i] . w[i % w->experts]^T; rows are heads, those of a token side by side. x, y: [n * experts, cols], [.., rows] */
     void (*linear_heads)(run *r, tensor y, tensor x, const weight *w);
     /* out[i] = scale * row ids[i] of table */
@@ -177,6 +186,7 @@ void op_linear_to(run *r, tensor y, tensor x, const weight *w, const float *bias
 /* `count` products of one x (q, k, v; gate and up); y[i] new [n, w[i]->rows]. */
 enum { LINEAR_GROUP_MAX = 4 };
 void op_linear_group(run *r, tensor x, int count, tensor *y, const weight *const *w, const float *const *bias);
+tensor op_mlp(run *r, tensor x, const mlp_spec *spec);                                       /* new [n, d]: linear_group, glu, linear */
 /* All three do what adapters want of their weights, row by row (tensor/adapt.h); so does op_embed. */
 void op_linear_heads_to(run *r, tensor y, tensor x, const weight *w);                         /* not this: such matrices have no adapters */
 tensor op_embed(run *r, const weight *table, const int32_t *ids, int64_t n, float scale);

@@ -95,6 +95,42 @@ static void check_heads(ops_test *t)
     release(t, &p);
 }
 
+/* What a backend computes in one go has the bits of the three products; formats may differ between them. */
+static void check_mlp(ops_test *t)
+{
+    weight_format formats[3];
+    for (int i = 0; i < 3; i++) formats[i] = t_below(t, 2) ? WF_AFFINE : t_below(t, 4) ? WF_BF16 : (weight_format)t_below(t, WF_COUNT);
+    bool affine = formats[0] == WF_AFFINE || formats[1] == WF_AFFINE;
+    int64_t n = t_below(t, 4) ? t_between(t, 20, 100) : t_size(t, 40), cols = some_cols(t, affine ? WF_AFFINE : WF_BF16), outs = t_size(t, 100);
+    int64_t ffn = formats[2] == WF_AFFINE ? 128 * t_between(t, 1, 4) : t_size(t, 400);
+    weight gate = t_weight(t, formats[0], ffn, cols, 0), up = t_weight(t, formats[1], ffn, cols, 0), down = t_weight(t, formats[2], outs, ffn, 0);
+    for (int i = 0; i < 30 && (gate.bits | up.bits | down.bits) & 3; i++) {                        /* mostly 4 and 8 bits */
+        if (gate.bits & 3) gate = t_weight(t, formats[0], ffn, cols, 0);
+        if (up.bits & 3) up = t_weight(t, formats[1], ffn, cols, 0);
+        if (down.bits & 3) down = t_weight(t, formats[2], outs, ffn, 0);
+    }
+    t_shape(t, "%lld x %lld, ffn %lld, %lld outputs, formats %d %d %d", (long long)n, (long long)cols, (long long)ffn, (long long)outs, (int)formats[0],
+            (int)formats[1], (int)formats[2]);
+    prepared g = prepare(t, &gate), u = prepare(t, &up), d = prepare(t, &down);
+    weight plain = u.dev;
+    if (t_below(t, 3) == 0) plain.packed = NULL;
+    tensor x = t_random(t, n, cols, 1), a = t_output(t, n, ffn), b = t_output(t, n, ffn), want = t_output(t, n, outs), got = t_output(t, n, outs);
+    mlp_spec s = {&g.dev, &plain, &d.dev, .act = t_below(t, 2) ? ACT_SILU : ACT_GELU_TANH};
+    if (t_below(t, 2)) s.gate_bias = t_values(t, ffn, 0.1f), s.up_bias = t_values(t, ffn, 0.1f);
+    if (t_below(t, 2)) s.down_bias = t_values(t, outs, 0.1f);
+    ON(t, dev, linear, a, x, s.gate, s.gate_bias);
+    ON(t, dev, linear, b, x, s.up, s.up_bias);
+    ON(t, dev, glu, a, a, b, s.act);
+    ON(t, dev, linear, want, a, s.down, s.down_bias);
+    if (t->dev.ops->mlp && t->dev.ops->mlp(&t->on_dev, got, x, &s)) {
+        t_same(t, got, want);
+        t_guards(t, got);
+    }
+    release(t, &g);
+    release(t, &u);
+    release(t, &d);
+}
+
 static void check_embed(ops_test *t)
 {
     weight_format format = (weight_format)t_below(t, WF_COUNT);
@@ -209,7 +245,7 @@ static void bench_conv2d(ops_test *t)
 }
 
 const op_case linear_cases[] = {
-    {"linear", check_linear, NULL, true}, {"linear_heads", check_heads, NULL, true}, {"embed", check_embed, NULL, true}, {"moe", check_moe, NULL, true}, {"conv2d", check_conv2d, bench_conv2d, true},
+    {"linear", check_linear, NULL, true}, {"mlp", check_mlp, NULL, true}, {"linear_heads", check_heads, NULL, true}, {"embed", check_embed, NULL, true}, {"moe", check_moe, NULL, true}, {"conv2d", check_conv2d, bench_conv2d, true},
     {"conv2d_depthwise", check_conv2d_depthwise, NULL, false},
     {NULL, NULL, NULL, false},
 };

@@ -48,7 +48,7 @@ static void close_cpu(device *dev)
 const ops ops_cpu = {
     .name = "cpu", .open = open_cpu, .close = close_cpu,
     /* matrix products */
-    .prepare = cpu_prepare, .release = cpu_release, .linear = cpu_linear, .linear_group = cpu_linear_group, .linear_heads = cpu_linear_heads,
+    .prepare = cpu_prepare, .release = cpu_release, .linear = cpu_linear, .linear_group = cpu_linear_group, .mlp = cpu_mlp, .linear_heads = cpu_linear_heads,
     .embed = cpu_embed, .moe = cpu_moe,
     /* the rest */
     .rmsnorm = cpu_rmsnorm, .layernorm = cpu_layernorm, .add = cpu_add, .mul = cpu_mul, .scale = cpu_scale, .activate = cpu_activate,

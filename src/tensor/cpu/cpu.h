@@ -138,6 +138,7 @@ bool cpu_prepare(device *dev, weight *w, vlm_error *error);
 void cpu_release(device *dev, weight *w);
 void cpu_linear(run *r, tensor y, tensor x, const weight *w, const float *bias);
 void cpu_linear_group(run *r, int count, const tensor *y, tensor x, const weight *const *w, const float *const *bias);
+bool cpu_mlp(run *r, tensor y, tensor x, const mlp_spec *spec);
 void cpu_embed(run *r, tensor out, const weight *table, const int32_t *ids, float scale);
 void cpu_linear_heads(run *r, tensor y, tensor x, const weight *w);
 void cpu_moe(run *r, tensor out, tensor x, const moe_spec *spec, const int32_t *index, const float *weights);

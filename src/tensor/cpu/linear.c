@@ -11,6 +11,7 @@ enum {
     WIDE_ROWS = 128,                               /* of items that go together then, where the path says nothing else */
     TOKEN_STEP = LINEAR_TOKENS,                    /* tokens of an item at most: weights are widened once for each */
     TOKEN_STEP_SMALL = 128,                        /* the same when there are few rows to share among the threads */
+    GLU_TOKENS = 32,                               /* from so many on, what is between the products of an MLP stays out of memory */
     PACKED_BLOCK = 64 << 20,                       /* of memory for weights */
 };
 
@@ -202,7 +203,8 @@ bool linear_run(run *r, const linear_product *products, int64_t count)
         const linear_product *p = &products[i];
         work += p->n * p->w.rows * p->w.cols;
         if (p->n > most) most = p->n;
-        size_t bytes = path->scratch ? path->scratch(&p->w, p->n) : 0;
+        size_t bytes = path->scratch ? path->scratch(&p->w, p->n) : 0, beside = p->glu ? path->scratch(&p->glu->up->w, p->n) : 0;
+        if (beside > bytes) bytes = beside;
         if (bytes > need) need = bytes;
     }
     job.row_step = path->unit;
@@ -265,6 +267,27 @@ void cpu_linear_group(run *r, int count, const tensor *y, tensor x, const weight
         if (run_ok(r)) linear_run(r, p, n);
     }
     arena_release(r->scratch, mark);
+}
+
+/* Many tokens: from few, gate and up are small beside the weights. */
+bool cpu_mlp(run *r, tensor y, tensor x, const mlp_spec *s)
+{
+    linear_product gate = {.w = *s->gate, .bias = s->gate_bias, .n = x.rows}, up = {.w = *s->up, .bias = s->up_bias, .n = x.rows};
+    linear_product down = {.w = *s->down, .bias = s->down_bias, .y = y.data, .y_stride = y.stride, .n = x.rows};
+    up.path = linear_path_of(r->dev, s->up, r->answer);
+    down.path = linear_path_of(r->dev, s->down, r->answer);
+    if (x.rows < GLU_TOKENS || !linear_path_of(r->dev, s->gate, r->answer)->glu || !up.path->glu || !down.path->glu) return false;
+    arena_mark mark = arena_get_mark(r->scratch);
+    size_t bytes = down.path->x_bytes(&down.w, down.n);
+    linear_glu glu = {&up, &down, cpu_kernels_of(r)->glu, s->act};
+    gate.glu = &glu;
+    if (!(down.x = arena_alloc_raw(r->scratch, bytes))) run_fail(r, VLM_MEMORY, "out of memory (%zu bytes of activations)", bytes);
+    else if (linear_pack(r, &gate, 1, x, NULL)) {
+        up.x = gate.x;
+        if (linear_run(r, &gate, 1)) linear_run(r, &down, 1);
+    }
+    arena_release(r->scratch, mark);
+    return true;
 }
 
 /* ---- rows of a table ---- */

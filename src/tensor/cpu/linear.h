@@ -21,6 +21,13 @@
 typedef struct linear_path linear_path;
 enum { LINEAR_TOKENS = 512 };                      /* of a block at most; blocks begin at multiples of 128 */
 
+/* Where a product does not go to y: act(product) * up, packed as activations of the product `into`. */
+typedef struct linear_glu {
+    const struct linear_product *up, *into;
+    void (*kernel)(float *y, const float *gate, const float *up, activation act, int64_t n);
+    activation act;
+} linear_glu;
+
 /* y[t * y_stride + o], t < n. x: the activations as the path wants them: packed, or (x_bytes NULL) float32 rows x_stride apart. */
 typedef struct linear_product {
     const linear_path *path;
@@ -30,6 +37,7 @@ typedef struct linear_product {
     int64_t y_stride, n;
     const void *x;
     int64_t x_stride;
+    const linear_glu *glu;                         /* NULL: to y */
 } linear_product;
 
 struct linear_path {
@@ -45,6 +53,7 @@ struct linear_path {
     size_t (*scratch)(const weight *w, int64_t n); /* bytes that a thread needs; NULL: none */
     void (*block)(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, void *scratch);
     int unit;                                      /* rows that are computed together: cuts between threads fall on multiples */
+    bool glu;                                      /* its blocks can do that, and read what the others of these paths left */
     int wide;                                      /* rows that go together when there are many tokens, if there are enough for all threads (0: WIDE_ROWS) */
 };
 

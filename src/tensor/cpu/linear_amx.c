@@ -138,7 +138,7 @@ static void block_exact(const linear_product *p, int64_t o0, int64_t o1, int64_t
 }
 
 static const linear_path fast = {.name = "bf16 amx", .x_bytes = fast_bytes, .pack = pack_fast, .scratch = scratch_bytes, .block = block_fast,
-                                 .unit = 2 * TILE, .wide = AMX_WIDE};
+                                 .unit = 2 * TILE, .glu = true, .wide = AMX_WIDE};
 static const linear_path exact = {.name = "3 x bf16 amx", .x_bytes = exact_bytes, .pack = pack_exact, .scratch = scratch_bytes,
                                   .block = block_exact, .unit = 2 * TILE, .wide = AMX_WIDE};
 

@@ -6,7 +6,7 @@
  *   C  16 tokens x 16 rows of float32, as y has them
  *
  * Four C tiles at a time (32 tokens x 32 rows: a unit) meet two A and two B tiles for each block of columns. Columns go in spans of SPAN blocks: the B tiles of
- * a span (32 KiB) stay in L1 while all tokens pass (A tiles are loaded as a stream, so that they do not push them out), the tokens of a span and the sums of MOST
+ * a span (24 KiB) stay in L1 while all tokens pass (A tiles are loaded as a stream, so that they do not push them out), the tokens of a span and the sums of MOST
  * units of rows in L2. Sums wait there from span to span as float32: the same numbers as if they had stayed in tiles, so the order of a sum is that of the
  * columns, whatever the block is. */
 #include <string.h>
@@ -17,7 +17,7 @@
 
 enum {
     DEPTH = 32,                                    /* columns of a tile */
-    SPAN = 16,                                     /* blocks of columns of a span */
+    SPAN = 12,                                     /* blocks of columns of a span */
     UNIT = 2 * TILE,                               /* tokens, and rows, of four C tiles */
     UNIT_BYTES = 4 * TILE_BYTES,
     MOST = AMX_WIDE / UNIT,                        /* units side by side in a block */
@@ -81,45 +81,55 @@ static void turn_rows(const weight *w, int64_t o, int64_t rows, int64_t k, int64
 static size_t unit_bytes(const weight *w) { return TILE * ((size_t)(w->group * w->bits / 8) + 2 * dtype_size(w->scale_type)); }
 static size_t panel_bytes(const weight *w) { return (size_t)(w->cols / w->group) * unit_bytes(w); }
 
-/* A code put into the mantissa of 1: one shift, one mask; scale and offset undo it. */
+/* A code that is put into the mantissa of 1 at bit `at`: 1 + code * 2^(at - 23). Scale and offset undo it: code * scale + bias, to some 2^-9 of a scale. */
+enum { LOWEST = 8 };                               /* bit: lower ones would lose too much of the offset */
 typedef struct widening { __m512 scale, offset; } widening;
 
-INLINE __m512 value(__m512i code, const int bits, widening v)
+INLINE widening undo(__m512 scale, __m512 bias, const int at)
 {
-    const __m512i mask = _mm512_set1_epi32(bits == 8 ? 0x7f8000 : 0x780000), one = _mm512_set1_epi32(0x3f800000);
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(code, mask, one, 0xea)), v.scale, v.offset);
+    __m512 wide = _mm512_mul_ps(scale, _mm512_set1_ps((float)(1 << (23 - at))));
+    return (widening){wide, _mm512_sub_ps(bias, wide)};
 }
 
-/* Lanes are rows: columns c and c + 1 of each side by side. */
-INLINE void store_pair(char *out, __m512 even, __m512 odd)
+/* The code at bit `at` of each word, as float32 with half a unit of bf16 added to its bits. */
+INLINE __m512i value(__m512i word, const int bits, const int at, widening v)
 {
-    const __m512i step = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    _mm512_store_si512(out, _mm512_permutexvar_epi16(step, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+    const __m512i mask = _mm512_set1_epi32((int)((1u << bits) - 1) << at), one = _mm512_set1_epi32(0x3f800000);
+    __m512 w = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(word, mask, one, 0xea)), v.scale, v.offset);
+    return _mm512_add_epi32(_mm512_castps_si512(w), _mm512_set1_epi32(0x8000));
+}
+
+/* Lanes are rows: columns c and c + 1 of each side by side, the upper halves of their float32. */
+INLINE void store_pair(char *out, __m512i even, __m512i odd)
+{
+    _mm512_store_si512(out, _mm512_ternarylogic_epi32(_mm512_srli_epi32(even, 16), odd, _mm512_set1_epi32((int)0xffff0000), 0xf8));
 }
 
 INLINE void widen_panel(const weight *w, const char *panel, int64_t k, int64_t count, char *out, const int bits)
 {
     const int64_t parts = w->group / DEPTH;
     const size_t codes = TILE * (size_t)(w->group * bits / 8);
-    widening v = {0};
+    widening v8 = {0}, v12 = {0}, v16 = {0};       /* of codes at bits 8, 12, 16 */
     for (int64_t i = 0; i < count; i++, out += 2 * TILE_BYTES) {
         const char *unit = panel + (size_t)((k + i) / parts) * unit_bytes(w), *at = unit + (size_t)((k + i) % parts) * (64 * bits);
         if (i == 0 || (k + i) % parts == 0) {
-            v.scale = _mm512_mul_ps(scales_avx512(unit + codes, w->scale_type, 0, 0xffff), _mm512_set1_ps(bits == 8 ? 256 : 16));
-            v.offset = _mm512_sub_ps(scales_avx512(unit + codes, w->scale_type, TILE, 0xffff), v.scale);
+            __m512 scale = scales_avx512(unit + codes, w->scale_type, 0, 0xffff), bias = scales_avx512(unit + codes, w->scale_type, TILE, 0xffff);
+            v8 = undo(scale, bias, LOWEST);
+            if (bits == 4) v12 = undo(scale, bias, LOWEST + 4), v16 = undo(scale, bias, LOWEST + 8);
         }
 #pragma GCC unroll 8
         for (int j = 0; j < bits; j++) {           /* a word of each row */
             __m512i word = _mm512_loadu_si512(at + 64 * j);
             char *to = out + j * (TILE_BYTES / bits);
             if (bits == 8) {
-                store_pair(to, value(_mm512_slli_epi32(word, 15), 8, v), value(_mm512_slli_epi32(word, 7), 8, v));
-                store_pair(to + 64, value(_mm512_srli_epi32(word, 1), 8, v), value(_mm512_srli_epi32(word, 9), 8, v));
+                store_pair(to, value(_mm512_slli_epi32(word, 8), 8, 8, v8), value(word, 8, 8, v8));
+                store_pair(to + 64, value(_mm512_srli_epi32(word, 8), 8, 8, v8), value(_mm512_srli_epi32(word, 16), 8, 8, v8));
             } else {
-                store_pair(to, value(_mm512_slli_epi32(word, 19), 4, v), value(_mm512_slli_epi32(word, 15), 4, v));
-                store_pair(to + 64, value(_mm512_slli_epi32(word, 11), 4, v), value(_mm512_slli_epi32(word, 7), 4, v));
-                store_pair(to + 128, value(_mm512_slli_epi32(word, 3), 4, v), value(_mm512_srli_epi32(word, 1), 4, v));
-                store_pair(to + 192, value(_mm512_srli_epi32(word, 5), 4, v), value(_mm512_srli_epi32(word, 9), 4, v));
+                __m512i low = _mm512_slli_epi32(word, 8), high = _mm512_srli_epi32(word, 12);
+                store_pair(to, value(low, 4, 8, v8), value(low, 4, 12, v12));
+                store_pair(to + 64, value(word, 4, 8, v8), value(word, 4, 12, v12));
+                store_pair(to + 128, value(word, 4, 16, v16), value(high, 4, 8, v8));
+                store_pair(to + 192, value(high, 4, 12, v12), value(high, 4, 16, v16));
             }
         }
     }
@@ -235,26 +245,56 @@ static void store(const linear_product *p, const float *sums, int64_t o, int64_t
     }
 }
 
-/* A span of UNIT rows and all tokens. tiles: B; sums: [unit of tokens]. */
-INLINE void units(const linear_product *p, const char *tiles, int64_t k, int64_t count, int64_t o, int64_t rows, int64_t t0, int64_t t1, char *sums, coming *next,
-                  const int planes)
+/* Where the sums of one product's UNIT rows from o on are. */
+typedef struct strip {
+    const linear_product *p;
+    const char *panels;                            /* of its first row; NULL: rows of bf16 */
+    int64_t o, rows;
+    char *sums;                                    /* [unit of tokens] */
+} strip;
+
+/* A span of a strip and all tokens. tiles: B. */
+INLINE void units(const strip *s, const char *tiles, int64_t k, int64_t count, int64_t t0, int64_t t1, bool keep, coming *next, const int planes)
 {
+    const linear_product *p = s->p;
     const int64_t depth = blocks(p->w.cols, DEPTH);
-    const bool last = k + count >= depth;
+    const bool last = k + count >= depth && !keep;
     const int64_t lines = blocks((int64_t)next->lines * next->rows, blocks(t1 - t0, UNIT));
     const size_t across = (size_t)(depth * planes) * TILE_BYTES;   /* from one block of tokens to the next */
     const char *a = (const char *)p->x + (size_t)(t0 / TILE) * across + (size_t)(k * planes) * TILE_BYTES;
+    char *sums = s->sums;
     for (int64_t t = t0; t < t1; t += UNIT, sums += UNIT_BYTES, a += 2 * across) {
         const int64_t tokens = min64(UNIT, t1 - t);
-        const bool straight = last && !p->bias && rows == UNIT && tokens == UNIT;
+        const bool straight = last && !p->bias && s->rows == UNIT && tokens == UNIT;
         unit u = {.a0 = a, .a1 = tokens > TILE ? a + across : a, .b = tiles, .count = count, .in = k ? sums : NULL, .out = sums, .stride = 2 * 64};
         if (k && t + UNIT < t1) u.next_in = sums + UNIT_BYTES;
-        if (last) u.y = p->y + t * p->y_stride + o, u.y_stride = p->y_stride;
+        if (last) u.y = p->y + t * p->y_stride + s->o, u.y_stride = p->y_stride;
         if (straight) u.out = (char *)u.y, u.stride = (size_t)p->y_stride * 4;
         fetch(next, lines);
         if (tokens > TILE) multiply(&u, true, planes);
         else multiply(&u, false, planes);
-        if (last && !straight) store(p, (const float *)sums, o, rows, t, tokens);
+        if (last && !straight) store(p, (const float *)sums, s->o, s->rows, t, tokens);
+    }
+}
+
+/* act(gate) * up of a strip, packed for the product that reads it: UNIT rows are a block of its columns. */
+static void combine(const linear_glu *glu, const strip *gate, const strip *up, int64_t t0, int64_t t1)
+{
+    const __mmask16 low = gate->rows >= TILE ? 0xffff : (__mmask16)((1u << gate->rows) - 1);
+    const __mmask16 high = gate->rows >= UNIT ? 0xffff : gate->rows > TILE ? (__mmask16)((1u << (gate->rows - TILE)) - 1) : 0;
+    const int64_t depth = blocks(glu->into->w.cols, DEPTH);
+    const float *biases[2] = {gate->p->bias, up->p->bias};
+    for (int64_t t = t0; t < t1; t++) {
+        float x[2][UNIT] __attribute__((aligned(64)));
+        for (int i = 0; i < 2; i++) {
+            const float *sums = (const float *)(i ? up : gate)->sums + (t - t0) * UNIT, *bias = biases[i] ? biases[i] + gate->o : NULL;
+            __m512 b0 = bias ? _mm512_maskz_loadu_ps(low, bias) : _mm512_setzero_ps(), b1 = bias ? _mm512_maskz_loadu_ps(high, bias + TILE) : _mm512_setzero_ps();
+            _mm512_store_ps(x[i], _mm512_add_ps(_mm512_load_ps(sums), b0));
+            _mm512_store_ps(x[i] + TILE, _mm512_add_ps(_mm512_load_ps(sums + TILE), b1));
+        }
+        glu->kernel(x[0], x[0], x[1], glu->act, UNIT);
+        char *out = (char *)glu->into->x + (size_t)(t / TILE * depth + gate->o / UNIT) * TILE_BYTES + (size_t)(t % TILE) * 64;
+        _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, x[0] + TILE), _mm512_maskz_loadu_ps(low, x[0])));
     }
 }
 
@@ -262,7 +302,7 @@ INLINE void units(const linear_product *p, const char *tiles, int64_t k, int64_t
 
 size_t amx_gemm_scratch(const weight *w, int64_t n)
 {
-    size_t made = w->format == WF_AFFINE && !w->packed ? 2 * MOST * panel_bytes(w) : 0;
+    size_t made = w->format == WF_AFFINE && !w->packed ? 2 * MOST * panel_bytes(w) : 0;    /* of two products: half of each */
     return SPAN * 2 * TILE_BYTES + MOST * (size_t)blocks(min64(n, LINEAR_TOKENS), UNIT) * UNIT_BYTES + made;
 }
 
@@ -276,33 +316,39 @@ static const char *panels_of(const weight *w, int64_t o0, int64_t o1, char *room
     return room;
 }
 
-/* Up to MOST units of rows. */
+/* Up to MOST strips: rows of one product, or half as many rows of two. */
 INLINE void some_rows(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, char *scratch, const int planes)
 {
-    const weight *w = &p->w;
-    const int64_t depth = blocks(w->cols, DEPTH);
-    const size_t unit_sums = (size_t)blocks(t1 - t0, UNIT) * UNIT_BYTES;
-    char *sums = scratch + SPAN * 2 * TILE_BYTES;
-    const char *panels = panels_of(w, o0, o1, sums + MOST * unit_sums);
+    const linear_product *both[2] = {p, p->glu ? p->glu->up : NULL};
+    const int64_t depth = blocks(p->w.cols, DEPTH);
+    const size_t strip_sums = (size_t)blocks(t1 - t0, UNIT) * UNIT_BYTES;
+    char *sums = scratch + SPAN * 2 * TILE_BYTES, *room = sums + MOST * strip_sums;
+    strip strips[MOST];
+    int n = 0;
+    for (int i = 0; i < 2 && both[i]; i++) {
+        const char *panels = panels_of(&both[i]->w, o0, o1, room);
+        if (panels == room) room += (size_t)blocks(o1 - o0, TILE) * panel_bytes(&both[i]->w);
+        for (int64_t o = o0; o < o1; o += UNIT, n++)
+            strips[n] = (strip){both[i], panels ? panels + (size_t)((o - o0) / TILE) * panel_bytes(&both[i]->w) : NULL, o, min64(UNIT, o1 - o), sums + n * strip_sums};
+    }
     for (int64_t k = 0; k < depth; k += SPAN)
-        for (int64_t o = o0; o < o1; o += UNIT) {
-            const int64_t count = min64(SPAN, depth - k), rows = min64(UNIT, o1 - o);
-            const bool more = o + UNIT < o1;       /* what comes next: the next rows, else the next span of the first */
-            const int64_t o_next = more ? o + UNIT : o0, k_next = more ? k : k + SPAN;
+        for (int i = 0; i < n; i++) {
+            const strip *s = &strips[i], *then = &strips[(i + 1) % n];
+            const int64_t count = min64(SPAN, depth - k), k_then = i + 1 < n ? k : k + SPAN;
             coming next = {0};
-            if (k_next < depth)
-                next = look_ahead(w, panels ? panels + (size_t)((o_next - o0) / TILE) * panel_bytes(w) : NULL, o_next, min64(UNIT, o1 - o_next), k_next,
-                                  min64(SPAN, depth - k_next));
-            make_tiles(w, panels ? panels + (size_t)((o - o0) / TILE) * panel_bytes(w) : NULL, o, rows, k, count, scratch);
-            units(p, scratch, k, count, o, rows, t0, t1, sums + (size_t)((o - o0) / UNIT) * unit_sums, &next, planes);
+            if (k_then < depth) next = look_ahead(&then->p->w, then->panels, then->o, then->rows, k_then, min64(SPAN, depth - k_then));
+            make_tiles(&s->p->w, s->panels, s->o, s->rows, k, count, scratch);
+            units(s, scratch, k, count, t0, t1, p->glu, &next, planes);
         }
+    for (int i = 0; p->glu && i < n / 2; i++) combine(p->glu, &strips[i], &strips[n / 2 + i], t0, t1);
 }
 
 void amx_gemm(const linear_product *p, int64_t o0, int64_t o1, int64_t t0, int64_t t1, char *scratch, int planes)
 {
+    const int64_t step = (p->glu ? MOST / 2 : MOST) * UNIT;
     amx_configure(64);
-    for (int64_t o = o0; o < o1; o += MOST * UNIT) {
-        int64_t end = min64(o + MOST * UNIT, o1);
+    for (int64_t o = o0; o < o1; o += step) {
+        int64_t end = min64(o + step, o1);
         if (planes == 1) some_rows(p, o, end, t0, t1, scratch, 1);
         else some_rows(p, o, end, t0, t1, scratch, 3);
     }
@@ -319,4 +365,4 @@ static void affine_block(const linear_product *p, int64_t o0, int64_t o1, int64_
 
 const linear_path linear_affine_amx = {.name = "affine bf16 amx", .x_bytes = affine_x_bytes, .pack = affine_pack, .packed_bytes = affine_packed_bytes,
                                        .repack = affine_repack, .scratch = amx_gemm_scratch, .block = affine_block, .unit = UNIT,
-                                       .wide = AMX_WIDE};
+                                       .glu = true, .wide = AMX_WIDE};
