@@ -62,7 +62,6 @@ static void keep(call *c, choice *from, const vlm_event *event)
     case VLM_EVENT_TEXT: if (!c->stream) buf_add(&from->text, event->text, event->text_bytes); break;
     case VLM_EVENT_REASONING: if (!c->stream) buf_add(&from->reasoning, event->text, event->text_bytes); break;
     case VLM_EVENT_TOKEN: if (!c->stream) keep_logprob(c, from, event); break;
-    case VLM_EVENT_EMBEDDING: break;
     case VLM_EVENT_TOOL_CALL:
         if (event->call_event == VLM_CALL_START) {
             if (!from->calls) from->calls = json_array();
@@ -77,6 +76,14 @@ static void keep(call *c, choice *from, const vlm_event *event)
         from->usage = event->usage;
         from->over = true;
         break;
+    case VLM_EVENT_EMBEDDING: {
+        size_t count = (size_t)event->embedding_rows * (size_t)event->embedding_cols;
+        if (!(from->embedding = MEM_ARRAY(count, float))) break;
+        memcpy(from->embedding, event->embedding, count * sizeof *from->embedding);
+        from->rows = event->embedding_rows;
+        from->cols = event->embedding_cols;
+        break;
+    }
     case VLM_EVENT_ERROR:
         from->usage = event->usage;
         from->over = true;
@@ -190,6 +197,7 @@ static void call_free(call *c)
         buf_free(&from->arguments);
         json_decref(from->calls);
         json_decref(from->logprobs);
+        mem_free(from->embedding);
         json_decref(from->notices);
     }
     if (c->form->release && c->begun) c->form->release(c);
@@ -278,6 +286,7 @@ static bool submit_all(call *c, const call_start *start, refusal *why)
     for (int i = 0; i < c->n; i++) {
         vlm_error error = {0};
         options.sampling.seed = start->options->sampling.seed + (uint64_t)i;
+        if (start->each) options.messages = start->each[i];
         if (!(c->choices[i].request = engine_submit(c->resident->engine, &options, &extra, &error))) return refuse_error(why, &error);
     }
     return true;

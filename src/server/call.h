@@ -26,6 +26,8 @@ typedef struct choice {
     json_t *notices;               /* lines for people: what was asked for and is done otherwise; NULL: none */
     const char *finish_reason, *stop_string;       /* once over */
     vlm_usage usage;
+    float *embedding;              /* tasks embed and rerank: [rows][cols] */
+    int rows, cols;
 } choice;
 
 typedef struct call_form {
@@ -72,6 +74,7 @@ typedef struct call_start {
     resident *resident;
     const call_form *form;
     const vlm_request_options *options;
+    const char *const *each;       /* [n] messages of each request, in place of options->messages; NULL: all have the same */
     bool stream, usage_wanted;
     bool count_only;               /* the prompt is made, and counted: usage.prompt_tokens */
     int n;

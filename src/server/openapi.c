@@ -47,6 +47,8 @@ static const body_shape bodies[] = {
     {"/responses/input_tokens", {response_fields, generation_fields}, "input", "input"},
     {"/messages", {generation_fields}, "messages", "messages"},
     {"/messages/count_tokens", {generation_fields}, "messages", "messages"},
+    {"/embeddings", {embedding_fields}, "input", NULL},
+    {"/rerank", {rerank_fields}, "query", NULL},
     {"/tokenize", {text_route_fields}, NULL, NULL},
     {"/detokenize", {detokenize_fields}, "tokens", NULL},
     {"/apply-template", {text_route_fields}, "messages", NULL},

@@ -45,7 +45,7 @@ enum { V1 = 1, BARE = 2, OPEN = 4 };        /* with /v1 before it; without; need
 extern const route routes[];       /* ends with a zero row */
 
 /* The fields of bodies, for reading them (body.h) and for the OpenAPI document. */
-extern const field generation_fields[], chat_fields[], completion_fields[], text_route_fields[], detokenize_fields[], response_fields[];
+extern const field generation_fields[], chat_fields[], completion_fields[], text_route_fields[], detokenize_fields[], embedding_fields[], rerank_fields[], response_fields[];
 
 /* router.c */
 void router_accept(void *server, exchange *x, size_t *body_limit);

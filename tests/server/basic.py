@@ -1,6 +1,7 @@
 """basic.py VLM: chat and text completions, streams, errors, keys, limits, clients that leave, shutting down."""
 import base64
 import json
+import struct
 import sys
 import time
 
@@ -44,6 +45,19 @@ def texts(s):
     check("tokenize", status == 200 and ids["count"] == len(ids["tokens"]) > 0)
     check("detokenize", s.post("/v1/detokenize", {"tokens": ids["tokens"]})[1]["prompt"] == "Hello world")
     check("template", "Hello" in s.post("/apply-template", {"messages": hello})[1]["prompt"])
+
+
+def vectors(s):
+    status, both = s.post("/v1/embeddings", {"input": ["Hello world", "a red circle"]})
+    check("embeddings", status == 200 and [d["index"] for d in both["data"]] == [0, 1] and len(both["data"][0]["embedding"]) > 8, both)
+    status, one = s.post("/embeddings", {"input": "a red circle", "encoding_format": "base64"})
+    packed = base64.b64decode(one["data"][0]["embedding"])
+    vector = struct.unpack(f"<{len(packed) // 4}f", packed)
+    check("the same in base64, alone", max(abs(a - b) for a, b in zip(vector, both["data"][1]["embedding"])) < 1e-6)
+    check("dimensions", len(s.post("/v1/embeddings", {"input": "x", "dimensions": 4})[1]["data"][0]["embedding"]) == 4)
+    check("no input", s.post("/v1/embeddings", {"input": []})[0] == 400 and s.post("/v1/embeddings", {"input": 5})[0] == 400)
+    check("a model that does not rank", s.post("/v1/rerank", {"query": "x", "documents": ["y"]})[0] == 400)
+    check("no documents", s.post("/v1/rerank", {"query": "x", "documents": []})[0] == 400)
 
 
 def faults(s):
@@ -109,6 +123,8 @@ def main():
         check("health needs none", s.get("/health")[0] == 200)
         check("CORS", s.request("OPTIONS", CHAT, headers={"Origin": "https://a.example"})[1].get("Access-Control-Allow-Origin") == "https://a.example")
         check("no CORS for others", "Access-Control-Allow-Origin" not in s.request("OPTIONS", CHAT, headers={"Origin": "https://b.example"})[1])
+    with Server(vlm, model="tests/data/checkpoints/qwen3") as s:
+        vectors(s)
     check.end()
 
 
