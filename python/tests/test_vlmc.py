@@ -92,6 +92,24 @@ class Adapters(unittest.TestCase):
             vlmc.load(str(folder / suite["checkpoint"]), adapter_path=str(folder / "nowhere"))
 
 
+class Beams(unittest.TestCase):
+    """Beam search and what answers mean, against what transformers computed."""
+
+    def test_florence2(self):
+        folder = REPO / "tests/data/checkpoints/florence2"
+        seeing, text = vlmc.load(str(folder), precision="exact")
+        for case in json.loads((folder / "cases.json").read_text())["cases"]:
+            beams = case["generate"]["num_beams"]
+            wanted = case["generated_ids"][beams > 1:]                          # with beams the decoder's first token is among them
+            answer = vlmc.generate(seeing, text, prompt=case["prompt"], image=str(folder.parent / "media" / case["images"][0]), num_beams=beams,
+                                   max_tokens=len(wanted), ignore_eos=beams == 1)
+            self.assertEqual(answer.token_ids, wanted, case["name"])
+            if case["prompt"] == "<OD>":
+                self.assertEqual(answer.parsed, {"<OD>": {"bboxes": [], "labels": []}})
+        with self.assertRaisesRegex(vlmc.VlmError, "does not go with temperature"):
+            vlmc.generate(seeing, text, prompt="<CAPTION>", num_beams=2, temperature=0.7)
+
+
 class Answers(unittest.TestCase):
     def test_as_the_program(self):
         for question, flags, media in (("What is 17 + 25?", [], {}),
