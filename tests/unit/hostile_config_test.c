@@ -77,6 +77,9 @@ static void qwen2_5_omni(void **state) { (void)state; try_all("tests/data/checkp
 static void qwen2_5_omni_processor(void **state) { (void)state; try_all("tests/data/checkpoints/qwen2_5_omni", "preprocessor_config.json"); }
 static void got_ocr2(void **state) { (void)state; try_all("tests/data/checkpoints/got_ocr2", "config.json"); }
 static void deepseek_v3(void **state) { (void)state; try_all("tests/data/checkpoints/deepseek_v3", "config.json"); }
+static void florence2(void **state) { (void)state; try_all("tests/data/checkpoints/florence2", "config.json"); }
+static void florence2_processor(void **state) { (void)state; try_all("tests/data/checkpoints/florence2", "preprocessor_config.json"); }
+static void mllama(void **state) { (void)state; try_all("tests/data/checkpoints/mllama", "config.json"); }
 static void gemma4(void **state) { (void)state; try_all("tests/data/checkpoints/gemma4_e2b", "config.json"); }
 static void gemma4_quantized(void **state) { (void)state; try_all("tests/data/checkpoints/mlx_gemma4_26b_a4b_4bit", "config.json"); }
 
@@ -85,7 +88,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(qwen2_5_vl), cmocka_unit_test(qwen2_5_vl_processor), cmocka_unit_test(qwen3_5), cmocka_unit_test(llava_onevision), cmocka_unit_test(qwen2_audio), cmocka_unit_test(qwen2_5_omni),
         cmocka_unit_test(qwen2_5_omni_processor), cmocka_unit_test(gemma4), cmocka_unit_test(gemma4_quantized), cmocka_unit_test(got_ocr2),
-        cmocka_unit_test(deepseek_v3),
+        cmocka_unit_test(deepseek_v3), cmocka_unit_test(florence2), cmocka_unit_test(florence2_processor), cmocka_unit_test(mllama),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
