@@ -119,6 +119,7 @@ static void rope_long(rope_table *t, arena *memory, rope_source *s, double theta
 {
     double trained = config_need_number(s->c, rope_path(s, "original_max_position_embeddings", true));
     double factor = rope_number(s, "factor", 0), attention = rope_number(s, "attention_factor", 0);
+    double near_factor = rope_number(s, "short_mscale", 0), far_factor = rope_number(s, "long_mscale", 0);            /* Phi-3.5-MoE says it itself */
     if (factor == 0) factor = config_number(s->c, rope_path(s, "max_position_embeddings", true), trained) / (trained > 0 ? trained : 1);
     double *near = arena_alloc(memory, (size_t)t->half * sizeof *near), *far = arena_alloc(memory, (size_t)t->half * sizeof *far);
     t->far_freq = arena_alloc(memory, (size_t)t->half * sizeof *t->far_freq);
@@ -134,7 +135,9 @@ static void rope_long(rope_table *t, arena *memory, rope_source *s, double theta
     }
     t->trained = (int)trained;
     for (int i = 0; i < t->half; i++) t->far_freq[i] = 1.0f / ((float)far[i] * frequency(theta, i, dim));
-    t->factor = (float)(attention > 0 ? attention : factor <= 1 ? 1 : sqrt(1 + log(factor) / log(trained)));
+    t->factor = t->far_factor = (float)(attention > 0 ? attention : factor <= 1 ? 1 : sqrt(1 + log(factor) / log(trained)));
+    if (near_factor > 0) t->factor = (float)near_factor;
+    if (far_factor > 0) t->far_factor = (float)far_factor;
     for (int i = 0; i < t->half; i++) t->inv_freq[i] = 1.0f / ((float)near[i] * frequency(theta, i, dim));
 }
 
@@ -202,11 +205,12 @@ void rope_fill(const rope_table *t, const int32_t *const *positions, int64_t n, 
     if (!cosine.data || !sine.data) return;
     for (int64_t token = 0; token < n; token++) {
         float *c = tensor_row(cosine, token), *s = tensor_row(sine, token);
-        const float *freq = t->far_freq && positions[FAR_AXIS][token] ? t->far_freq : t->inv_freq;
+        bool far = t->far_freq && positions[FAR_AXIS][token];
+        const float *freq = far ? t->far_freq : t->inv_freq, factor = far ? t->far_factor : t->factor;
         for (int i = 0; i < t->half; i++) {
             float angle = (float)positions[t->axis[i]][token] * freq[i];
-            c[i] = cosf(angle) * t->factor;
-            s[i] = sinf(angle) * t->factor;
+            c[i] = cosf(angle) * factor;
+            s[i] = sinf(angle) * factor;
         }
     }
 }

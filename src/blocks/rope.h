@@ -12,6 +12,7 @@ typedef struct rope_table {
     int half;                      /* frequencies; 2 * half columns of a head are rotated, the rest pass */
     float *inv_freq;               /* [half] */
     float *far_freq;               /* [half] of texts that are longer than `trained` tokens; NULL: as inv_freq */
+    float far_factor;              /* ... and their factor */
     int trained;
     uint8_t *axis;                 /* [half] */
     float factor;

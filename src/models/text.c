@@ -52,6 +52,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"olmoe", olmoe_spec, NULL},
     {"phi", phi_spec, NULL},
     {"phi3", phi3_spec, NULL},
+    {"phimoe", phimoe_spec, NULL},
     {"phi4_multimodal", phi3_spec, NULL},
     {"phi4mm", phi3_spec, NULL},
     {"qwen2", qwen3_spec, "{\"vocab_size\":151936,\"hidden_size\":4096,\"intermediate_size\":22016,\"num_hidden_layers\":32,\"num_attention_heads\":32,"

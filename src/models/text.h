@@ -37,6 +37,7 @@ bool olmo2_spec(decoder_spec *s, arena *memory, config *c, const char *model_typ
 bool olmoe_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool phi_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool phi3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
+bool phimoe_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_next_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);
 bool qwen3_5_spec(decoder_spec *s, arena *memory, config *c, const char *model_type);

@@ -36,6 +36,9 @@ typedef struct route_spec {
     bool normalize;                                /* shares are divided by (their sum + epsilon) */
     float epsilon;
     float scale;                                   /* ... and then times scale; 0: 1 */
+    /* > 0: sparse mixer (arXiv 2409.12136); nothing of the above but top_k counts. One after the other the largest logit m that is left is chosen, and its
+     * share is that of a softmax over those left with (m - logit) / max(|logit|, m) <= 2 * jitter. */
+    float jitter;
 } route_spec;
 
 typedef struct mlp_spec {

@@ -157,6 +157,20 @@ static void keep_groups(double *choice, const route_spec *s, int64_t experts, do
         for (int64_t c = 0; c < size && !chosen(kept, s->kept_groups, g); c++) choice[g * size + c] = -INFINITY;
 }
 
+static void sparse_mixer(const float *x, int64_t n, const route_spec *s, int32_t *index, float *share)
+{
+    for (int k = 0; k < s->top_k; k++) {
+        int64_t best = -1;
+        for (int64_t c = 0; c < n; c++)
+            if (!chosen(index, k, c) && (best < 0 || x[c] > x[best])) best = c;
+        double m = x[best], sum = 0;
+        for (int64_t c = 0; c < n; c++)
+            if (!chosen(index, k, c) && (m - x[c]) / fmax(fabs(x[c]), m) <= 2 * (double)s->jitter) sum += exp(x[c] - m);
+        index[k] = (int32_t)best;
+        share[k] = (float)(1 / sum);
+    }
+}
+
 void ref_route(run *r, int32_t *index, float *share, tensor logits, const route_spec *s)
 {
     arena_mark mark = arena_get_mark(r->scratch);
@@ -166,6 +180,10 @@ void ref_route(run *r, int32_t *index, float *share, tensor logits, const route_
     for (int64_t i = 0; i < logits.rows && run_ok(r); i++, index += s->top_k, share += s->top_k) {
         const float *x = tensor_row(logits, i);
         double most = -INFINITY, sum = 0;
+        if (s->jitter > 0) {
+            sparse_mixer(x, n, s, index, share);
+            continue;
+        }
         for (int64_t c = 0; c < n; c++) most = x[c] > most ? x[c] : most;
         for (int64_t c = 0; c < n; c++) sum += exp(x[c] - most);
         for (int64_t c = 0; c < n; c++) score[c] = s->sigmoid ? 1 / (1 + exp(-(double)x[c])) : exp(x[c] - most) / sum;

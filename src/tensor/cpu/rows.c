@@ -298,6 +298,21 @@ static void route_scores(const route_job *j, const float *x, float *score, int32
     for (int k = 0; k < s->top_k; k++) share[k] = score[index[k]] * (s->normalize ? scale / sum : scale);
 }
 
+static void route_sparse(const route_job *j, const float *x, float *left, int32_t *index, float *share)
+{
+    int64_t n = j->logits.cols;
+    memcpy(left, x, (size_t)n * sizeof *left);
+    for (int k = 0; k < j->s->top_k; k++) {
+        float sum = 0;
+        largest(left, n, index + k, 1);
+        float m = left[index[k]];
+        for (int64_t c = 0; c < n; c++)
+            if (left[c] > -INFINITY && (m - x[c]) / fmaxf(fabsf(x[c]), m) <= 2 * j->s->jitter) sum += expf(x[c] - m);
+        share[k] = 1 / sum;
+        left[index[k]] = -INFINITY;
+    }
+}
+
 static void route_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const route_job *j = arg;
@@ -305,7 +320,8 @@ static void route_rows(void *arg, int64_t begin, int64_t end, int thread)
     bool plain = !j->s->sigmoid && !j->s->bias && j->s->groups <= 1 && j->s->epsilon == 0;
     for (int64_t i = begin; i < end; i++) {
         const float *x = tensor_row(j->logits, i);
-        if (plain) route_softmax(j, x, j->index + i * top_k, j->share + i * top_k);
+        if (j->s->jitter > 0) route_sparse(j, x, tensor_row(j->scratch, thread), j->index + i * top_k, j->share + i * top_k);
+        else if (plain) route_softmax(j, x, j->index + i * top_k, j->share + i * top_k);
         else route_scores(j, x, tensor_row(j->scratch, thread), j->index + i * top_k, j->share + i * top_k);
     }
 }
