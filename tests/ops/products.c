@@ -98,6 +98,7 @@ static void check_heads(ops_test *t)
 /* What a backend computes in one go has the bits of the three products; formats may differ between them. */
 static void check_mlp(ops_test *t)
 {
+    if (strcmp(t->dev.isa, "amx") != 0) return;    /* the others have none */
     weight_format formats[3];
     for (int i = 0; i < 3; i++) formats[i] = t_below(t, 2) ? WF_AFFINE : t_below(t, 4) ? WF_BF16 : (weight_format)t_below(t, WF_COUNT);
     bool affine = formats[0] == WF_AFFINE || formats[1] == WF_AFFINE;
@@ -118,11 +119,11 @@ static void check_mlp(ops_test *t)
     mlp_spec s = {&g.dev, &plain, &d.dev, .act = t_below(t, 2) ? ACT_SILU : ACT_GELU_TANH};
     if (t_below(t, 2)) s.gate_bias = t_values(t, ffn, 0.1f), s.up_bias = t_values(t, ffn, 0.1f);
     if (t_below(t, 2)) s.down_bias = t_values(t, outs, 0.1f);
-    ON(t, dev, linear, a, x, s.gate, s.gate_bias);
-    ON(t, dev, linear, b, x, s.up, s.up_bias);
-    ON(t, dev, glu, a, a, b, s.act);
-    ON(t, dev, linear, want, a, s.down, s.down_bias);
     if (t->dev.ops->mlp && t->dev.ops->mlp(&t->on_dev, got, x, &s)) {
+        ON(t, dev, linear, a, x, s.gate, s.gate_bias);
+        ON(t, dev, linear, b, x, s.up, s.up_bias);
+        ON(t, dev, glu, a, a, b, s.act);
+        ON(t, dev, linear, want, a, s.down, s.down_bias);
         t_same(t, got, want);
         t_guards(t, got);
     }
