@@ -54,7 +54,7 @@ const vlm_arch vlm_arch_colqwen2 = {
     .name = "colqwen2",
     .title = "ColQwen2, ColQwen2.5",
     .model_types = types,
-    .rules = &media_rules_pixels, .task = TASK_EMBED, .takes = TAKES_IMAGE, .configure = configure, .bind = bind, .process = qwen_vl_arch_process, .pick_frames = qwen_vl_arch_pick_frames,
+    .rules = &media_rules_pixels, .task = TASK_EMBED, .also = 1 << TASK_RERANK, .takes = TAKES_IMAGE, .configure = configure, .bind = bind, .process = qwen_vl_arch_process, .pick_frames = qwen_vl_arch_pick_frames,
     .placeholder = qwen_vl_arch_placeholder, .media_token = qwen_vl_arch_media_token, .expand = qwen_vl_arch_expand,
     .encode_start = qwen_vl_arch_encode_start, .encode = qwen_vl_arch_encode, .forward = qwen_vl_arch_forward,
 };

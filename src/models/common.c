@@ -9,7 +9,7 @@ const char *const text_prefixes[] = {"text_config.", "", NULL};
 
 void decoder_names(decoder_spec *s)
 {
-    static const char *const prefix[] = {"model.language_model.", "language_model.model.", "model.text_model.", "model.", NULL};
+    static const char *const prefix[] = {"model.language_model.", "language_model.model.", "model.text_model.", "model.", "language_model.", NULL};
     static const char *const head[] = {"", "language_model.", NULL};
     memcpy(s->prefix, prefix, sizeof prefix);
     memcpy(s->head_prefix, head, sizeof head);

@@ -129,6 +129,7 @@ typedef struct vlm_arch {
     const char *const *model_types;/* values of config.json model_type, NULL-terminated */
     const char *const *architectures;  /* values of its architectures that say more than a model_type shared with others; NULL: none */
     vlm_task task;
+    unsigned also;                 /* 1 << task of further ones that checkpoints of the family are published for, and that were compared with a reference */
     unsigned takes;                /* TAKES_*: what the family can take; configure() may narrow it per checkpoint */
     const char *chat;              /* Jinja template for checkpoints that bring none: the prompt that the reference's processor writes; NULL: text/chat_fallback.h */
     const media_rules *rules;      /* configure() may set others (m->rules). NULL: media_rules_fixed */

@@ -64,6 +64,7 @@ const vlm_arch vlm_arch_qwen2_5_vl = {
     .name = "qwen2_5_vl",
     .title = "Qwen2.5-VL (3B, 7B, 32B, 72B)",
     .model_types = types,
+    .also = 1 << TASK_EMBED | 1 << TASK_RERANK,
     .rules = &media_rules_pixels,
     .configure = configure,
     .bind = bind,

@@ -21,4 +21,5 @@ bool qwen3_spec(decoder_spec *s, arena *memory, config *c, const char *type)
 
 static const char *const types[] = {"qwen3", "qwen2", "qwen3_moe", "qwen2_moe", NULL};
 
-const vlm_arch vlm_arch_qwen3 = {.name = "qwen3", .title = "Qwen2, Qwen2.5, Qwen3, also with experts (text)", .model_types = types, TEXT_ARCH};
+const vlm_arch vlm_arch_qwen3 = {.name = "qwen3", .title = "Qwen2, Qwen2.5, Qwen3, also with experts, Qwen3-Embedding, Qwen3-Reranker (text)", .model_types = types,
+                                 .also = 1 << TASK_EMBED | 1 << TASK_RERANK, TEXT_ARCH};

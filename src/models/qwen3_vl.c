@@ -37,8 +37,9 @@ static const char *const types[] = {"qwen3_vl", "qwen3_vl_moe", NULL};
 
 const vlm_arch vlm_arch_qwen3_vl = {
     .name = "qwen3_vl",
-    .title = "Qwen3-VL (2B to 235B-A22B)",
+    .title = "Qwen3-VL (2B to 235B-A22B), its embedding and reranker models",
     .model_types = types,
+    .also = 1 << TASK_EMBED | 1 << TASK_RERANK,
     .rules = &media_rules_pixels,
     .configure = configure,
     .bind = bind,

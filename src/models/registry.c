@@ -48,9 +48,11 @@ const vlm_arch *arch_find(const char *model_type, const json_t *architectures, v
 static json_t *describe(const vlm_arch *a)
 {
     static const char *const tasks[] = {"generate", "embed", "rerank"};
-    json_t *types = json_array();
+    json_t *types = json_array(), *able = json_pack("[s]", tasks[a->task]);
+    for (unsigned t = 0; t < 3; t++)
+        if (t != a->task && a->also >> t & 1) json_array_append_new(able, json_string(tasks[t]));
     for (const char *const *type = a->model_types; *type; type++) json_array_append_new(types, json_string(*type));
-    return json_pack("{s:s, s:s, s:s, s:o, s:b, s:b, s:b, s:b, s:s}", "name", a->name, "title", a->title ? a->title : a->name, "task", tasks[a->task],
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:b, s:b, s:b, s:b, s:s}", "name", a->name, "title", a->title ? a->title : a->name, "task", tasks[a->task], "tasks", able,
                      "model_types", types, "text", 1, "image", !!(a->takes & TAKES_IMAGE), "video", !!(a->takes & TAKES_VIDEO), "audio",
                      !!(a->takes & TAKES_AUDIO), "note", a->title ? a->title : "");
 }
