@@ -8,7 +8,7 @@ check = Checks()
 vlm = sys.argv[1]
 CHAT = "/v1/chat/completions"
 folder = ROOT / "tests/data/checkpoints"
-names = sorted(p.parent.name for p in folder.glob("*/config.json"))
+names = ["llama", "qwen3", "lfm2", "olmo3"]         # what takes text alone
 
 
 def ask(s, model, n=3):
@@ -18,7 +18,7 @@ def ask(s, model, n=3):
 def main():
     with Server(vlm, "--model-dir", str(folder), "--max-models", "2", "-q") as s:
         listed = {m["id"]: m for m in s.get_json("/v1/models")["data"]}
-        check("all are listed", set(names) <= set(listed) and "demo" in listed, listed.keys())
+        check("all are listed", len(listed) > 10 and set(names) <= set(listed) and "demo" in listed, listed.keys())
         check("one of them", s.get_json("/v1/models/demo")["id"] == "demo")
         texts = {}
         for name in names[:4]:
