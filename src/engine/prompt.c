@@ -521,7 +521,7 @@ bool prompt_build(const vlm_model *m, const prompt_source *source, prompt *out, 
         if (rewritten.failed) { err_memory(error, rewritten.size); goto done; }
     }
     if (!expand(m, m->arch->rewrite ? rewritten.data : text, &chat, out, order, &expanded, &why)) {
-        if (!why.code) count_mismatch(m, text, out, error);
+        if (!why.code) count_mismatch(m, m->arch->rewrite ? rewritten.data : text, out, error);
         else if (error) *error = why;
         goto done;
     }
