@@ -36,35 +36,41 @@ static json_t *adapter_object(const texts *words)
     return object;
 }
 
+bool model_flags_options(const model_flags *f, vlm_load_options *options, kept *keep, buf *source, int *exit_code)
+{
+    vlm_error error = {0};
+    options->threads = (int)f->threads;
+    options->precision = f->precision;
+    options->kv_dtype = f->kv_dtype;
+    if (interactive()) options->progress = progress_bar;
+    if (f->adapters.count) {
+        json_t *adapters = adapter_object(&f->adapters);
+        *exit_code = 2;
+        if (!adapters || !(options->adapters = keep_json(keep, adapters))) return false;
+    }
+    if (!f->chat_template) return true;
+    if (!file_read(f->chat_template, 1 << 20, source, &error)) {
+        *exit_code = report(&error);
+        return false;
+    }
+    options->chat_template = source->data ? source->data : "";
+    return true;
+}
+
 vlm_model *model_flags_load(const model_flags *f, int *exit_code)
 {
     vlm_error error = {0};
     buf source = {0};
-    vlm_load_options options = vlm_load_options_default();
-    options.threads = (int)f->threads;
-    options.precision = f->precision;
-    options.kv_dtype = f->kv_dtype;
-    if (interactive()) options.progress = progress_bar;
     kept keep = {0};
-    if (f->adapters.count) {
-        json_t *adapters = adapter_object(&f->adapters);
-        *exit_code = 2;
-        if (!adapters || !(options.adapters = keep_json(&keep, adapters))) return NULL;
+    vlm_load_options options = vlm_load_options_default();
+    vlm_model *model = NULL;
+    if (model_flags_options(f, &options, &keep, &source, exit_code)) {
+        model = vlm_load(f->model ? f->model : demo_model(), &options, &error);
+        progress_clear();
+        if (!model) *exit_code = report(&error);
     }
-    if (f->chat_template) {
-        if (!file_read(f->chat_template, 1 << 20, &source, &error)) {
-            *exit_code = report(&error);
-            buf_free(&source);
-            kept_free(&keep);
-            return NULL;
-        }
-        options.chat_template = source.data ? source.data : "";
-    }
-    vlm_model *model = vlm_load(f->model ? f->model : demo_model(), &options, &error);
-    progress_clear();
     buf_free(&source);
     kept_free(&keep);
-    if (!model) *exit_code = report(&error);
     return model;
 }
 

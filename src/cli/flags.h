@@ -3,6 +3,7 @@
 #define VLM_CLI_FLAGS_H
 
 #include <jansson.h>
+#include "base/mem.h"
 #include "cli/options.h"
 
 typedef struct model_flags {
@@ -13,6 +14,10 @@ typedef struct model_flags {
 void model_flags_default(model_flags *f);
 /* Loads with a progress bar; NULL after a message, *exit_code is set. words: the model may be the first word (it is then taken off). */
 vlm_model *model_flags_load(const model_flags *f, int *exit_code);
+/* Texts that options point to. */
+typedef struct kept { char *text[16]; int count; } kept;
+/* The flags as load options; they point into keep and source. False after a message. */
+bool model_flags_options(const model_flags *f, vlm_load_options *options, kept *keep, buf *source, int *exit_code);
 
 #define MODEL_OPTIONS(type, field)                                                                                                      \
     {OPT_SECTION, .help = "Model"},                                                                                                     \
@@ -95,7 +100,6 @@ typedef struct media_flags {
     {OPT_TEXT, "processor-kwargs", "JSON", "further processor options", offsetof(type, field.processor_kwargs), NULL, 0}
 
 /* Fills a request's options from the flags. What must stay alive (JSON texts) is collected in `keep`, an array of strings. False after a message. */
-typedef struct kept { char *text[16]; int count; } kept;
 bool request_from_flags(const sampling_flags *s, const media_flags *m, vlm_request_options *out, kept *keep);
 void kept_free(kept *keep);
 /* Takes a JSON value over and returns it as text that lives as long as keep; NULL when out of memory. */

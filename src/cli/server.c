@@ -125,8 +125,12 @@ static bool read_pem(const char *path, arena *memory, const char **out, int *exi
     return ok;
 }
 
-static bool take(const options *o, texts words, arena *memory, server_options *to, int *exit_code)
+/* What options point to. */
+typedef struct pointed { arena memory; kept keep; buf source; } pointed;
+
+static bool take(const options *o, texts words, pointed *p, server_options *to, int *exit_code)
 {
+    arena *memory = &p->memory;
     const char *first = words.count ? words.item[0] : o->model.model ? o->model.model : o->models.count || o->model_dirs.count ? NULL : demo_model();
     to->models = word_list(&o->models, first, memory);
     to->model_folders = word_list(&o->model_dirs, NULL, memory);
@@ -134,10 +138,6 @@ static bool take(const options *o, texts words, arena *memory, server_options *t
     to->max_model_bytes = (uint64_t)o->max_model_mb << 20;
     to->cors_origins = word_list(&o->cors, NULL, memory);
     to->media_paths = word_list(&o->media_paths, NULL, memory);
-    to->load.threads = (int)o->model.threads;
-    to->load.precision = o->model.precision;
-    to->load.kv_dtype = o->model.kv_dtype;
-    to->load.progress = interactive() ? progress_bar : NULL;
     to->http.host = o->host;
     to->http.port = (int)o->port;
     to->http.header_seconds = o->header_seconds;
@@ -156,6 +156,12 @@ static bool take(const options *o, texts words, arena *memory, server_options *t
     to->request_seconds = o->timeout;
     to->log = o->quiet ? NULL : print_log;
     to->log_json = !strcmp(o->log_format, "json");
+    bool one = words.count + (o->model.model != NULL) + o->models.count + o->model_dirs.count <= 1 && !o->model_dirs.count;
+    if ((o->model.adapters.count || o->model.chat_template) && !one) {
+        *exit_code = usage_error("--adapter-path and --chat-template are for one model, not for several");
+        return false;
+    }
+    if (!model_flags_options(&o->model, &to->load, &p->keep, &p->source, exit_code)) return false;
     if (!o->tls_cert != !o->tls_key) {
         *exit_code = usage_error("--tls-cert and --tls-key go together");
         return false;
@@ -175,7 +181,7 @@ static void wait_for_signal(sigset_t *set, int seconds)
 static int run(const command *self, void *memory, texts words)
 {
     options *o = memory;
-    arena strings = {0};
+    pointed strings = {0};
     server_options to = server_options_default();
     int exit_code = 0;
     sigset_t set;
@@ -200,7 +206,9 @@ static int run(const command *self, void *memory, texts words)
             server_stop(s);
         }
     }
-    arena_free(&strings);
+    arena_free(&strings.memory);
+    kept_free(&strings.keep);
+    buf_free(&strings.source);
     return exit_code;
 }
 

@@ -58,6 +58,7 @@ const field generation_fields[] = {
     {"max_image_tiles", F_INT, AT(max_tiles), 1, INT_MAX},
     {"num_frames", F_INT, AT(num_frames), 1, INT_MAX},
     {"media_options", F_OBJECT, AT(media_options), 0, 0},
+    {"adapter", F_TEXT, OPTION(adapter), 0, 0},
     {"priority", F_INT, OPTION(priority), -1000, 1000},
     {0},
 };
