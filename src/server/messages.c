@@ -54,7 +54,9 @@ static json_t *whole(call *c)
     if (from->text.size || !from->calls)
         json_array_append_new(content, json_pack("{s:s, s:o}", "type", "text", "text", text_json(from->text.data, from->text.size)));
     json_array_foreach(from->calls, i, one) json_array_append_new(content, tool_use(one));
-    return message_json(c, content, stop_reason(from), from->stop_string, &from->usage);
+    json_t *message = message_json(c, content, stop_reason(from), from->stop_string, &from->usage);
+    if (from->notices) json_object_set(message, "notices", from->notices);
+    return message;
 }
 
 /* ---- the stream ---- */
@@ -121,8 +123,10 @@ static void end(call *c)
     if (c->failed) return;
     if (s->index == 0 && s->open == NO_BLOCK) open_block(c, TEXT, json_pack("{s:s, s:s}", "type", "text", "text", ""));
     close_block(c);
-    call_send(c, "message_delta", json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta", "stop_reason", stop_reason(from), "stop_sequence",
-                                            from->stop_string, "usage", usage_of(&from->usage)));
+    json_t *last = json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta", "stop_reason", stop_reason(from), "stop_sequence", from->stop_string,
+                             "usage", usage_of(&from->usage));
+    if (from->notices) json_object_set(last, "notices", from->notices);
+    call_send(c, "message_delta", last);
     call_send(c, "message_stop", json_pack("{s:s}", "type", "message_stop"));
 }
 

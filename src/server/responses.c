@@ -92,6 +92,7 @@ static json_t *response_json(call *c, const char *status, bool ended, json_t *er
         if (value && !json_is_null(value)) json_object_set(r, echoed[i].name, value);
         else json_object_set_new(r, echoed[i].name, json_loads(echoed[i].otherwise, JSON_DECODE_ANY, NULL));
     }
+    if (ended && c->choices[0].notices) json_object_set(r, "notices", c->choices[0].notices);
     json_t *copy = json_deep_copy(r);                      /* s->output goes on growing */
     json_decref(r);
     return copy;
