@@ -4,7 +4,7 @@
 set -eu
 build="gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libmicrohttpd-dev libcurl4-openssl-dev libjpeg62-turbo-dev libpng-dev libdeflate-dev libwebp-dev
     libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev libsoxr-dev libpcre2-dev libutf8proc-dev libssl-dev libedit-dev"
-test="libcmocka-dev clang libclang-rt-14-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user python3 tmux curl"
+test="libcmocka-dev clang libclang-rt-14-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user python3 tmux curl ffmpeg"
 wanted=""
 for group in "$@"; do
     case $group in

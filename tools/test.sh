@@ -19,7 +19,7 @@ unit() { sh tools/build.sh release && ctest --test-dir build/release --output-on
 # ASan and UBSan over the same tests, but for those that run the demo model or whole programs for long: the same code is run by the others.
 asan() { sh tools/build.sh asan && ctest --test-dir build/asan --output-on-failure -j 2 -E '^(parity_demo|parity_notices|cli_batch|cli_commands|cli_install|example_)'; }
 # What has threads: engine, queues, pool, and whole checkpoints through them.
-tsan() { sh tools/build.sh tsan && ctest --test-dir build/tsan --output-on-failure -j 2 -R '^(engine_test|thread_test|combinations_|parity_qwen2_5_vl|parity_gemma4_e2b)'; }
+tsan() { sh tools/build.sh tsan && ctest --test-dir build/tsan --output-on-failure -j 2 -R '^(engine_test|thread_test|combinations_|parity_qwen2_5_vl|parity_gemma4_e2b|server_basic)'; }
 sh tools/packages.sh build test || exit 1
 stage layout python3 tools/layout.py
 stage unit unit

@@ -1,5 +1,5 @@
 """hostile.py VLM [SECONDS]: clients that do not behave: slow heads and bodies, connections that say nothing or only half, broken HTTP, broken and very deep JSON, wrong types for
-every field, pictures that are none, names of private hosts. The server has to answer, to refuse, or to cut; to go on serving; and not to grow. SECONDS: how long (20)."""
+every field, pictures that are none, names of private hosts. The server has to answer, to refuse, or to cut; to go on serving; and not to grow. SECONDS: how long (8)."""
 import base64
 import json
 import random
@@ -11,7 +11,7 @@ import time
 from serving import ROOT, Checks, Server
 
 check = Checks()
-vlm, seconds = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 20
+vlm, seconds = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 8
 rnd = random.Random(7)
 CHAT = "/v1/chat/completions"
 hello = [{"role": "user", "content": "Hello"}]
