@@ -144,47 +144,6 @@ static bool lay_out(const phi4 *v, const image *img, int most, layout *l, vlm_er
     return true;
 }
 
-static float cubic(float off)
-{
-    const float a = -0.75f;
-    off = fabsf(off);
-    return off < 1 ? ((a + 2) * off - (a + 3)) * off * off + 1 : off < 2 ? ((a * off - 5 * a) * off + 8 * a) * off - 4 * a : 0;
-}
-
-/* Where sample i of `to` lies among `from`: four neighbours and their shares. */
-static void cubic_taps(int i, int from, int to, int at[4], float share[4])
-{
-    float place = (float)from / (float)to * ((float)i + 0.5f) - 0.5f, low = floorf(place);
-    for (int k = 0; k < 4; k++) {
-        int n = (int)low - 1 + k;
-        at[k] = n < 0 ? 0 : n >= from ? from - 1 : n;
-        share[k] = cubic(place - low + 1 - (float)k);
-    }
-}
-
-/* in [3][height][width] -> out [3][side][side] */
-static void shrink(const float *in, int height, int width, int side, float *out)
-{
-    for (int y = 0; y < side; y++) {
-        int row[4], column[4];
-        float down[4], across[4];
-        cubic_taps(y, height, side, row, down);
-        for (int x = 0; x < side; x++) {
-            cubic_taps(x, width, side, column, across);
-            for (int c = 0; c < 3; c++) {
-                float sum = 0;
-                for (int a = 0; a < 4; a++) {
-                    const float *line = in + ((int64_t)c * height + row[a]) * width;
-                    float part = 0;
-                    for (int b = 0; b < 4; b++) part += line[column[b]] * across[b];
-                    sum += part * down[a];
-                }
-                out[((int64_t)c * side + y) * side + x] = sum;
-            }
-        }
-    }
-}
-
 static bool process_image(const vlm_model *m, const media_item *item, const json_t *options, media_input *out, vlm_error *error)
 {
     const phi4 *v = m->family;
@@ -204,7 +163,7 @@ static bool process_image(const vlm_model *m, const media_item *item, const json
     bool ok = pixels && mask && sizes && whole;
     if (!ok) err_memory(error, (size_t)(tiles * 3 * tile * tile) * sizeof(float));
     ok = ok && picture_resized(&v->base.norm, &item->image, l.width, l.height, 0, 0, (int)width, (int)height, whole, error);
-    if (ok) shrink(whole, (int)height, (int)width, tile, pixels->data);
+    if (ok) picture_shrink(whole, (int)height, (int)width, tile, pixels->data);
     for (int64_t t = 0; ok && t < tiles; t++) {
         int64_t top = (t - 1) / l.columns, left = (t - 1) % l.columns;
         float *to = (float *)pixels->data + t * 3 * tile * tile, *seen = (float *)mask->data + t * side * side;

@@ -103,6 +103,46 @@ picture_place picture_contain(const image *img, int width, int height)
     return p;
 }
 
+static float cubic(float off)
+{
+    const float a = -0.75f;
+    off = fabsf(off);
+    return off < 1 ? ((a + 2) * off - (a + 3)) * off * off + 1 : off < 2 ? ((a * off - 5 * a) * off + 8 * a) * off - 4 * a : 0;
+}
+
+/* Where sample i of `to` lies among `from`: four neighbours and their shares. */
+static void cubic_taps(int i, int from, int to, int at[4], float share[4])
+{
+    float place = (float)from / (float)to * ((float)i + 0.5f) - 0.5f, low = floorf(place);
+    for (int k = 0; k < 4; k++) {
+        int n = (int)low - 1 + k;
+        at[k] = n < 0 ? 0 : n >= from ? from - 1 : n;
+        share[k] = cubic(place - low + 1 - (float)k);
+    }
+}
+
+void picture_shrink(const float *in, int height, int width, int side, float *out)
+{
+    for (int y = 0; y < side; y++) {
+        int row[4], column[4];
+        float down[4], across[4];
+        cubic_taps(y, height, side, row, down);
+        for (int x = 0; x < side; x++) {
+            cubic_taps(x, width, side, column, across);
+            for (int c = 0; c < 3; c++) {
+                float sum = 0;
+                for (int a = 0; a < 4; a++) {
+                    const float *line = in + ((int64_t)c * height + row[a]) * width;
+                    float part = 0;
+                    for (int b = 0; b < 4; b++) part += line[column[b]] * across[b];
+                    sum += part * down[a];
+                }
+                out[((int64_t)c * side + y) * side + x] = sum;
+            }
+        }
+    }
+}
+
 float *picture_tiles(media_input *out, int64_t tiles, int height, int width, vlm_error *error)
 {
     const char *name = out->kind == MEDIA_VIDEO ? "pixel_values_videos" : "pixel_values";

@@ -25,6 +25,8 @@ bool picture_resize(const picture_norm *n, const image *img, int width, int heig
 /* Resizes img to `width` x `height` and writes the window; width or height 0: as it is. */
 bool picture_resized(const picture_norm *n, const image *img, int width, int height, int x, int y, int window_width, int window_height, float *out,
                      vlm_error *error);
+/* in [3][height][width] -> out [3][side][side]: bicubic as torch's interpolate does it (a = -0.75, not smoothed, pixel centres aligned). */
+void picture_shrink(const float *in, int height, int width, int side, float *out);
 /* Where a picture lies that is fitted into width x height, in the middle: as Pillow's ImageOps.pad rounds. */
 typedef struct picture_place { int x, y, width, height; } picture_place;
 picture_place picture_contain(const image *img, int width, int height);

@@ -52,6 +52,7 @@ static const struct { const char *type; text_spec_fn spec; const char *defaults;
     {"olmoe", olmoe_spec, NULL},
     {"phi", phi_spec, NULL},
     {"phi3", phi3_spec, NULL},
+    {"phi3_v", phi3_spec, NULL},
     {"phimoe", phimoe_spec, NULL},
     {"phi4_multimodal", phi3_spec, NULL},
     {"phi4mm", phi3_spec, NULL},
