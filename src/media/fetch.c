@@ -1,6 +1,8 @@
 /* fetch.c - the one door for media: every source of every route comes through media_fetch, and the policy is applied here. */
+#define _XOPEN_SOURCE 700
 #include "media/fetch.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -133,9 +135,34 @@ bool fetch_data_url(media_text url, const media_attached *attached, size_t limit
 
 /* ---- files ---- */
 
+/* Does the real path lie below one of the folders? Where it does not, nothing is said of whether it exists. */
+static bool is_below(const char *real, const char *const *folders)
+{
+    for (; *folders; folders++) {
+        char *folder = realpath(*folders, NULL);
+        size_t n = folder ? strlen(folder) : 0;
+        bool below = n && !strncmp(real, folder, n) && (real[n] == '/' || (n == 1 && *folder == '/'));
+        free(folder);                                      /* the C library's */
+        if (below) return true;
+    }
+    return false;
+}
+
+static bool read_anywhere(const char *path, const media_policy *policy, buf *out, bool *is_directory, vlm_error *error);
+
 static bool read_local(const char *path, const media_policy *policy, buf *out, bool *is_directory, vlm_error *error)
 {
     if (!policy->local_files) return err_set(error, VLM_INVALID, "local files may not be read here");
+    if (!policy->paths) return read_anywhere(path, policy, out, is_directory, error);
+    char *real = strcmp(path, "-") ? realpath(path, NULL) : NULL;
+    bool ok = real && is_below(real, policy->paths) ? read_anywhere(real, policy, out, is_directory, error)
+                                                    : err_set(error, VLM_INVALID, "this file may not be read here");
+    free(real);
+    return ok;
+}
+
+static bool read_anywhere(const char *path, const media_policy *policy, buf *out, bool *is_directory, vlm_error *error)
+{
     if (is_directory && file_is_directory(path)) return *is_directory = true;
     return file_read(path, policy->max_bytes, out, error);
 }

@@ -33,6 +33,7 @@ typedef struct media_policy {
     double max_seconds;            /* of audio: 3600; of video: 6 hours */
     int timeout_seconds;           /* of a download: 30 */
     int max_redirects;             /* 5, each hop checked again */
+    const char *const *paths;      /* folders that local files must lie below, links followed; NULL-terminated; NULL: anywhere */
     const media_attached *attached;        /* NULL: none */
 } media_policy;
 media_policy media_policy_default(void);

@@ -277,7 +277,8 @@ static void on_gone(void *user)
 static bool submit_all(call *c, const call_start *start, refusal *why)
 {
     media_policy policy = media_policy_default();
-    policy.local_files = false;
+    policy.paths = c->server->options.media_paths;
+    policy.local_files = policy.paths && policy.paths[0];
     policy.network = c->server->options.allow_network;
     policy.private_addresses = c->server->options.allow_private;
     policy.attached = &exchange_attached(c->source)->list;

@@ -1,8 +1,10 @@
 """basic.py VLM: chat and text completions, streams, errors, keys, limits, clients that leave, shutting down."""
 import base64
 import json
+import pathlib
 import struct
 import sys
+import tempfile
 import time
 
 from serving import ROOT, Checks, Server
@@ -123,6 +125,17 @@ def main():
         check("health needs none", s.get("/health")[0] == 200)
         check("CORS", s.request("OPTIONS", CHAT, headers={"Origin": "https://a.example"})[1].get("Access-Control-Allow-Origin") == "https://a.example")
         check("no CORS for others", "Access-Control-Allow-Origin" not in s.request("OPTIONS", CHAT, headers={"Origin": "https://b.example"})[1])
+    with tempfile.TemporaryDirectory() as folder, Server(vlm, "--allowed-media-path", folder, "-q") as s:
+        inside = pathlib.Path(folder, "receipt.png")
+        inside.write_bytes((ROOT / "models/demo/media/receipt.png").read_bytes())
+        pathlib.Path(folder, "out").symlink_to(ROOT / "models/demo/media/note.jpg")
+
+        def look(url):
+            return s.post(CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Read the text."}]}],
+                                 "max_tokens": 12, "temperature": 0})
+        check("an allowed file", "Corner Cafe" in look(str(inside))[1]["choices"][0]["message"]["content"] and look(inside.as_uri())[0] == 200)
+        answers_of = {look(url)[1]["error"]["message"].split(": ")[-1] for url in (folder + "/out", folder + "/../etc/passwd", "/etc/passwd", folder + "x", "/nowhere", folder + "/missing")}
+        check("no other, and nothing is told of it", answers_of == {"this file may not be read here"}, answers_of)
     with Server(vlm, model="tests/data/checkpoints/qwen3") as s:
         vectors(s)
     check.end()
