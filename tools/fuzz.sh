@@ -4,12 +4,12 @@
 set -u
 cd "$(dirname "$0")/.."
 seconds=${1:-20}
-sh tools/build.sh fuzz || exit 1
+[ "${3:-}" = one ] || sh tools/build.sh fuzz || exit 1
 mkdir -p build/fuzz/crashes
-bad=""
-for target in build/fuzz/*_fuzz; do
-    name=$(basename "$target" _fuzz)
-    [ -z "${2:-}" ] || [ "$2" = "$name" ] || continue
+
+# One target; as many at once as there are processors.
+one() {
+    target=$1 name=$(basename "$1" _fuzz)
     work=build/fuzz/corpus-$name
     mkdir -p "$work" "tests/fuzz/corpus/$name"
     if "$target" -seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=1024 -max_len=65536 -print_final_stats=1 \
@@ -18,7 +18,15 @@ for target in build/fuzz/*_fuzz; do
     else
         echo "fuzz $name: FAILED (build/fuzz/$name.log)"
         grep -E "ERROR|SUMMARY|runtime error" "build/fuzz/$name.log" | head -5
-        bad="$bad $name"
+        return 1
     fi
-done
-[ -z "$bad" ]
+}
+if [ "${3:-}" = one ]; then
+    one "$2"
+    exit
+fi
+if [ -n "${2:-}" ]; then
+    one "build/fuzz/$2_fuzz"
+    exit
+fi
+ls build/fuzz/*_fuzz | xargs -P "$(nproc)" -I {} sh tools/fuzz.sh "$seconds" {} one

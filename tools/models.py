@@ -34,7 +34,7 @@ def page(families):
     types = sum(len(family["model_types"]) for family in families)
     lines = ["# Model families", "",
              "Written by `make models` from what the program knows (`vlm models`); do not edit.", "",
-             f"{len(families)} families, {types} values of `model_type`. Each agrees with transformers in float32, stage by stage and in every greedy token, alone, in a batch, in chunks,",
+             f"{len(families)} families, {types} values of `model_type`. Each agrees with its reference (transformers; where it has none, mlx-vlm or the authors' code) in float32, stage by stage and in every greedy token, alone, in a batch, in chunks,",
              "with caches and under preemption (`vlm check DIR --modes solo,batch,chunk,cached,preempt`, `docs/check.md`), on small random checkpoints of at least one",
              "shape, most of two; those named in the last column are in the repository and part of `make test`.", "",
              "Weights of every family: f32, f16, bf16 and MLX affine (2 to 8 bits), in one file or shards. Speculative decoding: none yet.", "",
