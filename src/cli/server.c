@@ -17,7 +17,7 @@ typedef struct options {
     const char *host, *api_key_file, *tls_cert, *tls_key, *log_format;
     int64_t port, max_tokens, max_body_mb, max_num_seqs, max_queue, prefill_step_size, max_kv_size, max_choices, drain;
     double timeout, header_seconds;
-    bool thinking, no_thinking, network, private_network, quiet;
+    bool thinking, network, private_network, quiet;
     int64_t vision_cache_mb, kv_mb, max_models, max_model_mb;
 } options;
 

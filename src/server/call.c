@@ -342,6 +342,7 @@ call *call_begin(const call_start *start, refusal *why)
     s->n_calls++;
     pthread_mutex_unlock(&s->lock);
     c->begun = true;
+    if (!exchange_attached(c->source)->list.count) exchange_drop_body(c->source);      /* else it holds the media */
     exchange_called(c->source);
     if (start->memory) {
         c->memory = *start->memory;

@@ -31,10 +31,10 @@ static void headers_free(header *list)
     }
 }
 
-static const char *find(const header *list, const char *name, bool fold)
+static const char *find(const header *list, const char *name)
 {
     for (; list; list = list->next)
-        if (!(fold ? strcasecmp(list->name, name) : strcmp(list->name, name))) return list->value;
+        if (!strcasecmp(list->name, name)) return list->value;
     return NULL;
 }
 
@@ -60,7 +60,6 @@ exchange *exchange_new(http *h, const char *method, const char *path)
     x->path = mem_strdup(path);
     pthread_mutex_lock(&h->lock);
     x->number = ++h->numbers;
-    h->busy++;
     x->next = h->exchanges;
     x->at = &h->exchanges;
     if (x->next) x->next->at = &x->next;
@@ -92,10 +91,8 @@ static void exchange_free(exchange *x)
     pthread_mutex_lock(&h->lock);
     *x->at = x->next;
     if (x->next) x->next->at = x->at;
-    h->busy--;
     pthread_mutex_unlock(&h->lock);
     headers_free(x->headers);
-    headers_free(x->query);
     headers_free(x->reply_headers);
     buf_free(&x->body);
     buf_free(&x->out);
@@ -135,8 +132,7 @@ void *exchange_user(const exchange *x) { return x->user; }
 
 const char *exchange_method(const exchange *x) { return x->method; }
 const char *exchange_path(const exchange *x) { return x->path; }
-const char *exchange_header(const exchange *x, const char *name) { return find(x->headers, name, true); }
-const char *exchange_query(const exchange *x, const char *name) { return find(x->query, name, false); }
+const char *exchange_header(const exchange *x, const char *name) { return find(x->headers, name); }
 const char *exchange_peer(const exchange *x) { return x->peer; }
 const char *exchange_id(const exchange *x) { return x->id; }
 double exchange_started(const exchange *x) { return x->started; }
@@ -215,7 +211,6 @@ bool exchange_write(exchange *x, const void *data, size_t size)
     bool ok = x->state == X_STREAM && !x->gone;
     if (ok && x->out_at == x->out.size) { buf_clear(&x->out); x->out_at = 0; }
     ok = ok && buf_add(&x->out, data, size);
-    if (ok) x->sent += size;
     exchange_wake(x);
     pthread_mutex_unlock(&x->lock);
     return ok;
@@ -235,14 +230,6 @@ int exchange_status(exchange *x)
     int status = x->status;
     pthread_mutex_unlock(&x->lock);
     return status;
-}
-
-size_t exchange_unsent(exchange *x)
-{
-    pthread_mutex_lock(&x->lock);
-    size_t n = x->out.size - x->out_at;
-    pthread_mutex_unlock(&x->lock);
-    return n;
 }
 
 /* ---- clients that leave ---- */

@@ -71,7 +71,7 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 static enum MHD_Result keep_header(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
 {
     exchange *x = user;
-    return name && header_add(kind == MHD_HEADER_KIND ? &x->headers : &x->query, name, value) ? MHD_YES : MHD_NO;
+    return name && header_add(&x->headers, name, value) ? MHD_YES : MHD_NO;
 }
 
 /* Sends what is there; lets the connection sleep while there is nothing. */
@@ -151,7 +151,6 @@ static exchange *first_look(http *h, struct MHD_Connection *connection, const ch
     x->connection = connection;
     x->started = http_now();
     MHD_get_connection_values(connection, MHD_HEADER_KIND, keep_header, x);
-    MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, keep_header, x);
     return x;
 }
 
@@ -292,14 +291,6 @@ void http_quiesce(http *h)
     MHD_socket fd = MHD_quiesce_daemon(h->daemon);
     if (fd != MHD_INVALID_SOCKET) close(fd);
     h->listener = -1;
-}
-
-int http_busy(http *h)
-{
-    pthread_mutex_lock(&h->lock);
-    int n = h->busy;
-    pthread_mutex_unlock(&h->lock);
-    return n;
 }
 
 int http_connections(http *h)

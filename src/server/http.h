@@ -41,8 +41,6 @@ http *http_start(const http_options *options, vlm_error *error);
 int http_port(const http *h);
 /* No new connections from now on; those that are open are served on. */
 void http_quiesce(http *h);
-/* Exchanges that have not been answered to the end. */
-int http_busy(http *h);
 int http_connections(http *h);
 /* Treats every client as gone: what works for them is told to stop. */
 void http_cut(http *h);
@@ -53,7 +51,6 @@ void http_stop(http *h);
 const char *exchange_method(const exchange *x);
 const char *exchange_path(const exchange *x);          /* decoded, without query */
 const char *exchange_header(const exchange *x, const char *name);
-const char *exchange_query(const exchange *x, const char *name);
 const char *exchange_peer(const exchange *x);          /* the address it came from */
 const char *exchange_body(const exchange *x, size_t *size);
 bool exchange_body_too_long(const exchange *x);        /* it went over its limit, and is empty */
@@ -83,7 +80,6 @@ bool exchange_stream(exchange *x, int status, const char *type);
 bool exchange_write(exchange *x, const void *data, size_t size);
 void exchange_end(exchange *x);
 int exchange_status(exchange *x);                      /* of the reply; 0: none yet */
-size_t exchange_unsent(exchange *x);                   /* bytes that wait for the client to read */
 /* Has the client left before the reply's end? */
 bool exchange_gone(exchange *x);
 /* Calls gone(user) once when that happens, from any thread, at once when it has happened already. NULL takes it back: afterwards it is not called, and it is not running. */

@@ -34,7 +34,7 @@ struct exchange {
     exchange *next, **at;          /* in http.exchanges, under http.lock */
     client *client;                    /* socket thread, until completed */
     char *method, *path;
-    header *headers, *query;
+    header *headers;
     buf body;
     size_t body_limit, received;
     bool body_too_long, accepted;
@@ -56,7 +56,6 @@ struct exchange {
     header *reply_headers;
     buf out;                       /* bytes to send, from out_at on */
     size_t out_at;
-    uint64_t sent;
 };
 
 struct http {
@@ -70,7 +69,7 @@ struct http {
     exchange *exchanges;
     client *links;
     uint64_t numbers;
-    int busy, connections;
+    int connections;
     bool over;
 };
 

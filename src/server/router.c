@@ -162,7 +162,9 @@ void router_accept(void *user, exchange *x, size_t *body_limit)
     refusal why;
     char argument[MAX_ARGUMENT];
     bool other;
-    exchange_add_header(x, "Server", "vlm/" "0.1");
+    char name[32];
+    snprintf(name, sizeof name, "vlm/%s", vlm_version());
+    exchange_add_header(x, "Server", name);
     exchange_add_header(x, "x-request-id", exchange_id(x));
     exchange_add_header(x, "X-Content-Type-Options", "nosniff");
     if (anthropic(x)) exchange_add_header(x, "request-id", exchange_id(x));

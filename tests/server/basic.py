@@ -2,9 +2,11 @@
 import base64
 import json
 import pathlib
+import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 
 from serving import ROOT, Checks, Server
@@ -109,7 +111,34 @@ def leaving(s):
         check(f"a client that leaves (stream {stream}) ends its request", s.metric("vllm:num_requests_running") == 0)
 
 
+def full(vlm):
+    """A queue that is full, and a server that is told to end while it answers."""
+    with Server(vlm, "--max-num-seqs", "1", "--max-queue", "1", "-q", "--max-kv-size", "200000") as s:
+        long, results = {"messages": hello, "max_tokens": 1500, "ignore_eos": True}, []
+        threads = [threading.Thread(target=lambda: results.append(s.request("POST", CHAT, long))) for _ in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        codes = sorted(r[0] for r in results)
+        check("a full queue is a 429", codes[0] == 200 and codes[-1] == 429, codes)
+        check("with Retry-After", all("Retry-After" in r[1] for r in results if r[0] == 429))
+        last = []
+        t = threading.Thread(target=lambda: last.append(s.post(CHAT, long)))
+        t.start()
+        while s.metric("vllm:num_requests_running") == 0:
+            time.sleep(0.01)
+        s.process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        check("not ready while it drains", s.get("/ready")[0] == 503 and s.post(CHAT, {"messages": hello})[0] == 503)
+        t.join()
+        s.process.wait(30)
+        check("what was under way is answered", last[0][0] == 200 and last[0][1]["usage"]["completion_tokens"] == 1500)
+    check("it has ended well", s.process.returncode == 0)
+
+
 def main():
+    full(vlm)
     with Server(vlm, "--max-body-mb", "2", "--max-kv-size", "200000") as s:
         answers(s)
         texts(s)
