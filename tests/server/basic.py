@@ -114,8 +114,8 @@ def leaving(s):
 def full(vlm):
     """A queue that is full, and a server that is told to end while it answers."""
     with Server(vlm, "--max-num-seqs", "1", "--max-queue", "1", "-q", "--max-kv-size", "200000") as s:
-        long, results = {"messages": hello, "max_tokens": 1500, "ignore_eos": True}, []
-        threads = [threading.Thread(target=lambda: results.append(s.request("POST", CHAT, long))) for _ in range(6)]
+        long, results = {"messages": hello, "max_tokens": 600, "ignore_eos": True}, []
+        threads = [threading.Thread(target=lambda: results.append(s.request("POST", CHAT, long, timeout=200))) for _ in range(6)]
         for t in threads:
             t.start()
         for t in threads:
@@ -124,7 +124,7 @@ def full(vlm):
         check("a full queue is a 429", codes[0] == 200 and codes[-1] == 429, codes)
         check("with Retry-After", all("Retry-After" in r[1] for r in results if r[0] == 429))
         last = []
-        t = threading.Thread(target=lambda: last.append(s.post(CHAT, long)))
+        t = threading.Thread(target=lambda: last.append(s.post(CHAT, long, timeout=200)))
         t.start()
         while s.metric("vllm:num_requests_running") == 0:
             time.sleep(0.01)
@@ -132,8 +132,8 @@ def full(vlm):
         time.sleep(0.05)
         check("not ready while it drains", s.get("/ready")[0] == 503 and s.post(CHAT, {"messages": hello})[0] == 503)
         t.join()
-        s.process.wait(30)
-        check("what was under way is answered", last[0][0] == 200 and last[0][1]["usage"]["completion_tokens"] == 1500)
+        s.process.wait(60)
+        check("what was under way is answered", last[0][0] == 200 and last[0][1]["usage"]["completion_tokens"] == 600)
     check("it has ended well", s.process.returncode == 0)
 
 
